@@ -1,0 +1,72 @@
+"""Fully connected layers as convolutions: slide an ONNX classifier over images of any size.
+
+>>> import onnx_fc2conv
+>>> conversion = onnx_fc2conv.convert("models/face25.onnx")
+>>> conversion.heads[0].kernel_shape
+(48, 24, 6, 6)
+
+Names are imported when they are first used, so that ``import onnx_fc2conv`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx_fc2conv.equivalence import EquivalenceReport, check
+    from onnx_fc2conv.errors import (
+        ArgumentError,
+        Fc2ConvError,
+        InvalidModelError,
+        Refusal,
+        RefusedError,
+        RuntimeUnavailableError,
+    )
+    from onnx_fc2conv.geometry import OutputGeometry
+    from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize
+    from onnx_fc2conv.pipeline import Conversion, convert, inspect
+
+__all__ = [
+    "ArgumentError",
+    "Conversion",
+    "EquivalenceReport",
+    "Fc2ConvError",
+    "FcToConv",
+    "FreeInputSize",
+    "InvalidModelError",
+    "Normalize",
+    "OutputGeometry",
+    "Refusal",
+    "RefusedError",
+    "RuntimeUnavailableError",
+    "check",
+    "convert",
+    "inspect",
+]
+
+_HOMES = {
+    "equivalence": ("EquivalenceReport", "check"),
+    "errors": (
+        "ArgumentError",
+        "Fc2ConvError",
+        "InvalidModelError",
+        "Refusal",
+        "RefusedError",
+        "RuntimeUnavailableError",
+    ),
+    "geometry": ("OutputGeometry",),
+    "passes": ("FcToConv", "FreeInputSize", "Normalize"),
+    "pipeline": ("Conversion", "convert", "inspect"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

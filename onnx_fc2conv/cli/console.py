@@ -1,0 +1,149 @@
+"""Drawing reports on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from onnx_fc2conv.conversion_report import ConversionReport, times
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
+    from onnx_fc2conv.errors import Refusal
+    from onnx_fc2conv.pipeline import Interface
+
+__all__ = ["Terminal"]
+
+_BYTES = {
+    "same": "the weight's own bytes",
+    "permuted": "the weight's elements, reordered",
+    "folded": "scaled weights",
+}
+_MARKS = {
+    "passed": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+    "skipped": "[dim]–[/]",
+    "measured": "[yellow]≈[/]",
+}
+_PIPE_WIDTH = 160
+
+
+class Terminal:
+    """Standard output for reports, standard error for progress and errors.
+
+    Attributes:
+        quiet: Whether only errors are printed.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        self._out = Console(quiet=quiet, width=width, highlight=False)
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def error(self, message: str) -> None:
+        """One line, whatever the terminal's width."""
+        self._err.print(f"[red]fc2conv:[/] {escape(message)}")
+
+    def line(self, text: str = "") -> None:
+        """A line of the report."""
+        self._out.print(escape(text), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, first: str) -> Generator[Callable[[str], None]]:
+        """A spinner that says what is being done, until the block ends."""
+        if self.quiet or not self._err.is_terminal:
+            yield lambda _: None
+            return
+        with self._err.status(f"{first} …") as status:
+            yield lambda step: status.update(f"{step} …")
+
+    def conversion(self, report: ConversionReport) -> None:
+        """Layers, interface and grid of a conversion."""
+        conversion = report.conversion
+        if conversion.heads:
+            table = _table()
+            for head in conversion.heads:
+                table.add_row(
+                    f"  {head.op_type} {escape(head.node)}",
+                    times(head.weight_shape),
+                    f"→ Conv {times(head.kernel_shape)}",
+                    f"[dim]{_BYTES[head.bytes_kept]}[/]",
+                )
+            self._section("Fully connected layers", table)
+        for layer in conversion.left_alone:
+            self.line(f"  left alone: {layer.node}: {layer.reason}")
+        if conversion.heads and not conversion.refusals:
+            self._section("Interface", _interface(conversion.before, conversion.after))
+        if conversion.geometry and not conversion.refusals:
+            self._section("Grid", _grid(report))
+
+    def refusals(self, refusals: Sequence[Refusal]) -> None:
+        """Why nothing was written, on standard error."""
+        for refusal in refusals:
+            self.error(f"refused: {refusal}")
+
+    def equivalence(self, report: EquivalenceReport) -> None:
+        """Every tier of a check with its worst error."""
+        table = _table()
+        for result in report.results:
+            table.add_row(
+                f"  {_MARKS[result.status]} {result.tier}",
+                escape(result.subject),
+                _figures(result),
+                f"[dim]{escape(result.detail)}[/]",
+            )
+        where = f"onnxruntime {report.runtime}, {report.provider}, seed {report.seed}"
+        self._section(f"Check ({where}, {report.seconds:.1f} s)", table)
+
+    def _section(self, title: str, table: Table) -> None:
+        self._out.print(f"[bold]{escape(title)}[/]")
+        self._out.print(table)
+
+
+def _table() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    return table
+
+
+def _interface(before: Interface, after: Interface | None) -> Table:
+    table = _table()
+    for kind in ("inputs", "outputs"):
+        old = getattr(before, kind)
+        new = getattr(after, kind) if after is not None else {}
+        for name, shape in old.items():
+            becomes = f"→ {times(new[name])}" if name in new else ""
+            table.add_row(f"  {escape(name)}", times(shape), becomes)
+    return table
+
+
+def _grid(report: ConversionReport) -> Table:
+    table = _table()
+    for name, geometry in report.conversion.geometry.items():
+        slides = all(geometry.stride)
+        stride = f"stride {times(geometry.stride)}" if slides else "one cell at any size"
+        exact = "[green]windows exact[/]" if geometry.windows_exact else "[yellow]not exact[/]"
+        table.add_row(
+            f"  {escape(name)}",
+            f"window {times(geometry.window)}, {stride}",
+            f"{exact}: {escape(geometry.why)}",
+        )
+    return table
+
+
+def _figures(result: TierResult) -> str:
+    if result.worst_error is None:
+        return ""
+    if result.required_rtol is None:
+        return f"worst error {result.worst_error:.1e}" if result.worst_error else "exact"
+    return f"worst error {result.worst_error:.1e}, smallest rtol {result.required_rtol:.1e}"

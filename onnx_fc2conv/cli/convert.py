@@ -1,0 +1,156 @@
+"""fc2conv convert: the main job."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnx_fc2conv.cli.options import (
+    Atol,
+    InputShapes,
+    ModelPath,
+    ProviderName,
+    ProviderOption,
+    Quiet,
+    Reports,
+    Rtol,
+    Seed,
+    parse_input_shapes,
+)
+from onnx_fc2conv.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from onnx_fc2conv.conversion_report import ConversionReport
+
+__all__ = ["convert_command"]
+
+
+def convert_command(  # noqa: PLR0913 - one parameter an option
+    model: ModelPath,
+    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
+    input_shape: InputShapes = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Prove that OUT computes what IN does.")
+    ] = True,
+    provider: ProviderOption = ProviderName.CPU,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    seed: Seed = 0,
+    report: Reports = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan; write no model.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Rewrite FC layers as convolutions, so that the model slides over images of any size.
+
+    The command name may be left out: [bold]fc2conv IN.onnx OUT.onnx[/].
+
+    OUT is written only if the check passes: both models are run and compared at the native \
+size and, cell by cell, at larger ones.
+
+    Exit codes: 0 converted · 1 not equivalent, OUT not written · 2 bad usage or input · \
+3 refused: nothing to convert, or a head that cannot be converted.
+
+    [bold]Examples[/]
+
+      fc2conv classifier.onnx dense.onnx
+
+      fc2conv classifier.onnx dense.onnx --input-shape image:1,3,224,224
+
+      fc2conv classifier.onnx dense.onnx --report report.json --report summary.md
+
+      fc2conv classifier.onnx dense.onnx --dry-run
+    """
+    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
+    from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
+    from onnx_fc2conv.model_io import check_writable, load, staged  # noqa: PLC0415
+    from onnx_fc2conv.pipeline import convert, inspect  # noqa: PLC0415
+
+    start = time.perf_counter()
+    terminal = Terminal(quiet=quiet)
+    shapes = parse_input_shapes(input_shape)
+    reports = _report_paths(report)
+    target = output.absolute()
+    if not dry_run:
+        check_writable(target, overwrite=overwrite)
+        if target.exists() and model.exists() and target.samefile(model):
+            raise ArgumentError("OUT is IN; an input is never changed, give another name")
+
+    with terminal.progress("Reading and planning"):
+        source = load(model)
+        planned = inspect(source, input_shapes=shapes)
+    done = ConversionReport(str(model), str(output), planned)
+    if planned.refusals or dry_run:
+        terminal.conversion(done)
+        _write(done, reports)
+        terminal.refusals(planned.refusals)
+        if planned.refusals:
+            raise typer.Exit(3)
+        terminal.line("Dry run: nothing was written.")
+        return
+
+    conversion = convert(source, input_shapes=shapes)
+    assert conversion.model is not None
+    done = ConversionReport(str(model), str(output), conversion)
+    terminal.conversion(done)
+    try:
+        with staged(target, conversion.model, overwrite=overwrite) as pending:
+            if check:
+                from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
+
+                with terminal.progress("Checking") as say:
+                    equivalence = run_check(
+                        source,
+                        pending,
+                        input_shapes=shapes,
+                        geometry=conversion.geometry,
+                        provider=provider.value,
+                        rtol=rtol,
+                        atol=atol,
+                        seed=seed,
+                        progress=lambda tier: say(f"Checking: {tier}"),
+                    )
+                done = ConversionReport(str(model), str(output), conversion, equivalence)
+                terminal.equivalence(equivalence)
+                if not equivalence:
+                    raise _NotEquivalent
+    except _NotEquivalent:
+        _write(done, reports)
+        terminal.error(f"not equivalent: {output} was not written")
+        raise typer.Exit(1) from None
+    _write(done, reports)
+    proof = "equivalent" if check else "not checked"
+    terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
+
+
+class _NotEquivalent(Exception):  # noqa: N818 - leaves the staged file behind, unwritten
+    """The check failed."""
+
+
+def _report_paths(paths: list[Path] | None) -> list[Path]:
+    """The report files, refused before any work if their format is unknown.
+
+    Raises:
+        ArgumentError: If an ending says no known format, or the folder does not exist.
+    """
+    from onnx_fc2conv.conversion_report import FORMATS  # noqa: PLC0415
+
+    for path in paths or ():
+        if path.suffix not in FORMATS:
+            known = " or ".join(FORMATS)
+            raise ArgumentError(f"--report {path}: the name must end in {known}")
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise ArgumentError(f"--report {path}: cannot be written there")
+    return list(paths or ())
+
+
+def _write(report: ConversionReport, paths: list[Path]) -> None:
+    for path in paths:
+        report.write(path)

@@ -1,0 +1,42 @@
+"""fc2conv inspect: the plan, without writing anything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from onnx_fc2conv.cli.options import InputShapes, ModelPath, parse_input_shapes
+
+__all__ = ["inspect_command"]
+
+
+def inspect_command(
+    model: ModelPath,
+    input_shape: InputShapes = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Show which FC layers a model has and what each would become; write nothing.
+
+    Exit codes: 0 convertible · 2 bad usage or input · 3 refused.
+
+    [bold]Examples[/]
+
+      fc2conv inspect classifier.onnx
+
+      fc2conv inspect classifier.onnx --json | jq .geometry
+    """
+    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
+    from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
+    from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415
+
+    terminal = Terminal()
+    conversion = inspect(model, input_shapes=parse_input_shapes(input_shape))
+    report = ConversionReport(str(model), None, conversion)
+    if json:
+        typer.echo(report.to_json(), nl=False)
+    else:
+        terminal.conversion(report)
+        terminal.refusals(conversion.refusals)
+    if conversion.refusals:
+        raise typer.Exit(3)

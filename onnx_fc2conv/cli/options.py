@@ -1,0 +1,91 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_fc2conv.errors import ArgumentError
+
+__all__ = [
+    "Atol",
+    "InputShapes",
+    "ModelPath",
+    "ProviderName",
+    "ProviderOption",
+    "Quiet",
+    "Reports",
+    "Rtol",
+    "Seed",
+    "parse_input_shapes",
+]
+
+
+class ProviderName(StrEnum):
+    """Where the check runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+ModelPath = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model to read.")]
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        metavar="NAME:1,3,224,224",
+        help="Native shape of an input whose dims are symbolic in the model. Repeatable.",
+    ),
+]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report",
+        metavar="FILE",
+        help="Write a report; the ending chooses the format: .json or .md. Repeatable.",
+    ),
+]
+ProviderOption = Annotated[
+    ProviderName, typer.Option("--provider", help="onnxruntime provider that runs the check.")
+]
+Rtol = Annotated[
+    float | None,
+    typer.Option(
+        "--rtol", min=0.0, help="Relative tolerance of the check. Default: 128 ulps, 1.5e-5."
+    ),
+]
+Atol = Annotated[
+    float | None,
+    typer.Option(
+        "--atol",
+        min=0.0,
+        help="Absolute tolerance of the check. Default: rtol × the output's largest magnitude.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the check's random inputs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def parse_input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """``["image:1,3,224,224"]`` as ``{"image": (1, 3, 224, 224)}``.
+
+    Raises:
+        ArgumentError: If one is not written like that.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts or ():
+        name, colon, dims = text.rpartition(":")
+        try:
+            shape = tuple(int(dim) for dim in dims.split(","))
+        except ValueError:
+            shape = ()
+        if not colon or not name or not shape:
+            raise ArgumentError(
+                f"--input-shape {text!r} is not written like --input-shape image:1,3,224,224"
+            )
+        shapes[name] = shape
+    return shapes

@@ -1,0 +1,123 @@
+"""What a conversion did and what the check found, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from onnx_fc2conv.equivalence.report import EquivalenceReport
+from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.pipeline import Conversion, Interface
+
+__all__ = ["FORMATS", "ConversionReport", "Status"]
+
+Status = Literal["equivalent", "different", "refused", "unchecked"]
+
+FORMATS = (".json", ".md")
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """One run of ``fc2conv``.
+
+    Attributes:
+        source: The file that was converted.
+        target: The file that was written or would have been; None if none was asked for.
+        conversion: What was planned.
+        equivalence: What the check found; None if there was none.
+    """
+
+    source: str
+    target: str | None
+    conversion: Conversion
+    equivalence: EquivalenceReport | None = None
+
+    @property
+    def status(self) -> Status:
+        """The outcome in one word."""
+        if self.conversion.refusals:
+            return "refused"
+        if self.equivalence is None:
+            return "unchecked"
+        return "equivalent" if self.equivalence else "different"
+
+    def as_dict(self) -> dict[str, object]:
+        """The report as plain values; the keys are documented in ``docs/report.md``."""
+        conversion = self.conversion
+        checks = self.equivalence.as_dict() if self.equivalence is not None else {"checks": []}
+        return {
+            "schema": 1,
+            "status": self.status,
+            "input": self.source,
+            "output": self.target,
+            "heads": [_plain(asdict(layer)) for layer in conversion.heads],
+            "left_alone": [asdict(layer) for layer in conversion.left_alone],
+            "refusals": [asdict(refusal) for refusal in conversion.refusals],
+            "geometry": {name: g.as_dict() for name, g in conversion.geometry.items()},
+            "interface": {
+                "before": _interface(conversion.before),
+                "after": _interface(conversion.after),
+            },
+            **{key: value for key, value in checks.items() if key != "equivalent"},
+        }
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
+
+    def to_markdown(self) -> str:
+        """The report as Markdown, for a pull request or a CI summary."""
+        lines = [f"## fc2conv: {self.source}", "", f"**{self.status}**", ""]
+        if self.conversion.heads:
+            lines += ["| layer | weight | kernel | bytes |", "| --- | --- | --- | --- |"]
+            lines += [
+                f"| {h.op_type} `{h.node}` | {times(h.weight_shape)} | {times(h.kernel_shape)} | "
+                f"{h.bytes_kept} |"
+                for h in self.conversion.heads
+            ]
+            lines.append("")
+        for name, g in self.conversion.geometry.items():
+            exact = "exact" if g.windows_exact else "not exact"
+            lines.append(
+                f"- `{name}`: window {times(g.window)}, stride {times(g.stride)}, windows "
+                f"{exact}: {g.why}"
+            )
+        lines += [f"- left alone: `{x.node}`: {x.reason}" for x in self.conversion.left_alone]
+        lines += [f"- refused: {refusal}" for refusal in self.conversion.refusals]
+        if self.equivalence is not None:
+            lines += ["", self.equivalence.to_markdown().rstrip()]
+        return "\n".join(lines) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the report in the format that the file name's ending says.
+
+        Raises:
+            ArgumentError: If the file cannot be written.
+        """
+        text = self.to_json() if path.suffix == ".json" else self.to_markdown()
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or error
+            raise ArgumentError(f"cannot write the report {path}: {reason}") from error
+
+
+def times(shape: tuple[int | str, ...]) -> str:
+    """A shape as people write it: 48×24×6×6."""
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _interface(interface: Interface | None) -> object:
+    if interface is None:
+        return None
+    return {
+        "inputs": {name: list(shape) for name, shape in interface.inputs.items()},
+        "outputs": {name: list(shape) for name, shape in interface.outputs.items()},
+    }
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}

@@ -1,0 +1,166 @@
+"""Comparing what two models compute, element by element."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["Arrays", "Comparison", "Tolerance", "largest_magnitude"]
+
+Arrays = tuple[str, AnyArray, AnyArray]
+"""What to compare: a label, the reference, the converted."""
+
+_EPSILONS = 128.0
+_EPSILONS_OF_HALVES = 32.0
+"""float16 has so few digits that 128 units in the last place would be an eighth of the value."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Two numbers agree if ``|a - b| ≤ atol + rtol·|a|``, a being the reference.
+
+    Attributes:
+        rtol: Relative tolerance; by default 128 units in the last place of the output's type
+            (1.5e-5 in float32), 32 of float16 (3.1e-2).
+        atol: Absolute tolerance; by default ``rtol`` times the largest magnitude in the output,
+            since the rounding errors of a sum scale with its largest terms, not with the sum.
+        computed_in: The type that the model computes in, where its outputs are cast to a finer one.
+    """
+
+    rtol: float | None = None
+    atol: float | None = None
+    computed_in: np.dtype[np.generic] | None = None
+
+    def relative(self, dtype: np.dtype[np.generic]) -> float:
+        """The relative tolerance for outputs of this type."""
+        if self.rtol is not None:
+            return self.rtol
+        if not np.issubdtype(dtype, np.floating):
+            return 0.0
+        return max(_units(dtype), 0.0 if self.computed_in is None else _units(self.computed_in))
+
+
+def _units(dtype: np.dtype[np.generic]) -> float:
+    units = _EPSILONS_OF_HALVES if dtype == np.float16 else _EPSILONS
+    return units * float(np.finfo(dtype.name).eps)
+
+
+@dataclass
+class Comparison:
+    """Everything that was compared under one heading, and the worst of it.
+
+    Attributes:
+        tolerance: What counts as equal.
+        elements: Number of elements compared.
+        failed: Number of elements outside the tolerance.
+        worst: Largest absolute difference.
+        magnitude: Largest magnitude of the reference in the arrays with the worst difference.
+        required_rtol: The smallest rtol that would have passed, atol following it if it is not
+            given.
+        problems: What cannot be compared at all: shapes, NaN, missing outputs. Not empty: failed.
+        where: Where the worst difference is.
+    """
+
+    tolerance: Tolerance
+    elements: int = 0
+    failed: int = 0
+    worst: float = 0.0
+    magnitude: float = 0.0
+    required_rtol: float = 0.0
+    problems: list[str] = field(default_factory=list)
+    where: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared and all of it agrees."""
+        return self.elements > 0 and self.failed == 0 and not self.problems
+
+    def add(self, label: str, reference: AnyArray, converted: AnyArray) -> None:
+        """Compare two arrays of the same shape; anything else is a problem."""
+        self.add_all([(label, reference, converted)])
+
+    def add_all(self, arrays: Sequence[Arrays], floor: float = 0.0) -> None:
+        """Compare arrays of one scale: label, reference and converted.
+
+        The largest magnitude, which atol follows, is that of all of them: a single number may be
+        the small difference of large terms. It is ``floor`` at least.
+        """
+        largest = max((largest_magnitude(reference) for _, reference, _ in arrays), default=0.0)
+        largest = max(largest, floor)
+        for label, reference, converted in arrays:
+            self._add(label, reference, converted, largest)
+
+    def _add(self, label: str, reference: AnyArray, converted: AnyArray, largest: float) -> None:
+        if reference.shape != converted.shape:
+            self._problem(f"{label}: shape {list(converted.shape)}, not {list(reference.shape)}")
+            return
+        if reference.dtype != converted.dtype:
+            self._problem(f"{label}: type {converted.dtype}, not {reference.dtype}")
+            return
+        if reference.size == 0:
+            self._problem(f"{label}: nothing to compare, it is empty")
+            return
+        self.elements += reference.size
+        if not np.issubdtype(reference.dtype, np.floating):
+            self._exact(label, reference, converted)
+            return
+        one, two = reference.astype(np.float64), converted.astype(np.float64)
+        if not (np.isfinite(one) & np.isfinite(two)).all():
+            self._not_finite(label, one, two)
+            return
+        rtol = self.tolerance.relative(reference.dtype)
+        size, difference = np.abs(one), np.abs(one - two)
+        atol = self.tolerance.atol
+        allowed = (rtol * largest if atol is None else atol) + rtol * size
+        self.failed += int((difference > allowed).sum())
+        self._require(difference, size, largest)
+        self._locate(label, difference, largest)
+
+    def _locate(self, label: str, difference: AnyArray, largest: float) -> None:
+        """Remember the worst difference and where it is."""
+        if self.where and difference.max() <= self.worst:
+            return
+        self.worst = float(difference.max())
+        self.magnitude = largest
+        position = np.unravel_index(int(difference.argmax()), difference.shape)
+        self.where = f"{label}{[int(axis) for axis in position]}"
+
+    def _require(self, difference: AnyArray, size: AnyArray, largest: float) -> None:
+        atol = self.tolerance.atol
+        beyond = difference if atol is None else np.maximum(difference - atol, 0.0)
+        scale = size + (largest if atol is None else 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            needed = np.where(beyond == 0, 0.0, beyond / scale)
+        self.required_rtol = max(self.required_rtol, float(needed.max()))
+
+    def _exact(self, label: str, reference: AnyArray, converted: AnyArray) -> None:
+        different = reference != converted
+        if not different.any():
+            return
+        self.failed += int(different.sum())
+        self.required_rtol = float("inf")
+        one, two = reference.astype(np.float64), converted.astype(np.float64)
+        self._locate(label, np.abs(one - two), float(np.abs(one).max()))
+
+    def _not_finite(self, label: str, one: AnyArray, two: AnyArray) -> None:
+        """Inputs are chosen so that no model needs NaN or Inf: either is a failure."""
+        for name, array in (("the reference", one), ("the converted model", two)):
+            bad = int((~np.isfinite(array)).sum())
+            if bad:
+                self._problem(f"{label}: {bad} of {array.size} values of {name} are NaN or Inf")
+
+    def _problem(self, text: str) -> None:
+        if text not in self.problems and len(self.problems) < 5:
+            self.problems.append(text)
+
+
+def largest_magnitude(array: AnyArray) -> float:
+    """The largest finite magnitude."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return 0.0
+    finite = array[np.isfinite(array)]
+    return float(np.abs(finite.astype(np.float64)).max(initial=0.0))

@@ -1,0 +1,241 @@
+"""Tier *feature windows*: every cell of a map is the original head on a window of the feature map.
+
+At larger input sizes, cell p of the converted output equals the original head on the window of the
+feature map at p that has the native extent. Always true of a right conversion. The feature maps
+themselves are compared too: the original's trunk runs on images of any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
+from onnx_fc2conv.equivalence.larger import Enlarged, cells, enlarged, windows
+from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.report import Status, TierResult
+from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.samples import sample
+from onnx_fc2conv.equivalence.structure import frontier, subgraph, with_outputs
+from onnx_fc2conv.equivalence.trunk import SizeDependent, free_trunk
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["check_feature_windows"]
+
+_CHUNK = 1 << 26
+"""Bytes of windows that are run at once."""
+
+_KINDS = ("image-like", "normal", "uniform")
+
+
+def check_feature_windows(
+    pair: Pair, strides: Mapping[str, Sequence[int]], whole: Collection[str] = ()
+) -> list[TierResult]:
+    """Compare every cell of every converted output with the original head on its window.
+
+    Args:
+        pair: The models.
+        strides: By input, the distance in pixels between neighboring cells per growing axis; it
+            decides how large the images are, nothing else.
+        whole: The outputs that have one cell for the whole image, whatever its size.
+    """
+    results: list[TierResult] = []
+    for output in pair.reference.graph.outputs:
+        results.extend(_FeatureWindows(pair, output, strides, whole).check())
+    return results
+
+
+class _FeatureWindows:
+    """The feature windows of one output."""
+
+    tier = "feature windows"
+
+    def __init__(
+        self,
+        pair: Pair,
+        output: ir.Value,
+        strides: Mapping[str, Sequence[int]],
+        whole: Collection[str],
+    ) -> None:
+        self.pair = pair
+        self.output = output.name or ""
+        self.strides = strides
+        self.whole = self.output in whole
+        self.frontier = frontier(pair.reference.graph, [output], pair.shared)
+
+    def check(self) -> list[TierResult]:
+        if not any(self.pair.growing.values()):
+            return [self._result("skipped", "the converted model takes the native size only")]
+        if self.output in self.pair.missing:
+            return [self._result("failed", "the converted model has no such output")]
+        images = {name for name, axes in self.pair.growing.items() if axes}
+        if not self.frontier:
+            return [self._result("skipped", "it does not depend on the inputs")]
+        if images.intersection(self.frontier) and self._has_trunk:
+            why = "the models compute no feature map alike: see the image windows"
+            return [self._result("skipped", why)]
+        trunk = Comparison(self.pair.tolerance)
+        try:
+            self._compare_native_trunk(trunk)
+            if not trunk.passed:
+                return [as_result(self.tier, self.output, trunk, "the feature maps at native size")]
+            return self._larger(trunk)
+        except (RunError, SizeDependent) as error:
+            return [self._result("failed", str(error))]
+
+    def _larger(self, trunk: Comparison) -> list[TierResult]:
+        comparisons = {name: Comparison(self.pair.tolerance) for name in self.names}
+        arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
+        count = 0
+        for image in enlarged(self.pair, self.strides, _KINDS):
+            got = self._run_converted(image.feeds)
+            self._compare_trunk(image, got, trunk)
+            if self.output not in self.frontier:
+                count += self._compare(image, got, comparisons, arrays)
+        self.pair.compare(comparisons, arrays)
+        maps = ", ".join(f"{name} {list(self._extent(name))}" for name in self.frontier)
+        if self.output in self.frontier or not trunk.passed:
+            what = f"{maps} at 3 larger sizes, as the original computes it"
+            return [as_result(self.tier, self.output, trunk, what)]
+        window = "all" if self.whole else "its window"
+        what = f"{count} cells at 3 larger sizes, each the head on {window} of {maps}"
+        return [
+            as_result(self.tier, self.pair.subject(name), comparison, what)
+            for name, comparison in comparisons.items()
+        ]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What is compared: names in the reference, and in the converted model."""
+        logits = self.pair.logits.get(self.output)
+        return {self.output: self.output} | (dict([logits]) if logits is not None else {})
+
+    @cached_property
+    def _wanted(self) -> dict[str, str]:
+        """What the converted model gives out: names in the reference, and in the model itself."""
+        return self.names | {name: self.pair.shared[name] for name in self.frontier}
+
+    def _run_converted(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        """Outputs and feature maps of the converted model, by the names of the reference."""
+        got = self.converted.run(feeds, list(dict.fromkeys(self._wanted.values())))
+        return {name: got[own] for name, own in self._wanted.items()}
+
+    @cached_property
+    def _has_trunk(self) -> bool:
+        """Whether anything slides over the image, so that image and map have other grids."""
+        return any(step != 1 for steps in self.strides.values() for step in steps)
+
+    @cached_property
+    def head(self) -> Session:
+        """The original head: from the feature maps to the output."""
+        types = {name: ir.DataType.from_numpy(a.dtype) for name, a in self._native_maps.items()}
+        return Session(subgraph(self.pair.reference, types, self.names), self.pair.provider)
+
+    @cached_property
+    def trunk(self) -> Session:
+        """The original trunk: from the inputs to the feature maps, at any size."""
+        return Session(free_trunk(self.pair, self.frontier), self.pair.provider)
+
+    @cached_property
+    def converted(self) -> Session:
+        """The converted model, which gives out its feature maps too."""
+        model = with_outputs(self.pair.converted, self._wanted.values())
+        return Session(model, self.pair.provider)
+
+    @cached_property
+    def _native_maps(self) -> dict[str, AnyArray]:
+        """The feature maps of the reference at the native size and its own batch size."""
+        model = with_outputs(self.pair.reference, self.frontier)
+        return Session(model, self.pair.provider).run(self._native_feeds, self.frontier)
+
+    @cached_property
+    def _native_feeds(self) -> dict[str, AnyArray]:
+        shapes = self.pair.batched(self.pair.fixed_batch or 1)
+        return sample(self.pair.inputs, shapes, "normal", self.pair.rng(3))
+
+    def _extent(self, name: str) -> tuple[int, ...]:
+        return self._native_maps[name].shape[1:]
+
+    def _compare_native_trunk(self, comparison: Comparison) -> None:
+        """The tensors taken for the same are the same, at the native size."""
+        got = self._run_converted(self._native_feeds)
+        for name in self.frontier:
+            native = self._native_maps[name]
+            comparison.add(name, native, to_reference_shape(got[name], native.shape))
+
+    def _compare_trunk(
+        self, image: Enlarged, got: Mapping[str, AnyArray], comparison: Comparison
+    ) -> None:
+        """They are the same at the larger size too."""
+        feeds = {name: image.feeds[name] for name in self.pair.native}
+        expected = self.trunk.run(feeds, self.frontier)
+        for name in self.frontier:
+            shaped = to_reference_shape(got[name], expected[name].shape)
+            comparison.add(f"{name} at {image}", expected[name], shaped)
+
+    def _compare(
+        self,
+        image: Enlarged,
+        got: Mapping[str, AnyArray],
+        comparisons: Mapping[str, Comparison],
+        arrays: Mapping[str, list[Arrays]],
+    ) -> int:
+        """Find what to compare at one size; returns how many cells there are."""
+        maps = {
+            name: to_reference_shape(got[name], (image.batch, *self._extent(name)))
+            for name in self.frontier
+        }
+        grid = self._grid(maps, image.batch)
+        count = int(np.prod(grid))
+        cut = maps
+        if not self.whole:
+            cut = {n: windows(array, self._extent(n), count) for n, array in maps.items()}
+        expected = self._run_head(cut, count * image.batch)
+        for name in self.names:
+            array = got[name]
+            dense = cells(array, image.batch, grid)
+            if dense is None:
+                comparisons[name].problems.append(
+                    f"at {image} the output has shape {list(array.shape)}, for "
+                    f"{'×'.join(map(str, grid))} windows"
+                )
+                continue
+            arrays[name].append((f"{image} cell", expected[name].reshape(len(dense), -1), dense))
+        return count * image.batch
+
+    def _grid(self, maps: Mapping[str, AnyArray], batch: int) -> tuple[int, ...]:
+        """How many windows there are along each axis that grew."""
+        grids: set[tuple[int, ...]] = set()
+        for name, array in maps.items():
+            extent = self._extent(name)
+            if array.ndim != 1 + len(extent) or array.shape[0] != batch:
+                raise RunError(f"{name} has shape {list(array.shape)} for {batch} images")
+            pairs = list(zip(array.shape[1:], extent, strict=True))
+            if any(large < native for large, native in pairs):
+                raise RunError(f"{name} shrinks to {list(array.shape)} on a larger image")
+            grids.add(tuple(large - native + 1 for large, native in pairs if large != native))
+        grids.discard(())
+        if self.whole and grids:
+            return (1,) * max(map(len, grids))
+        if len(grids) > 1:
+            raise RunError("the output draws on feature maps of several grids")
+        return grids.pop() if grids else ()
+
+    def _run_head(self, cut: Mapping[str, AnyArray], count: int) -> dict[str, AnyArray]:
+        size = sum(array[:1].nbytes for array in cut.values())
+        chunk = max(1, _CHUNK // max(size, 1))
+        names = list(self.names)
+        parts: list[dict[str, AnyArray]] = []
+        for start in range(0, count, chunk):
+            feeds = {
+                name: np.ascontiguousarray(array[start : start + chunk])
+                for name, array in cut.items()
+            }
+            parts.append(run_in_batches(self.head, feeds, names, self.pair.fixed_batch))
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def _result(self, status: Status, why: str) -> TierResult:
+        return TierResult(self.tier, self.output, status, why)

@@ -1,0 +1,181 @@
+"""Tier *image windows*: every cell of a map is the original model on a crop of the image.
+
+Cell p equals the whole original model on the crop at p·stride where no layer pads or sees the whole
+image; elsewhere the deviation is measured, not asserted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
+from onnx_fc2conv.equivalence.larger import Enlarged, cells, crops, enlarged
+from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches
+from onnx_fc2conv.equivalence.report import TierResult
+from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.samples import sample
+from onnx_fc2conv.equivalence.structure import with_outputs
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["check_image_windows"]
+
+_TIER = "image windows"
+_ASSERTED = ("image-like", "normal", "uniform")
+_MEASURED = ("image-like",) * 3
+
+
+def check_image_windows(
+    pair: Pair,
+    output: str,
+    strides: Mapping[str, Sequence[int]],
+    *,
+    asserted: bool,
+) -> list[TierResult]:
+    """Compare every cell with the original model on the crop of the image at p·stride.
+
+    Args:
+        pair: The models.
+        output: Name of the output.
+        strides: By input, the distance in pixels between neighboring windows per growing axis.
+        asserted: Whether the cells must be equal; otherwise the deviation is only reported.
+    """
+    images = {name: axes for name, axes in pair.growing.items() if axes}
+    if output in pair.missing:
+        why = "the converted model has no such output"
+        return [TierResult(_TIER, output, "failed", why)]
+    if len(images) != 1:
+        why = "there are several image inputs" if images else "the converted model takes no other"
+        return [TierResult(_TIER, output, "skipped", why)]
+    ((image, axes),) = images.items()
+    stride = strides[image]
+    if len(axes) != len(stride):
+        why = f"axes {list(axes)} of {image} are free, but its windows move along {len(stride)}"
+        return [TierResult(_TIER, output, "failed", why)]
+    windows = _ImageWindows(pair, output, image, stride)
+    try:
+        arrays = windows.arrays(strides, _ASSERTED if asserted else _MEASURED)
+    except (RunError, ValueError) as error:
+        return [TierResult(_TIER, output, "failed", str(error))]
+    comparisons = {name: Comparison(pair.tolerance) for name in arrays}
+    pair.compare(comparisons, arrays)
+    if not asserted and not comparisons[output].problems:
+        return [_measured(output, comparisons[output], arrays[output])]
+    total = sum(len(dense) for _, _, dense in arrays[output])
+    what = f"{total} cells at 3 larger sizes, each the original model on its crop"
+    return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class _ImageWindows:
+    """The cells of one output (and its logits), and the original model on their crops.
+
+    Attributes:
+        pair: The models.
+        output: Name of the output.
+        image: Name of the image input.
+        stride: Pixels between neighboring windows, per growing axis.
+        names: What is compared: names in the reference, and in the converted model.
+    """
+
+    pair: Pair
+    output: str
+    image: str
+    stride: Sequence[int]
+    names: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        logits = self.pair.logits.get(self.output)
+        names = {self.output: self.output} | (dict([logits]) if logits is not None else {})
+        object.__setattr__(self, "names", names)
+
+    def arrays(
+        self, strides: Mapping[str, Sequence[int]], kinds: Sequence[str]
+    ) -> dict[str, list[Arrays]]:
+        """What the original says of the crops, and the cells, by name.
+
+        Raises:
+            RunError: If a model does not run, or the cells are not as many as the crops.
+        """
+        pair = self.pair
+        original = Session(with_outputs(pair.reference, self.names), pair.provider)
+        converted = Session(with_outputs(pair.converted, self.names.values()), pair.provider)
+        found: dict[str, list[Arrays]] = {name: [] for name in self.names}
+        for image in enlarged(pair, strides, kinds):
+            got = converted.run(image.feeds, list(dict.fromkeys(self.names.values())))
+            grid = self._grid(image, got[self.output].shape)
+            feeds = self._crops(image, grid)
+            expected = run_in_batches(original, feeds, list(self.names), pair.fixed_batch)
+            for name, own in self.names.items():
+                dense = cells(got[own], image.batch, grid)
+                if dense is None:
+                    raise RunError(self._other_cells(image, got[own].shape))
+                label = f"{image} cell"
+                found[name].append((label, expected[name].reshape(len(dense), -1), dense))
+        return found
+
+    def _grid(self, image: Enlarged, shape: Sequence[int]) -> tuple[int, ...]:
+        """The cells of the output along each axis.
+
+        There may be one more than crops: if the strides of the layers leave pixels of the native
+        size over, its crop reaches over the edge of the image with such pixels only.
+        """
+        native = self.pair.native[self.image]
+        array = image.feeds[self.image]
+        sizes = [array.shape[axis] - native[axis] for axis in self.pair.growing[self.image]]
+        grid = tuple(shape[max(0, len(shape) - len(sizes)) :])
+        fits = len(grid) == len(sizes) and all(
+            size // step + 1 <= count <= -(-size // step) + 1
+            for count, size, step in zip(grid, sizes, self.stride, strict=True)
+        )
+        if not fits:
+            raise RunError(self._other_cells(image, shape))
+        return grid
+
+    @staticmethod
+    def _other_cells(image: Enlarged, shape: Sequence[int]) -> str:
+        return f"at {image} the output has shape {list(shape)}, which is not a cell for each crop"
+
+    def _crops(self, image: Enlarged, grid: Sequence[int]) -> dict[str, AnyArray]:
+        """The inputs of the original model for every cell."""
+        axes = self.pair.growing[self.image]
+        native = [self.pair.native[self.image][axis] for axis in axes]
+        array = self._with_noise_beyond(image.feeds[self.image], axes)
+        cut = crops(array, axes, native, self.stride, grid)
+        count = len(cut) // image.batch
+        return {
+            name: cut if name == self.image else self.pair.repeated(name, other, count)
+            for name, other in image.feeds.items()
+        }
+
+    def _with_noise_beyond(self, array: AnyArray, axes: Sequence[int]) -> AnyArray:
+        """The image with pixels beyond its end, which must not count."""
+        shape = list(array.shape)
+        for axis, step in zip(axes, self.stride, strict=True):
+            shape[axis] += step
+        (own,) = (i for i in self.pair.inputs if i.name == self.image)
+        rng = self.pair.rng(4)
+        wider = sample([own], {self.image: tuple(shape)}, "normal", rng)[self.image]
+        wider[tuple(slice(length) for length in array.shape)] = array
+        return wider
+
+
+def _measured(output: str, comparison: Comparison, arrays: Sequence[Arrays]) -> TierResult:
+    """By how much the cells are not what the original says of their crops."""
+    relative: list[AnyArray] = []
+    agreeing = 0
+    for _, expected, dense in arrays:
+        one, two = expected.astype(np.float64), dense.astype(np.float64)
+        relative.append(np.abs(one - two).max(axis=1) / (np.abs(one).max(axis=1) + 1e-12))
+        agreeing += int((one.argmax(axis=1) == two.argmax(axis=1)).sum())
+    differences = np.concatenate(relative)
+    detail = (
+        f"cells are not the crops' scores: over {len(differences)} windows of random images the "
+        f"median relative difference is {float(np.median(differences)):.2g}, the largest score "
+        f"agrees in {agreeing}"
+    )
+    return TierResult(
+        _TIER, output, "measured", detail, comparison.elements, comparison.worst, None
+    )

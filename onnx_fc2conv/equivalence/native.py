@@ -1,0 +1,120 @@
+"""Tier *native*: at the native size both models give the same outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, largest_magnitude
+from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.report import TierResult
+from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.samples import KINDS, sample
+from onnx_fc2conv.equivalence.structure import with_outputs
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["check_native"]
+
+_TIER = "native"
+_LARGE = "large"
+"""Numbers that no image holds: a model may overflow on them, or be very sensitive, and be right."""
+
+
+def check_native(pair: Pair) -> list[TierResult]:
+    """Compare all outputs, and the logits before a saturating one, on every kind of input."""
+    native = _Native(pair)
+    comparisons = {name: Comparison(pair.tolerance) for name in pair.outputs}
+    for name in pair.missing:
+        comparisons[name].problems.append("the converted model has no such output")
+    kinds: list[str] = []
+    try:
+        for number, kind in enumerate(KINDS):
+            if native.compare(kind, number, comparisons):
+                kinds.append(kind)
+    except _DoesNotRun as error:
+        return [TierResult(_TIER, error.subject, "failed", f"does not run: {error.__cause__}")]
+    batches = " and ".join(map(str, pair.batches))
+    what = f"{len(kinds)} kinds of input ({', '.join(kinds)}) at batch {batches}"
+    if _LARGE not in kinds:
+        what += f"; on {_LARGE} numbers the original overflows"
+    return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
+
+
+class _DoesNotRun(Exception):  # noqa: N818 - a finding, not an error
+    """A model does not run at the native size; the cause says why."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(subject)
+        self.subject = subject
+
+
+class _Native:
+    """Both models, with what is compared of them."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
+        self.reference = Session(with_outputs(pair.reference, self.names), pair.provider)
+        self.converted = Session(with_outputs(pair.converted, self.names.values()), pair.provider)
+
+    def compare(self, kind: str, number: int, comparisons: Mapping[str, Comparison]) -> bool:
+        """Compare on inputs of one kind; False where the original overflows on large ones."""
+        arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
+        errors = dict.fromkeys(self.names, 0.0)
+        for batch in self.pair.batches:
+            rng = self.pair.rng(1, batch, number)
+            feeds = sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
+            expected = self._expected(feeds)
+            if kind == _LARGE:
+                if not all(_is_finite(array) for array in expected.values()):
+                    return False
+                self._measure(feeds, expected, rng, errors)
+            try:
+                got = self.converted.run(feeds, list(self.names.values()))
+            except RunError as error:
+                raise _DoesNotRun("the converted model") from error
+            for one, two in self.names.items():
+                shaped = to_reference_shape(got[two], expected[one].shape)
+                arrays[one].append((f"{kind}, batch {batch}", expected[one], shaped))
+        self.pair.compare(comparisons, arrays, errors)
+        return True
+
+    def _expected(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        names = list(self.names)
+        try:
+            return run_in_batches(self.reference, feeds, names, self.pair.fixed_batch)
+        except (RunError, ValueError) as error:
+            raise _DoesNotRun("the reference") from error
+
+    def _measure(
+        self,
+        feeds: Mapping[str, AnyArray],
+        expected: Mapping[str, AnyArray],
+        rng: np.random.Generator,
+        scales: dict[str, float],
+    ) -> None:
+        """Find the scale of rounding errors: how far one of the inputs carries, in units of it.
+
+        Where a layer squashes large numbers, its output says nothing about their rounding errors.
+        """
+        types = [array.dtype for array in feeds.values() if np.issubdtype(array.dtype, np.floating)]
+        epsilon = max((float(np.finfo(dtype.name).eps) for dtype in types), default=1.0)
+        moved = {name: _rounded_otherwise(array, rng) for name, array in feeds.items()}
+        for name, array in self._expected(moved).items():
+            if _is_finite(array) and np.issubdtype(array.dtype, np.floating):
+                change = array.astype(np.float64) - expected[name]
+                scales[name] = max(scales[name], largest_magnitude(change) / epsilon)
+
+
+def _rounded_otherwise(array: AnyArray, rng: np.random.Generator) -> AnyArray:
+    """Every number moved to one of its neighbors."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    ends = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
+    moved: AnyArray = np.nextafter(array, ends)
+    return moved
+
+
+def _is_finite(array: AnyArray) -> bool:
+    return not np.issubdtype(array.dtype, np.floating) or bool(np.isfinite(array).all())

@@ -1,0 +1,266 @@
+"""The two models of a check, their sessions, and what every tier asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, largest_magnitude
+from onnx_fc2conv.equivalence.report import TierResult
+from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
+from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs
+from onnx_fc2conv.equivalence.structure import saturating_inputs, shared_values
+from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["Pair", "as_result", "run_in_batches", "to_reference_shape"]
+
+_BOUNDED = {"Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid"}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A reference model and the model that claims to compute the same.
+
+    Attributes:
+        reference: The original.
+        converted: The other one.
+        native: Native shape by input name; the batch dim is the model's own.
+        tolerance: What counts as equal.
+        provider: Where both run.
+        seed: Seed of all random inputs.
+    """
+
+    reference: ir.Model
+    converted: ir.Model
+    native: Mapping[str, tuple[int, ...]]
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    provider: Provider = "cpu"
+    seed: int = 0
+
+    @cached_property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """The inputs of the reference, which the converted model must have too.
+
+        Raises:
+            ArgumentError: If it has others.
+        """
+        one, two = model_inputs(self.reference), model_inputs(self.converted)
+        if {i.name for i in one} != {i.name for i in two}:
+            raise ArgumentError(
+                f"the models have different inputs: {', '.join(sorted(i.name for i in one))} and "
+                f"{', '.join(sorted(i.name for i in two))}"
+            )
+        return one
+
+    @cached_property
+    def growing(self) -> dict[str, tuple[int, ...]]:
+        """The axes that are free in the converted model, by input.
+
+        Axis 0 is the batch and not among them.
+        """
+        shapes = {i.name: self._converted_shapes[i.name] for i in self.inputs}
+        return {
+            name: tuple(axis for axis, length in enumerate(shape) if axis > 0 and length is None)
+            for name, shape in shapes.items()
+        }
+
+    @cached_property
+    def fixed_batch(self) -> int | None:
+        """The batch size that the reference is limited to by its inputs, if it is."""
+        fixed = {i.shape[0] for i in self.inputs if len(i.shape) > 1 and i.shape[0] is not None}
+        return fixed.pop() if len(fixed) == 1 else None
+
+    @cached_property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes at which the native size is compared."""
+        free = any(self._has_free_batch(i) for i in self.inputs)
+        return (1, 3) if free else (self.fixed_batch or 1,)
+
+    @cached_property
+    def shared(self) -> dict[str, str]:
+        """The tensors that both models compute alike: names in the reference and in the other."""
+        return shared_values(self.reference, self.converted)
+
+    @cached_property
+    def missing(self) -> set[str]:
+        """Outputs of the reference that the converted model does not have."""
+        present = {value.name for value in self.converted.graph.outputs}
+        return {v.name or "" for v in self.reference.graph.outputs if v.name not in present}
+
+    @cached_property
+    def logits(self) -> dict[str, tuple[str, str]]:
+        """By output that ends in a saturating operator, the operator's input in either model."""
+        one = saturating_inputs(self.reference.graph)
+        two = saturating_inputs(self.converted.graph)
+        return {name: (one[name], two[name]) for name in one if name in two}
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """What is compared: names in the reference, and in the converted model.
+
+        These are the outputs of the reference, and their logits.
+        """
+        names = {value.name or "": value.name or "" for value in self.reference.graph.outputs}
+        return names | {one: two for one, two in self.logits.values() if one not in names}
+
+    def compare(
+        self,
+        comparisons: Mapping[str, Comparison],
+        arrays: Mapping[str, Sequence[Arrays]],
+        floors: Mapping[str, float] | None = None,
+    ) -> None:
+        """Compare outputs and logits of one scale, by their names in the reference.
+
+        A probability is as exact as its logit (softmax, sigmoid and tanh enlarge no error), and
+        never more exact than 1 is: that is the scale of its error, however small it is.
+
+        Args:
+            comparisons: What to add to.
+            arrays: What to compare.
+            floors: The scale of the rounding errors, where it is known to be larger than that of
+                the numbers.
+        """
+        for name, compared in arrays.items():
+            scales = [0.0 if floors is None else floors.get(name, 0.0)]
+            if name in self.logits and name in self._bounded:
+                logits = arrays.get(self.logits[name][0], ())
+                scales += [1.0, *(largest_magnitude(reference) for _, reference, _ in logits)]
+            comparisons[name].add_all(compared, max(scales))
+
+    @cached_property
+    def _bounded(self) -> set[str]:
+        """The outputs that are probabilities or the like."""
+        producers = {v.name or "": v.producer() for v in self.reference.graph.outputs}
+        return {name for name, n in producers.items() if n is not None and n.op_type in _BOUNDED}
+
+    def subject(self, name: str) -> str:
+        """How reports name a compared tensor."""
+        values = {value.name: value for value in self.reference.graph.outputs}
+        for output, (logits, _) in self.logits.items():
+            if name == logits and name not in values:
+                node = values[output].producer()
+                return (
+                    f"{output} before its {node.op_type if node is not None else 'last operator'}"
+                )
+        return name
+
+    def batched(self, batch: int) -> dict[str, tuple[int, ...]]:
+        """The native shapes with another batch size, for the inputs that have a free one."""
+        return {
+            i.name: (batch, *self.native[i.name][1:])
+            if self._has_free_batch(i)
+            else self.native[i.name]
+            for i in self.inputs
+        }
+
+    def repeated(self, name: str, array: AnyArray, count: int) -> AnyArray:
+        """What an input that is not cut into windows is for ``count`` windows of each image."""
+        batched = any(i.name == name and self._has_free_batch(i) for i in self.inputs)
+        return np.repeat(array, count, axis=0) if batched else array
+
+    @cached_property
+    def _converted_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        return {i.name: i.shape for i in model_inputs(self.converted)}
+
+    def _has_free_batch(self, an_input: ModelInput) -> bool:
+        """Whether either model takes several samples of this input, or the converted any size."""
+        shapes = (an_input.shape, self._converted_shapes[an_input.name])
+        free = any(shape[:1] == (None,) for shape in shapes)
+        return free or bool(self.growing[an_input.name])
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        """A generator of its own for each use, so that tiers do not depend on each other."""
+        return np.random.default_rng((self.seed, *stream))
+
+
+def to_reference_shape(array: AnyArray, shape: Sequence[int]) -> AnyArray:
+    """A map of one cell per sample, [N, K, 1, …], in the shape [N, K] that the reference gives.
+
+    Shapes that differ in more than axes of length 1 are left for the comparison to refuse.
+    """
+
+    def of_samples(lengths: Sequence[int]) -> tuple[int, ...]:
+        return (*lengths[:1], *(length for length in lengths[1:] if length != 1))
+
+    if of_samples(array.shape) == of_samples(shape):
+        return array.reshape(tuple(shape))
+    return array
+
+
+def run_in_batches(
+    session: Session, feeds: Mapping[str, AnyArray], outputs: Sequence[str], batch: int | None
+) -> dict[str, AnyArray]:
+    """Run as many samples as there are, ``batch`` at a time (None: as many as the model takes).
+
+    Returns:
+        By name, the outputs stacked on a first axis of samples.
+
+    Raises:
+        RunError: If the model computes neither several samples nor one.
+    """
+    count = next(array.shape[0] for array in feeds.values() if array.ndim > 1)
+    if batch is None:
+        try:
+            return _stacked(session, feeds, outputs, min(count, 32), count)
+        except (RunError, ValueError):
+            batch = 1
+    return _stacked(session, feeds, outputs, batch, count)
+
+
+def _stacked(
+    session: Session,
+    feeds: Mapping[str, AnyArray],
+    outputs: Sequence[str],
+    batch: int,
+    count: int,
+) -> dict[str, AnyArray]:
+    parts: dict[str, list[AnyArray]] = {name: [] for name in outputs}
+    for start in range(0, count, batch):
+        wanted = min(batch, count - start)
+        # A model with a fixed batch gets its last one filled up with repetitions.
+        rows = np.minimum(np.arange(start, start + batch), count - 1)
+        got = session.run(
+            {n: array[rows] if array.ndim > 1 else array for n, array in feeds.items()}, outputs
+        )
+        for name, array in got.items():
+            parts[name].append(_by_sample(array, batch)[:wanted])
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def _by_sample(array: AnyArray, batch: int) -> AnyArray:
+    """The output of ``batch`` samples as [batch, …].
+
+    Raises:
+        ValueError: If it does not have the samples on its first axis.
+    """
+    if array.ndim and array.shape[0] == batch:
+        return array
+    if batch == 1:  # the export dropped the batch axis
+        return array[None]
+    raise ValueError(f"an output of shape {list(array.shape)} for {batch} samples")
+
+
+def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> TierResult:
+    """The comparison as a line of the report."""
+    detail = what
+    if comparison.problems:
+        detail = "; ".join(comparison.problems)
+    elif comparison.failed:
+        detail = (
+            f"{comparison.failed} of {comparison.elements} values differ, most at "
+            f"{comparison.where} (largest magnitude there {comparison.magnitude:.3g}); {what}"
+        )
+    return TierResult(
+        tier=tier,
+        subject=subject,
+        status="passed" if comparison.passed else "failed",
+        detail=detail,
+        elements=comparison.elements,
+        worst_error=comparison.worst,
+        required_rtol=comparison.required_rtol,
+    )

@@ -1,0 +1,186 @@
+"""Where each element of a layer's operand comes from, found by running the models' own operators.
+
+The models' data movement is run in onnxruntime on numbers that say which element of the feature map
+they are. The index that the converter computed is not used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.equivalence.pair import Pair
+from onnx_fc2conv.equivalence.runtime import Session
+from onnx_fc2conv.equivalence.structure import constants, frontier, subgraph, with_outputs
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["NotTraced", "Trace", "trace"]
+
+_LARGEST_LABEL = 1 << 24
+"""float32 counts to 2^24 without a gap."""
+
+_MOVEMENT = {
+    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
+    *("Split", "Concat", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Tile", "Range"),
+    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND"),
+}
+_SIZES = {"Shape", "Size"}
+_ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"}
+_MIXING = {
+    *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Gemm", "MatMul", "Pad"),
+    *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "Resize", "Upsample", "Einsum"),
+}
+_SCALING = {"BatchNormalization", "Mul", "Div", "Sub", "Neg"}
+_AFFINE = _SCALING | {"Add"}
+
+
+class NotTraced(Exception):  # noqa: N818 - a reason, not an error
+    """The operand of a layer is not a rearrangement of one tensor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Where the elements of an operand come from.
+
+    Attributes:
+        model: The model.
+        operand: The operand.
+        start: The tensor before it: a feature map of both models, or the product of another layer.
+        shape: Shape of ``start`` at the native size.
+        batch: Number of samples in it.
+        places: For each element of one sample of the operand, row-major, its number in ``start``.
+    """
+
+    model: ir.Model
+    operand: str
+    start: str
+    shape: tuple[int, ...]
+    batch: int
+    places: AnyArray
+
+    def beside(self, other: Trace) -> Counter[str]:
+        """The operators between start and operand that compute and that ``other`` lacks.
+
+        An Add right behind a product is its layer's bias and not among them.
+        """
+        more = self._computing() - other._computing()
+        consumers = next(v for v in self._part().inputs if v.name == self.start).consumers()
+        if len(consumers) == 1 and consumers[0].op_type == "Add":
+            more["Add"] -= 1
+        return +more
+
+    def _computing(self) -> Counter[str]:
+        graph = self._part()
+        fixed = _not_moving(graph)
+        return Counter(
+            node.op_type
+            for node in graph
+            if node.op_type not in _MOVEMENT and any(v not in fixed for v in node.outputs)
+        )
+
+    def _part(self) -> ir.Graph:
+        return subgraph(self.model, {self.start: ir.DataType.FLOAT}, [self.operand]).graph
+
+    def shifted(self, other: Trace) -> bool:
+        """Whether something is added between start and operand that ``other`` does not add."""
+        return bool({"BatchNormalization", "Sub", "Add"} & set(self.beside(other)))
+
+    def folded_scale(self, other: Trace) -> AnyArray | None:
+        """The scale of each element between start and operand, if ``other`` does not scale.
+
+        It is what the operators make of 2L less what they make of L, by L.
+        """
+        if not _SCALING & set(self.beside(other)):
+            return None
+        part = only_movement(
+            subgraph(self.model, {self.start: ir.DataType.FLOAT}, [self.operand]), keep=_AFFINE
+        )
+        session = Session(part)
+        length = np.float32(1024)
+        one, two = (
+            session.run({self.start: np.full(self.shape, factor * length, np.float32)})
+            for factor in (1, 2)
+        )
+        difference = two[self.operand].astype(np.float64) - one[self.operand]
+        return one_sample(difference / length, self.batch)
+
+
+def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collection[str]) -> Trace:
+    """Follow an operand back to the nearest of the tensors ``stops``.
+
+    Raises:
+        NotTraced: If it draws on none or on several, or on more elements than float32 can count.
+    """
+    if operand is None:
+        raise NotTraced("no operand of the layer depends on the input")
+    starts = [n for n in frontier(model.graph, [operand], stops) if n]
+    if len(starts) != 1:
+        raise NotTraced(f"reads {len(starts)} tensors at once; the other tiers compare it")
+    (start,) = starts
+    batch = pair.fixed_batch or 1
+    shape = _native_shape(pair, model, start)
+    size = int(np.prod(shape))
+    if size > _LARGEST_LABEL:
+        raise NotTraced("the feature map has more elements than float32 can count")
+    # With a batch of one the export may have dropped the batch axis: all elements are one sample's.
+    labels = np.tile(np.arange(size // batch, dtype=np.float32), batch).reshape(shape)
+    name = operand.name or ""
+    if name == start:
+        return Trace(model, name, start, shape, batch, labels.reshape(batch, -1)[0])
+    part = only_movement(subgraph(model, {start: ir.DataType.FLOAT}, [name]))
+    moved = Session(part).run({start: labels}, [name])[name]
+    return Trace(model, name, start, shape, batch, one_sample(moved, batch))
+
+
+def one_sample(array: AnyArray, batch: int) -> AnyArray:
+    """The elements of the first sample, whose axis is the first or the last."""
+    samples_first: AnyArray = array if array.shape[:1] == (batch,) else array.T
+    return samples_first.reshape(-1)[: array.size // batch]
+
+
+def _native_shape(pair: Pair, model: ir.Model, name: str) -> tuple[int, ...]:
+    """The shape of a tensor of one of the models at the native size."""
+    session = Session(with_outputs(model, [name]), pair.provider)
+    shapes = pair.batched(pair.fixed_batch or 1)
+    feeds: dict[str, AnyArray] = {i.name: np.zeros(shapes[i.name], i.dtype) for i in pair.inputs}
+    return session.run(feeds, [name])[name].shape
+
+
+def _not_moving(graph: ir.Graph) -> set[ir.Value]:
+    """Constants, and what is computed from the shapes of tensors alone."""
+    found = constants(graph)
+    for node in graph:
+        if node.op_type in _SIZES or all(value in found for value in node.inputs if value):
+            found.update(node.outputs)
+    return found
+
+
+def only_movement(model: ir.Model, keep: Collection[str] = ()) -> ir.Model:
+    """The model with every operator that computes taken out: it hands its input through.
+
+    Args:
+        model: The model, which is changed.
+        keep: Operators that stay although they compute.
+    """
+    fixed = _not_moving(model.graph)
+    for node in list(model.graph):
+        if node.op_type in _MOVEMENT or all(output in fixed for output in node.outputs):
+            continue
+        moving = [v for v in node.inputs if v is not None and v not in fixed]
+        if node.op_type in keep and len(moving) == 1:
+            continue
+        if node.op_type in _MIXING or node.op_type.startswith("Reduce"):
+            raise NotTraced(f"{node.op_type} {node.name or ''} lies before it in one model only")
+        if len(moving) != 1 and node.op_type not in _ELEMENTWISE:
+            continue
+        through = ir.node("Identity", [moving[0]])
+        model.graph.insert_before(node, through)
+        node.outputs[0].replace_all_uses_with(through.outputs[0], replace_graph_outputs=True)
+        through.outputs[0].name = node.outputs[0].name
+        node.outputs[0].name = f"{through.outputs[0].name}.unused"
+        model.graph.remove(node, safe=True)
+    return model

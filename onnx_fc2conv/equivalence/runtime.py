@@ -1,0 +1,148 @@
+"""Running models with onnxruntime, on the provider that was asked for and no other."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.views.labels import AnyArray
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["Provider", "RunError", "Session", "runtime_version"]
+
+Provider = Literal["cpu", "cuda"]
+
+_PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "cpu": ("CPUExecutionProvider", {}),
+    # TF32 would round the inputs of every product to 10 bits: not the arithmetic under test.
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+}
+
+_SMALL = 1 << 10
+"""Bytes below which a tensor is no weight."""
+
+
+def _onnxruntime() -> ModuleType:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "the check runs the models with onnxruntime, which is not installed: "
+            'pip install "onnx-fc2conv[cpu]" (or [gpu]), or convert with --no-check'
+        ) from error
+
+
+def runtime_version() -> str:
+    """Version of the onnxruntime that runs the checks."""
+    return str(_onnxruntime().__version__)
+
+
+class Session:
+    """An onnxruntime session of a model.
+
+    Graph optimization is EXTENDED: ALL would pack a second copy of every large kernel (a 7×7
+    convolution of 512 channels takes seconds and gigabytes to load).
+
+    Raises:
+        RuntimeUnavailableError: If onnxruntime or the provider is missing.
+        InvalidModelError: If onnxruntime does not load the model.
+    """
+
+    def __init__(self, model: ir.Model, provider: Provider = "cpu") -> None:
+        ort: Any = _onnxruntime()
+        name, provider_options = _PROVIDERS[provider]
+        if provider == "cuda" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        if name not in ort.get_available_providers():
+            raise RuntimeUnavailableError(
+                f"{name} is not in this onnxruntime (it has: "
+                f"{', '.join(ort.get_available_providers())}); "
+                'pip install "onnx-fc2conv[gpu]" in an environment without the CPU package'
+            )
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.log_severity_level = 4
+        options.enable_mem_pattern = False
+        model, folder = _with_external_folder(model)
+        if folder is not None:
+            key = "session.model_external_initializers_file_folder_path"
+            options.add_session_config_entry(key, folder)
+        try:
+            self._session = ort.InferenceSession(
+                ir.to_proto(model).SerializeToString(),
+                options,
+                providers=[(name, dict(provider_options))],
+            )
+        except Exception as error:
+            raise InvalidModelError(
+                f"onnxruntime does not load the model: {_text(error)}"
+            ) from error
+        if self._session.get_providers()[0] != name:
+            raise RuntimeUnavailableError(
+                f"onnxruntime fell back from {name} to {self._session.get_providers()[0]}: its "
+                "CUDA or cuDNN libraries cannot be loaded"
+            )
+        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+
+    def run(
+        self, feeds: Mapping[str, AnyArray], outputs: Sequence[str] | None = None
+    ) -> dict[str, AnyArray]:
+        """Outputs by name.
+
+        Raises:
+            RunError: If the model does not compute on these inputs.
+        """
+        names = list(self.outputs if outputs is None else outputs)
+        if not names:  # onnxruntime takes none for all
+            return {}
+        try:
+            arrays = self._session.run(names, dict(feeds))
+        except Exception as error:
+            raise RunError(_text(error)) from error
+        return dict(zip(names, arrays, strict=True))
+
+
+class RunError(Exception):
+    """A model does not compute on these inputs; the message is onnxruntime's, in one line."""
+
+
+def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
+    """The model as onnxruntime takes it from memory, and the folder of its external data.
+
+    There can be one folder, and onnxruntime wants small tensors (shapes) in the model itself: what
+    is small or lies elsewhere is read.
+    """
+    external = list(_external_tensors(model))
+    if not external:
+        return model, None
+    folder = _folder(max((tensor for _, tensor in external), key=lambda tensor: tensor.nbytes))
+    copy = model.clone()
+    for value, tensor in _external_tensors(copy):
+        if tensor.nbytes < _SMALL or _folder(tensor) != folder:
+            value.const_value = ir.Tensor(
+                tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name
+            )
+    return copy, folder
+
+
+def _external_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                yield value, value.const_value
+
+
+def _folder(tensor: ir.ExternalTensor) -> str:
+    return os.path.abspath(tensor.base_dir or ".")  # noqa: PTH100 - nothing is resolved
+
+
+def _text(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "…"

@@ -1,0 +1,170 @@
+"""What two models have in common, found by comparing their graphs alone.
+
+Nothing here knows how the conversion was made: a hand-made or foreign conversion is treated alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import onnx_ir as ir
+
+__all__ = [
+    "constants",
+    "frontier",
+    "saturating_inputs",
+    "shared_values",
+    "subgraph",
+    "with_outputs",
+]
+
+_SATURATING = {
+    *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
+}
+_LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_HANDED_THROUGH = {"Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"}
+
+
+def constants(graph: ir.Graph) -> set[ir.Value]:
+    """Values that depend on no input of the graph."""
+    found = set(graph.initializers.values())
+    for node in graph:
+        inputs = [value for value in node.inputs if value is not None]
+        has_body = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
+        if not has_body and all(value in found for value in inputs):
+            found.update(node.outputs)
+    return found
+
+
+def shared_values(reference: ir.Model, converted: ir.Model) -> dict[str, str]:
+    """Tensors that both models compute by the same operators from the same inputs, by name.
+
+    Attributes and weights are not compared: the check runs both models and compares the tensors.
+    Where several nodes of the converted model would do, the one whose output has the same name is
+    taken, else the first.
+
+    Returns:
+        Names in the reference, and in the converted model.
+    """
+    fixed, fixed_too = constants(reference.graph), constants(converted.graph)
+    inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
+    shared = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
+    candidates: dict[tuple[object, ...], list[ir.Node]] = {}
+    for node in converted.graph:
+        moving = tuple(v.name for v in node.inputs if v is not None and v not in fixed_too)
+        candidates.setdefault((node.domain, node.op_type, *moving), []).append(node)
+    for node in reference.graph:
+        inputs = [v.name for v in node.inputs if v is not None and v not in fixed]
+        if not inputs or any(name not in shared for name in inputs):
+            continue
+        found = candidates.get((node.domain, node.op_type, *(shared[name] for name in inputs)))
+        if not found:
+            continue
+        same_name = (twin for twin in found if twin.outputs[0].name == node.outputs[0].name)
+        twin = next(same_name, found[0])
+        found.remove(twin)
+        for one, two in zip(node.outputs, twin.outputs, strict=False):
+            shared[one.name] = two.name
+    return {one: two for one, two in shared.items() if one and two}
+
+
+def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:
+    """The shared tensors from which the outputs are computed without another shared one between."""
+    fixed = constants(graph)
+    found: dict[str, None] = {}
+    queue, seen = list(outputs), set(outputs)
+    for value in queue:
+        node = value.producer()
+        if value in fixed:
+            continue
+        if value.name in shared or node is None:
+            found[value.name or ""] = None
+            continue
+        for operand in _operands(node):
+            if operand not in seen:
+                seen.add(operand)
+                queue.append(operand)
+    return list(found)
+
+
+def _operands(node: ir.Node) -> list[ir.Value]:
+    """The node's inputs and what its subgraphs take from outside."""
+    operands = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        graphs: Iterable[ir.Graph] = ()
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs = (attribute.as_graph(),)
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = attribute.as_graphs()
+        for graph in graphs:
+            for inner in ir.traversal.RecursiveGraphIterator(graph):
+                operands.extend(v for v in inner.inputs if v is not None and v.graph is node.graph)
+    return operands
+
+
+def computing_type(model: ir.Model) -> ir.DataType | None:
+    """The coarsest floating-point type of the weights that linear layers multiply by."""
+    found = [
+        value.dtype
+        for node in model.graph
+        if node.op_type in _LINEAR
+        for value in node.inputs
+        if value is not None and value.dtype is not None and value.dtype.is_floating_point()
+    ]
+    return min(found, key=lambda dtype: dtype.bitwidth, default=None)
+
+
+def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
+    """For each output that ends in saturating operators, the name of what the first one takes.
+
+    A softmax of 0.9999 hides an error of the logits, the number of the best class hides nearly all.
+    """
+    found: dict[str, str] = {}
+    for value in graph.outputs:
+        logits = None
+        current: ir.Value | None = value
+        while current is not None:
+            node = current.producer()
+            if node is None or node.op_type not in _SATURATING | _HANDED_THROUGH:
+                break
+            current = node.inputs[0]
+            # A conversion may transpose before a softmax; the logits are what it transposes.
+            if node.op_type in _SATURATING or (logits is not None and node.op_type == "Transpose"):
+                logits = current
+        if logits is not None and logits.name:
+            found[value.name or ""] = logits.name
+    return found
+
+
+def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
+    """A copy of the model that gives these tensors out too."""
+    copy = model.clone()
+    values = ir.convenience.create_value_mapping(copy.graph, include_subgraphs=False)
+    present = {value.name for value in copy.graph.outputs}
+    for name in names:
+        if name not in present:
+            present.add(name)
+            copy.graph.outputs.append(values[name])
+    return copy
+
+
+def subgraph(
+    model: ir.Model, inputs: Mapping[str, ir.DataType | None], outputs: Iterable[str]
+) -> ir.Model:
+    """The part of the model between these tensors, without any recorded shape or type.
+
+    Args:
+        model: The model.
+        inputs: The tensors to start from, with their types (None keeps what is recorded).
+        outputs: The tensors to compute.
+    """
+    graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
+    for value in graph.inputs:
+        dtype = inputs.get(value.name or "")
+        if dtype is not None:
+            value.type = ir.TensorType(dtype)
+        value.shape = None
+    for node in graph:
+        for value in node.outputs:
+            value.shape = value.type = None
+    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))

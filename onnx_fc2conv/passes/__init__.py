@@ -1,0 +1,7 @@
+"""The passes, for anybody's ``onnx_ir.passes.Sequential``; one concern a file."""
+
+from onnx_fc2conv.passes.fc_to_conv import FcToConv
+from onnx_fc2conv.passes.free_input_size import FreeInputSize
+from onnx_fc2conv.passes.normalize import Normalize
+
+__all__ = ["FcToConv", "FreeInputSize", "Normalize"]

@@ -1,0 +1,74 @@
+"""FcToConv: every fully connected layer after feature maps becomes a convolution."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from onnx_fc2conv.errors import RefusedError
+from onnx_fc2conv.passes.apply import apply
+from onnx_fc2conv.views import Plan, interpret
+from onnx_fc2conv.views.plan import FC_OPERATORS
+
+__all__ = ["FcToConv", "has_fc_layer"]
+
+logger = logging.getLogger(__name__)
+
+
+def has_fc_layer(model: ir.Model) -> bool:
+    """Whether the model has any node that could be a fully connected layer."""
+    return any(node.op_type in FC_OPERATORS and node.domain == "" for node in model.graph)
+
+
+@dataclass(frozen=True)
+class FcToConv(ir.passes.InPlacePass):
+    """Replace Flatten→Gemm chains by Conv nodes whose kernels are the reshaped weights.
+
+    1. Each Gemm or MatMul of a view of a feature map by a constant matrix becomes a Conv; the
+       operators between and after such layers work on the resulting maps.
+    2. Outputs [N, K] become maps [N, K, *spatial], a single cell at the native input size; names
+       stay.
+    3. ``auto_pad`` and ``ceil_mode`` of the trunk are frozen to the pads of the native size.
+    4. Initializers are never changed: a kernel is a new one, which shares the weight's bytes where
+       it has them in the same order.
+
+    A model without such a layer is left alone.
+
+    Attributes:
+        input_shapes: Native shape by input name, where the model's own is symbolic.
+
+    Raises:
+        RefusedError: If a node cannot be part of a fully convolutional model (then nothing is
+            changed).
+        ArgumentError: If a native size is missing or does not fit.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Plan, then apply."""
+        if not has_fc_layer(model):
+            return ir.passes.PassResult(model, modified=False)
+        plan = interpret(model, self.input_shapes)
+        if not plan.layers and not plan.refusals:
+            logger.debug("no fully connected layer follows a feature map")
+            return ir.passes.PassResult(model, modified=False)
+        modified = self.apply(plan, model)
+        if modified:
+            ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+        return ir.passes.PassResult(model, modified=modified)
+
+    @staticmethod
+    def apply(plan: Plan, model: ir.Model) -> bool:
+        """Carry out a plan that was made for this very model.
+
+        Raises:
+            RefusedError: If the plan has refusals.
+        """
+        if plan.refusals:
+            raise RefusedError(plan.refusals)
+        return apply(plan, model)

@@ -1,0 +1,136 @@
+"""FreeInputSize: batch and spatial dims of the image inputs become symbolic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from onnx_fc2conv.errors import RefusedError
+from onnx_fc2conv.views import Plan, interpret
+from onnx_fc2conv.views.inputs import image_layouts
+from onnx_fc2conv.views.rules.registry import NameScope
+from onnx_fc2conv.views.view import FeatureMap
+
+__all__ = ["FreeInputSize"]
+
+_AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
+
+
+@dataclass(frozen=True)
+class FreeInputSize(ir.passes.InPlacePass):
+    """Make the batch and spatial dims of image inputs symbolic, and infer all shapes again.
+
+    1. Every node between the image inputs and the outputs must keep maps maps (see `FcToConv`);
+       one that bakes the size in is refused by name.
+    2. Dims that are symbolic already keep their names.
+    3. All recorded shapes of intermediate tensors are dropped before inference: a stale one would
+       silently win over the new symbolic dims.
+
+    A model of which all these dims are symbolic already is left alone, unless ``input_shapes`` says
+    what its native size was.
+
+    Attributes:
+        input_shapes: Native shape by input name, where the model's own is symbolic.
+
+    Raises:
+        RefusedError: If some node ties the model to its native size (then nothing is changed).
+        ArgumentError: If a native size is missing or does not fit.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Check that the model is fully convolutional, then free it."""
+        if not self.input_shapes and _is_free(model.graph):
+            return ir.passes.PassResult(model, modified=False)
+        plan = interpret(model, self.input_shapes)
+        refusals = plan.refusals
+        if refusals:
+            raise RefusedError(refusals)
+        before = _signature(model)
+        names = NameScope(_symbols(model))
+        batch = _batch_symbol(plan) or names.fresh("N")
+        for image in plan.inputs:
+            _free(image.value, image.feature_map, batch, names)
+        _forget_shapes(model)
+        self._declare_outputs(plan, batch)
+        ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+        return ir.passes.PassResult(model, modified=_signature(model) != before)
+
+    @staticmethod
+    def _declare_outputs(plan: Plan, batch: str) -> None:
+        """Declare each output that is a map: [N, K, *spatial] in its own layout."""
+        for output in plan.outputs:
+            feature_map = output.feature_map
+            dims: list[int | str] = [batch, feature_map.channels]
+            axes = _AXES.get(len(feature_map.extent), ())
+            for axis, cells in enumerate(feature_map.field):
+                letter = axes[axis] if axes else f"S{axis}"
+                dims.append(1 if cells.stride == 0 else f"{output.value.name}_{letter}")
+            shape: list[int | str] = [0] * len(dims)
+            for position, axis in enumerate(output.layout):
+                shape[axis] = dims[position]
+            output.value.shape = ir.Shape(shape)
+
+
+def _is_free(graph: ir.Graph) -> bool:
+    """Whether batch and spatial dims of all image inputs are symbolic, and have names."""
+    return all(
+        value.shape is not None
+        and isinstance(dim := value.shape[axis], ir.SymbolicDim)
+        and dim.value is not None
+        for value, layout in image_layouts(graph).items()
+        for position, axis in enumerate(layout)
+        if position != 1
+    )
+
+
+def _batch_symbol(plan: Plan) -> str | None:
+    """The name that the model has for its batch dim already."""
+    for image in plan.inputs:
+        dim = image.value.shape[image.feature_map.layout[0]] if image.value.shape else None
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+            return dim.value
+    return None
+
+
+def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope) -> None:
+    """Make batch and spatial dims symbolic; channels stay."""
+    assert value.shape is not None
+    dims = list(value.shape)
+    letters = _AXES.get(len(feature_map.extent), ())
+    for position, axis in enumerate(feature_map.layout):
+        if position == 1:
+            dims[axis] = feature_map.channels
+        elif not isinstance(dim := dims[axis], ir.SymbolicDim) or dim.value is None:
+            letter = letters[position - 2] if letters else f"S{position - 2}"
+            dims[axis] = ir.SymbolicDim(batch if position == 0 else names.fresh(letter))
+    value.shape = ir.Shape(dims)
+
+
+def _forget_shapes(model: ir.Model) -> None:
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for value in node.outputs:
+            value.shape = None
+
+
+def _symbols(model: ir.Model) -> list[str]:
+    """Names of symbolic dims in the interface."""
+    values = (*model.graph.inputs, *model.graph.outputs)
+    return [
+        dim.value
+        for value in values
+        if value.shape is not None
+        for dim in value.shape
+        if not isinstance(dim, int) and dim.value is not None
+    ]
+
+
+def _signature(model: ir.Model) -> tuple[str, ...]:
+    """The shapes that this pass may change, as text."""
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    values = (*model.graph.inputs, *(value for node in nodes for value in node.outputs))
+    return tuple(f"{value.name}: {value.shape}" for value in values)

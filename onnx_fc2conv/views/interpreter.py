@@ -1,0 +1,355 @@
+"""Interpreting a model as views of feature maps: from the image inputs to the outputs, once.
+
+Every tensor becomes a `FeatureView`, a `Known` or an `Opaque`; every node is answered by its rule.
+What comes out is a `Plan`; the model is not changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import ArgumentError, Refusal
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.fold_bias import fold_biases
+from onnx_fc2conv.views.inputs import (
+    InputShapes,
+    image_layouts,
+    model_inputs,
+    native_batch,
+    native_shapes,
+)
+from onnx_fc2conv.views.labels import AnyArray, evaluate
+from onnx_fc2conv.views.plan import (
+    FC_OPERATORS,
+    AttributeValue,
+    Emitted,
+    FcLayer,
+    ImageInput,
+    Kept,
+    LeftAlone,
+    Outcome,
+    OutputMap,
+    Plan,
+    Step,
+    Viewed,
+)
+from onnx_fc2conv.views.rules import RULES, Application, Fact, NameScope, describe
+from onnx_fc2conv.views.rules.registry import Rule, node_name
+from onnx_fc2conv.views.rules.restore import channels_as_map
+from onnx_fc2conv.views.view import (
+    Batches,
+    FeatureMap,
+    FeatureView,
+    Known,
+    LabelSpace,
+    NotComputable,
+    Opaque,
+    channels_first,
+)
+
+__all__ = ["interpret"]
+
+_MAX_COMPUTED = 1 << 28
+_RANDOM = {
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    *("Multinomial", "Bernoulli"),
+}
+
+
+def interpret(model: ir.Model, input_shapes: InputShapes | None = None) -> Plan:
+    """Find out how every fully connected layer of the model becomes a convolution.
+
+    Args:
+        model: The model, without function calls (inline them first). It is not changed.
+        input_shapes: Native shapes, by input name, where the model's own are symbolic.
+
+    Raises:
+        ArgumentError: If a native size is missing or does not fit.
+    """
+    return _Interpreter(model, input_shapes or {}).run()
+
+
+class _Interpreter:
+    """The state of one walk over the graph."""
+
+    def __init__(self, model: ir.Model, given: InputShapes) -> None:
+        graph = model.graph
+        self.graph = graph
+        self.opsets = graph.opset_imports
+        self.layouts = image_layouts(graph)
+        self.shapes = native_shapes(graph, given)
+        self.batches = Batches(native_batch(self.layouts, self.shapes, given))
+        self.space = LabelSpace()
+        self.names = NameScope(_taken_names(graph))
+        self.facts: dict[ir.Value, Fact] = {}
+        self.steps: list[Step] = []
+        self.layers: list[FcLayer] = []
+        self.left_alone: list[LeftAlone] = []
+        self.refusals: list[Refusal] = []
+        self.frozen: dict[ir.Node, Mapping[str, AttributeValue | None]] = {}
+        self.restored: dict[ir.Value, FeatureMap] = {}
+
+    def run(self) -> Plan:
+        inputs = self._start()
+        for node in self.graph:
+            self._interpret(node)
+        found = [self._output(value) for value in dict.fromkeys(self.graph.outputs)]
+        outputs = tuple(output for output in found if output is not None)
+        return Plan(
+            steps=fold_biases(tuple(self.steps), (output.feature_map for output in outputs)),
+            outputs=outputs,
+            inputs=tuple(inputs),
+            layers=tuple(self.layers),
+            left_alone=tuple(self.left_alone),
+            frozen=self.frozen,
+            restored=self.restored,
+            refusals=tuple(self.refusals),
+        )
+
+    def _start(self) -> list[ImageInput]:
+        """Facts about the inputs and the initializers."""
+        images: list[ImageInput] = []
+        for value in self.graph.initializers.values():
+            if value.const_value is not None:
+                self.facts[value] = Known.stored(value.const_value, self.batches)
+        for value in model_inputs(self.graph):
+            layout = self.layouts.get(value)
+            if layout is None:
+                self.facts[value] = Opaque(from_image=False)
+                continue
+            feature_map = self._image(value, layout)
+            images.append(ImageInput(value, feature_map))
+            self.facts[value] = FeatureView.of(feature_map, self.space, self.batches)
+        return images
+
+    def _image(self, value: ir.Value, layout: tuple[int, ...]) -> FeatureMap:
+        shape = self.shapes[value.name or ""]
+        sizes = [shape[axis] for axis in layout[1:]]
+        if any(size is None for size in sizes):
+            example = ",".join("1" if n == layout[0] else "…" for n in range(len(shape)))
+            raise ArgumentError(
+                f"input {value.name!r} has symbolic dims {value.shape}: give the native size that "
+                f"the model was trained for with --input-shape {value.name}:{example}"
+            )
+        channels, *extent = (size for size in sizes if size is not None)
+        feature_map = FeatureMap(
+            name=value.name or "",
+            channels=channels,
+            extent=tuple(extent),
+            dtype=value.dtype or ir.DataType.FLOAT,
+            field=(AxisField(),) * len(extent),
+            first_label=self.space.reserve(channels * int(np.prod(extent))),
+            layout=layout,
+            value=value,
+        )
+        return self.space.add(feature_map)
+
+    def _interpret(self, node: ir.Node) -> None:
+        operands = tuple(
+            None if value is None else self.facts.get(value, Opaque(from_image=False))
+            for value in node.inputs
+        )
+        captured = self._captured(node)
+        if any(isinstance(fact, FeatureView) for fact in (*operands, *captured)):
+            self._apply_rule(node, operands, captured)
+        elif any(isinstance(fact, Opaque) and fact.from_image for fact in (*operands, *captured)):
+            self._leave(node, "its input comes from a node that was refused", from_image=True)
+        elif captured or any(isinstance(fact, Opaque) for fact in operands):
+            self._leave(node, "its input is not made from a feature map", from_image=False)
+        else:
+            self._know(node, operands)
+
+    def _apply_rule(
+        self, node: ir.Node, operands: tuple[Fact | None, ...], captured: Sequence[Fact]
+    ) -> None:
+        if (node.domain, node.op_type) in {("", "Shape"), ("", "Size")}:
+            self._know(node, operands)
+            return
+        app = Application(node, self._opset(node), operands, self.space, self.names, self.batches)
+        upstream = [f for f in operands if isinstance(f, Opaque) and f.from_image]
+        rule = RULES.get((node.domain, node.op_type))
+        if upstream:
+            self._leave(node, "its input comes from a node that was refused", from_image=True)
+            return
+        outcome: Outcome
+        if captured:
+            outcome = app.refuse("subgraph", "uses the feature map inside a subgraph")
+        elif rule is None:
+            outcome = app.refuse(
+                "no-rule", "no rule says what this operator does on a larger feature map"
+            )
+        else:
+            outcome = _answer(rule, app)
+
+        match outcome:
+            case Refusal():
+                self.refusals.append(outcome)
+                self._leave(node, outcome.reason, from_image=True)
+            case Kept():
+                self.steps.extend(outcome.steps)
+                for value, feature_map in outcome.restored.items():
+                    self.restored[value] = feature_map
+                    self.facts[value] = FeatureView.of(feature_map, self.space, self.batches)
+                views = [FeatureView.of(m, self.space, self.batches) for m in outcome.outputs]
+                self._learn(node, views)
+                if outcome.attributes:
+                    self.frozen[node] = outcome.attributes
+            case Viewed():
+                self._learn(node, outcome.outputs)
+            case Emitted():
+                self.steps.extend(outcome.steps)
+                self._learn(node, (outcome.output,))
+                if outcome.layer is not None:
+                    self.layers.append(outcome.layer)
+
+    def _learn(self, node: ir.Node, facts: Sequence[Fact]) -> None:
+        """Facts about the node's outputs, in order; nothing is known of further ones."""
+        for value, fact in zip(node.outputs, facts, strict=False):
+            self.facts[value] = fact
+        for value in node.outputs[len(facts) :]:
+            self.facts[value] = Opaque(from_image=True)
+
+    def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
+        if node.op_type in FC_OPERATORS:
+            self.left_alone.append(LeftAlone(node_name(node), reason))
+        for value in node.outputs:
+            self.facts[value] = Opaque(from_image=from_image)
+
+    def _know(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> None:
+        """The outputs are known: constants, or integers computed from shapes."""
+        if node.op_type == "Constant" and node.domain == "":
+            stored = node.attributes.get("value")
+            if stored is not None:
+                self.facts[node.outputs[0]] = Known.stored(stored.as_tensor(), self.batches)
+                return
+        if node.op_type in _RANDOM or any(
+            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for attribute in node.attributes.values()
+        ):
+            self._leave(node, "its input is not a constant", from_image=False)
+            return
+        opset = self._opset(node)
+        sized = any(
+            isinstance(fact, FeatureView) or (isinstance(fact, Known) and fact.sized)
+            for fact in operands
+        )
+        cache: dict[int, list[AnyArray]] = {}
+
+        def outputs(batch: int) -> list[AnyArray]:
+            if batch not in cache:
+                inputs = [_stand_in(fact, batch, self.batches) for fact in operands]
+                _bound(node, inputs)
+                cache[batch] = evaluate(node, inputs, opset)
+            return cache[batch]
+
+        def output(position: int) -> Known:
+            return Known(lambda batch: outputs(batch)[position], self.batches, sized=sized)
+
+        for position, value in enumerate(node.outputs):
+            self.facts[value] = output(position)
+
+    def _output(self, value: ir.Value) -> OutputMap | None:
+        """What becomes of a graph output."""
+        fact = self.facts.get(value)
+        if not isinstance(fact, FeatureView):
+            return None
+        if fact.layout is not None and fact.whole_map is not None:
+            stays = value not in self.restored
+            return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
+        node = value.producer()
+        assert node is not None
+        app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
+        per_sample = fact.index.shape
+        features = [length for length in per_sample if length != 1]
+        found = channels_as_map(app, fact)
+        if isinstance(found, Refusal):
+            name = value.name
+            self.refusals.append(
+                Refusal(
+                    found.code,
+                    describe(node),
+                    f"output {name!r} cannot become a map: it holds a whole feature map "
+                    f"{list(fact.shape)}, flattened; remove this output from the model",
+                )
+            )
+            return None
+        if len(features) > 1:
+            self.refusals.append(
+                Refusal(
+                    "output-axes",
+                    describe(node),
+                    f"output {value.name!r} of shape {list(fact.shape)} has several feature axes",
+                )
+            )
+            return None
+        steps, feature_map = found
+        self.steps.extend(steps)
+        layout = channels_first(2 + len(feature_map.extent))
+        return OutputMap(value, feature_map, layout, stays=False)
+
+    def _captured(self, node: ir.Node) -> list[Fact]:
+        """Facts about the tensors that the node's subgraphs take from this graph."""
+        graphs: list[ir.Graph] = []
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                graphs.append(attribute.as_graph())
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                graphs.extend(attribute.as_graphs())
+        return [
+            self.facts[value]
+            for graph in graphs
+            for inner in ir.traversal.RecursiveGraphIterator(graph)
+            for value in inner.inputs
+            if value is not None and value in self.facts
+        ]
+
+    def _opset(self, node: ir.Node) -> int:
+        return self.opsets.get(node.domain, 1)
+
+
+def _answer(rule: Rule, app: Application) -> Outcome:
+    try:
+        return rule(app)
+    except NotComputable as error:
+        return app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
+
+
+def _taken_names(graph: ir.Graph) -> list[str]:
+    names = [value.name or "" for value in (*graph.inputs, *graph.initializers.values())]
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        names.append(node.name or "")
+        names.extend(value.name or "" for value in node.outputs)
+    return names
+
+
+def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:
+    """The value of an operand; for a view an array of its shape, since only that is asked for."""
+    if isinstance(fact, Known):
+        return fact.at(batch)
+    if isinstance(fact, FeatureView):
+        if batch == batches.native:
+            return np.broadcast_to(np.float32(0), fact.shape)
+        if fact.layout is not None and fact.whole_map is not None:
+            shape = (batch, *fact.whole_map.per_sample_shape)
+            rank = range(len(shape))
+            return np.broadcast_to(
+                np.float32(0), tuple(shape[fact.layout.index(axis)] for axis in rank)
+            )
+        other = fact.labels.other
+        if other is None:
+            raise ValueError("the model works at its native batch size only")
+        return np.broadcast_to(np.float32(0), other.shape)
+    return None
+
+
+def _bound(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
+    """Refuse to compute a constant that a few bytes of the model blow up to gigabytes."""
+    sizes = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
+    if node.op_type not in sizes:
+        return
+    shape = inputs[sizes[node.op_type]]
+    if shape is not None and float(np.prod(shape.astype(np.float64))) > _MAX_COMPUTED:
+        raise ValueError(f"{describe(node)} would make a tensor of shape {shape.tolist()}")

@@ -1,0 +1,179 @@
+"""What the rules decide: frozen values, applied to the model by nobody but the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
+
+__all__ = [
+    "FC_OPERATORS",
+    "AttributeValue",
+    "Constant",
+    "Emitted",
+    "FcLayer",
+    "ImageInput",
+    "Kept",
+    "LeftAlone",
+    "Outcome",
+    "OutputMap",
+    "Plan",
+    "Step",
+    "Viewed",
+]
+
+FC_OPERATORS = ("Gemm", "MatMul")
+"""The operators that a fully connected layer is written with."""
+
+AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A tensor that a step reads: ``make`` is called when the plan is applied, not before.
+
+    ``stored`` is the model's own tensor with the same elements in the same order, if there is one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    make: Callable[[], ir.TensorProtocol] = field(repr=False)
+    stored: ir.Value | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One node of the converted model, which makes the map ``output``.
+
+    ``carried`` are attributes taken over unchanged from ``source``, the node it stands for.
+    """
+
+    op_type: str
+    inputs: tuple[FeatureMap | Constant | ir.Value | None, ...]
+    output: FeatureMap
+    source: ir.Node
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    carried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FcLayer:
+    """A fully connected layer and the convolution that computes the same numbers.
+
+    Attributes:
+        node: Name of the Gemm or MatMul node.
+        op_type: ``Gemm`` or ``MatMul``.
+        weight: Name of the weight tensor in the original model.
+        weight_shape: (out features, in features).
+        kernel: Name of the kernel initializer.
+        kernel_shape: (out channels, in channels, *spatial).
+        bytes_kept: How the kernel's elements come from the weight's: ``same`` (the very bytes,
+            reshaped), ``permuted`` (the same elements in another order, zeros where the layer
+            reads nothing) or ``folded`` (scaled by alpha or by a preceding affine).
+    """
+
+    node: str
+    op_type: str
+    weight: str
+    weight_shape: tuple[int, int]
+    kernel: str
+    kernel_shape: tuple[int, ...]
+    bytes_kept: str
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """A fully connected layer that stays as it is, and why."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageInput:
+    """A graph input whose spatial axes become dynamic."""
+
+    value: ir.Value
+    feature_map: FeatureMap
+
+
+@dataclass(frozen=True, eq=False)
+class OutputMap:
+    """A graph output and the map that takes its place: [N, K] becomes [N, K, *spatial].
+
+    Attributes:
+        value: The output.
+        feature_map: The map.
+        layout: ``transpose(layout)`` brings the output to [N, C, *spatial].
+        stays: Whether the output is this map already.
+    """
+
+    value: ir.Value
+    feature_map: FeatureMap
+    layout: tuple[int, ...]
+    stays: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The node stays; each of its outputs is a map.
+
+    Attributes:
+        outputs: The maps.
+        attributes: What depends on the size of the input, frozen (None removes one).
+        restored: Operands that are maps again: the map that takes the place of each tensor.
+        steps: The nodes that make these maps.
+    """
+
+    outputs: tuple[FeatureMap, ...]
+    attributes: Mapping[str, AttributeValue | None] = field(default_factory=dict)
+    restored: Mapping[ir.Value, FeatureMap] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Viewed:
+    """The node only moves data or computes constants: nothing is emitted."""
+
+    outputs: tuple[FeatureView | Known, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Emitted:
+    """The node's output is a view of maps that these steps make."""
+
+    steps: tuple[Step, ...]
+    output: FeatureView
+    layer: FcLayer | None = None
+
+
+Outcome = Kept | Viewed | Emitted | Refusal
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that is to be done to a model, and everything that cannot be.
+
+    Attributes:
+        steps: Nodes to add, in graph order.
+        outputs: What becomes of each graph output that depends on an image.
+        inputs: The image inputs.
+        layers: The fully connected layers found and converted.
+        left_alone: The fully connected layers that stay.
+        frozen: Attributes of kept nodes that must be written out (None removes one).
+        restored: Tensors that kept nodes read, and the maps that take their places.
+        refusals: Reasons why the model cannot become fully convolutional.
+    """
+
+    steps: tuple[Step, ...]
+    outputs: tuple[OutputMap, ...]
+    inputs: tuple[ImageInput, ...]
+    layers: tuple[FcLayer, ...]
+    left_alone: tuple[LeftAlone, ...]
+    frozen: Mapping[ir.Node, Mapping[str, AttributeValue | None]]
+    restored: Mapping[ir.Value, FeatureMap]
+    refusals: tuple[Refusal, ...]

@@ -1,0 +1,277 @@
+"""Sliding operators: Conv and pooling, and what keeps a map a map (Concat of channels, Pad).
+
+The node stays; its output is a map whose receptive field and native extent are computed here.
+What the input size decides at run time (``auto_pad=SAME_*``, ``ceil_mode``) is frozen to the pads
+that it means at the native size, or the grid would move with the size of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.geometry import output_length
+from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
+from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.movement import concatenate
+from onnx_fc2conv.views.rules.registry import Application, describe, rule
+from onnx_fc2conv.views.rules.restore import Restored, restored
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
+
+__all__ = ["conv", "global_pool", "pool"]
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The hyperparameters of a sliding layer, one entry per spatial axis.
+
+    Attributes:
+        kernel, strides, dilations: As in the operator.
+        begins, ends: Padding before and after, auto_pad and ceil_mode resolved.
+        frozen: Attributes to write into the node.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begins: tuple[int, ...]
+    ends: tuple[int, ...]
+    frozen: Mapping[str, AttributeValue | None]
+
+    @property
+    def pads(self) -> bool:
+        return any(self.begins) or any(self.ends)
+
+
+@rule("Conv")
+def conv(app: Application) -> Outcome:
+    """Conv-1/11/22 with a constant kernel."""
+    weight, bias = app.known(1), app.operand(2)
+    if weight is None or not (bias is None or isinstance(bias, Known)):
+        return app.refuse("weight-not-constant", "its kernel is not a constant")
+    shape = weight.shape
+    found = restored(app)
+    if isinstance(found, Refusal):
+        return found
+    (source,) = found.maps
+    if len(shape) != 2 + len(source.extent):
+        return app.refuse("invalid-node", f"kernel {list(shape)} does not fit its input")
+    if shape[1] * app.int_attribute("group", 1) != source.channels:
+        return app.refuse(
+            "invalid-node", f"kernel {list(shape)} does not fit {source.channels} channels"
+        )
+    window = _window(app, source, tuple(shape[2:]))
+    if isinstance(window, Refusal):
+        return window
+    return _slide(app, found, window, channels=shape[0])
+
+
+@rule("MaxPool", "AveragePool", "LpPool")
+def pool(app: Application) -> Outcome:
+    """MaxPool-1/8/10/11/12/22, AveragePool-1/7/10/11/19/22, LpPool-2/11/18/22."""
+    if len(app.node.outputs) > 1 and app.node.outputs[1].uses():
+        return app.refuse("pool-indices", "its indices output counts positions of one image size")
+    kernel = app.ints_attribute("kernel_shape")
+    found = restored(app)
+    if isinstance(found, Refusal):
+        return found
+    (source,) = found.maps
+    if kernel is None or len(kernel) != len(source.extent):
+        return app.refuse("invalid-node", f"kernel_shape {kernel} does not fit its input")
+    window = _window(app, source, kernel)
+    if isinstance(window, Refusal):
+        return window
+    return _slide(app, found, window, channels=source.channels)
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def global_pool(app: Application) -> Outcome:
+    """One cell for the whole image, whatever its size."""
+    found = restored(app)
+    if isinstance(found, Refusal):
+        return found
+    (source,) = found.maps
+    if source.made_by_fc:
+        return app.refuse("slides-after-fc", "pools the single cell that an FC layer gives")
+    field = tuple(f.pool_globally(e) for f, e in zip(source.field, source.extent, strict=True))
+    output = app.new_map(
+        source,
+        value=app.node.outputs[0],
+        extent=(1,) * len(source.extent),
+        field=field,
+        mixes_positions=describe(app.node),
+    )
+    return Kept((output,), restored=found.restored, steps=found.steps)
+
+
+@rule("Concat")
+def concat(app: Application) -> Outcome:
+    """Of maps along the channels: a map. Of anything else: data movement."""
+    views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
+    on_maps = next((view for view in views if view.layout is not None), None)
+    if on_maps is None or on_maps.layout is None or len(views) < len(app.operands):
+        return concatenate(app)
+    rank = len(on_maps.layout)
+    axis = app.int_attribute("axis", 1) % rank
+    if axis != on_maps.layout[1] or any(len(view.shape) != rank for view in views):
+        return concatenate(app)
+    found = restored(app, any_layout=True)
+    if isinstance(found, Refusal):
+        return found
+    maps = found.maps
+    if any(m.extent != maps[0].extent for m in maps):
+        return app.refuse("invalid-node", "joins maps of different sizes")
+    field = joined_field(app, maps, broadcasts=False)
+    if isinstance(field, Refusal):
+        return field
+    output = app.new_map(
+        maps[0],
+        value=app.node.outputs[0],
+        layout=on_maps.layout,
+        channels=sum(m.channels for m in maps),
+        field=field,
+        sources=maps,
+        made_by_fc=any(m.made_by_fc for m in maps),
+    )
+    return Kept((output,), restored=found.restored, steps=found.steps)
+
+
+@rule("Pad")
+def pad(app: Application) -> Outcome:
+    """Padding of the spatial axes (Pad-2/11/13/18/19/21)."""
+    view = app.view(0)
+    assert view is not None
+    source = view.whole_map
+    if view.layout is None or source is None:
+        return app.refuse("reshaped-map", f"pads a view of shape {list(view.shape)}")
+    if source.made_by_fc:
+        return app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
+    rank = len(view.layout)
+    pads = app.ints_attribute("pads")
+    known, axes = app.known(1), app.operand(3)
+    if known is not None and not known.sized:
+        pads = tuple(int(amount) for amount in known.array)
+    if pads is None or len(pads) != 2 * rank or axes is not None:
+        return app.refuse("data-dependent", "pads by amounts that are not constant for all axes")
+    begins = [pads[axis] for axis in view.layout]
+    ends = [pads[rank + axis] for axis in view.layout]
+    if any(begins[:2]) or any(ends[:2]):
+        return app.refuse("padded-channels", "pads the batch or the channels")
+    spatial = zip(source.field, source.extent, begins[2:], ends[2:], strict=True)
+    field, extent = zip(
+        *((f.slide(1, pad=begin, end_pad=end), e + begin + end) for f, e, begin, end in spatial),
+        strict=True,
+    )
+    output = app.new_map(
+        source,
+        value=app.node.outputs[0],
+        layout=view.layout,
+        field=field,
+        extent=extent,
+        pads=describe(app.node) if any(pads) else None,
+    )
+    return Kept((output,))
+
+
+def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _Window | Refusal:
+    """Pads and strides of the node with auto_pad and ceil_mode resolved at the native size."""
+    rank = len(source.extent)
+    strides = app.ints_attribute("strides") or (1,) * rank
+    dilations = app.ints_attribute("dilations") or (1,) * rank
+    pads = app.ints_attribute("pads") or (0,) * (2 * rank)
+    if not (len(strides) == len(dilations) == rank and len(pads) == 2 * rank):
+        return app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
+    if min(*strides, *dilations, *kernel) < 1:
+        return app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
+    begins, ends = list(pads[:rank]), list(pads[rank:])
+    frozen: dict[str, AttributeValue | None] = {}
+
+    auto_pad = app.node.attributes.get_string("auto_pad", "NOTSET")
+    if auto_pad == "VALID":
+        begins, ends = [0] * rank, [0] * rank
+    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        for axis, length in enumerate(source.extent):
+            span = (kernel[axis] - 1) * dilations[axis] + 1
+            cells = -(-length // strides[axis])
+            total = max(0, (cells - 1) * strides[axis] + span - length)
+            small, large = total // 2, total - total // 2
+            begins[axis], ends[axis] = (
+                (small, large) if auto_pad == "SAME_UPPER" else (large, small)
+            )
+        frozen = {"auto_pad": None, "pads": (*begins, *ends)}
+    elif auto_pad != "NOTSET":
+        return app.refuse("invalid-node", f"has auto_pad {auto_pad!r}")
+
+    if app.int_attribute("ceil_mode", 0):
+        extra = [
+            _ceil_extra(source.extent[a], kernel[a], strides[a], dilations[a], begins[a], ends[a])
+            for a in range(rank)
+        ]
+        if any(extra) and app.int_attribute("count_include_pad", 0):
+            return app.refuse(
+                "ceil-mode", "averages over its padding with ceil_mode, which pads cannot express"
+            )
+        ends = [end + more for end, more in zip(ends, extra, strict=True)]
+        frozen = {**frozen, "ceil_mode": None, "auto_pad": None, "pads": (*begins, *ends)}
+    return _Window(kernel, strides, dilations, tuple(begins), tuple(ends), frozen)
+
+
+def _ceil_extra(  # noqa: PLR0913 - the hyperparameters of one axis
+    length: int, kernel: int, stride: int, dilation: int, begin: int, end: int
+) -> int:
+    """End padding that gives at floor the cells that ceil_mode gives (MaxPool-12, PyTorch).
+
+    A last window that would start in the end padding is not computed.
+    """
+    span = (kernel - 1) * dilation + 1
+    cells = -(-(length + begin + end - span) // stride) + 1
+    if (cells - 1) * stride >= length + begin:
+        cells -= 1
+    return max(0, (cells - 1) * stride + span - (length + begin + end))
+
+
+def _slide(app: Application, found: Restored, window: _Window, *, channels: int) -> Outcome:
+    (source,) = found.maps
+    if source.made_by_fc and (window.pads or max(*window.kernel, *window.strides) > 1):
+        return app.refuse(
+            "slides-after-fc",
+            f"slides a {'×'.join(map(str, window.kernel))} window over the single cell that an FC "
+            "layer gives; on a map it would reach into the neighboring windows",
+        )
+    axes = range(len(source.extent))
+    extent = tuple(
+        output_length(
+            source.extent[a],
+            window.kernel[a],
+            window.strides[a],
+            window.dilations[a],
+            window.begins[a] + window.ends[a],
+        )
+        for a in axes
+    )
+    if min(extent, default=1) < 1:
+        return app.refuse(
+            "shape-mismatch",
+            f"has no cell at the native size: kernel {list(window.kernel)} over "
+            f"{list(source.extent)}; check --input-shape",
+        )
+    field = tuple(
+        source.field[a].slide(
+            window.kernel[a],
+            window.strides[a],
+            window.dilations[a],
+            window.begins[a],
+            window.ends[a],
+        )
+        for a in axes
+    )
+    output = app.new_map(
+        source,
+        value=app.node.outputs[0],
+        channels=channels,
+        extent=extent,
+        field=field,
+        pads=describe(app.node) if window.pads else None,
+    )
+    return Kept((output,), window.frozen, found.restored, found.steps)

@@ -1,0 +1,61 @@
+"""From the maps behind an output to what its cells mean in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.views.plan import ImageInput, OutputMap
+from onnx_fc2conv.views.view import FeatureMap
+
+__all__ = ["output_geometry"]
+
+
+def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> OutputGeometry:
+    """Window, stride and verdict of one output.
+
+    Windows are exact if no layer on the way from the image pads or sees the whole image: each
+    cell is then computed from the pixels of its window alone, by the operations that the original
+    model does on the crop.
+    """
+    ancestors = _ancestors(output.feature_map)
+    image = next(image for image in inputs if image.feature_map in ancestors)
+    padded = sorted({m.pads for m in ancestors if m.pads is not None})
+    whole = sorted({m.mixes_positions for m in ancestors if m.mixes_positions is not None})
+    rank = len(image.feature_map.extent)
+    field = output.feature_map.field
+    return OutputGeometry(
+        input=image.value.name or "",
+        window=image.feature_map.extent,
+        stride=tuple(axis.stride for axis in field) if len(field) == rank else (0,) * rank,
+        offset=(0,) * rank,
+        windows_exact=not padded and not whole,
+        why=_why(padded, whole),
+    )
+
+
+def _ancestors(feature_map: FeatureMap) -> set[FeatureMap]:
+    found = {feature_map}
+    queue = [feature_map]
+    for current in queue:
+        for source in current.sources:
+            if source not in found:
+                found.add(source)
+                queue.append(source)
+    return found
+
+
+def _why(padded: Sequence[str], whole: Sequence[str]) -> str:
+    if whole:
+        return f"{_some(whole)} sees the whole image, so a cell depends on all of it"
+    if padded:
+        return (
+            f"{_some(padded)} pads: at the border of a crop it sees padding, inside a larger "
+            "image the neighboring pixels"
+        )
+    return "no layer pads or sees the whole image"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"{names[0]}{more}"

@@ -1,0 +1,369 @@
+"""The one idea: a flattened tensor is a view of feature maps.
+
+`FeatureMap` is a tensor [N, C, *spatial] made by sliding operators. `FeatureView` describes any
+tensor V downstream of it, at the native input size: element d of sample n of V *is* one known
+element of one known map, ``V[n, d] = M[n, index[d]]``. `Known` is a tensor that does not depend on
+the image at all: weights, constants, and integers computed from shapes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.labels import SAMPLE, AnyArray, IntArray, batch_axis, map_labels
+
+__all__ = [
+    "Affine",
+    "Batches",
+    "FeatureMap",
+    "FeatureView",
+    "Known",
+    "LabelSpace",
+    "Labels",
+    "Mixed",
+    "NotComputable",
+    "Opaque",
+    "channels_first",
+]
+
+
+def channels_first(rank: int) -> tuple[int, ...]:
+    """The layout of a tensor that already is [N, C, *spatial]."""
+    return tuple(range(rank))
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The two batch sizes at which the head is interpreted.
+
+    Attributes:
+        native: The model's own batch size; 1 where it is symbolic.
+        other: Another one, which shows what belongs to the batch and what to the features.
+    """
+
+    native: int = 1
+
+    @property
+    def other(self) -> int:
+        """One more sample than native."""
+        return self.native + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A scale and a shift per element of a map, [C, *spatial] float64, not yet carried out."""
+
+    scale: AnyArray
+    shift: AnyArray
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """A tensor [N, C, *spatial] whose cells slide over the image.
+
+    Attributes:
+        name: Name of the tensor.
+        channels: C.
+        extent: Spatial size at the native input size.
+        dtype: Element type.
+        field: Receptive field per spatial axis.
+        first_label: Label of element 0 (row-major C, *spatial) of sample 0.
+        layout: ``transpose(layout)`` brings the tensor to [N, C, *spatial].
+        value: The tensor in the model, if it is there; None if a `Step` will make it.
+        sources: The maps that it is computed from.
+        made_by_fc: Whether its cells are the results of an FC layer, one for each window.
+        pads: The layer, if it pads: its cells at a border see other pixels than a crop does.
+        mixes_positions: The layer, if each of its cells depends on the whole image.
+        pending: Position-dependent scale and shift of ``base``, folded into the next linear layer.
+        base: The map that ``pending`` applies to.
+    """
+
+    name: str
+    channels: int
+    extent: tuple[int, ...]
+    dtype: ir.DataType
+    field: tuple[AxisField, ...]
+    first_label: int
+    layout: tuple[int, ...]
+    value: ir.Value | None = None
+    sources: tuple[FeatureMap, ...] = ()
+    made_by_fc: bool = False
+    pads: str | None = None
+    mixes_positions: str | None = None
+    pending: Affine | None = None
+    base: FeatureMap | None = None
+
+    @property
+    def per_sample_shape(self) -> tuple[int, ...]:
+        """(C, *spatial) at the native size."""
+        return (self.channels, *self.extent)
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one sample."""
+        return prod(self.per_sample_shape)
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether the map is a single cell at the native size: it has one value per window."""
+        return all(length == 1 for length in self.extent)
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of the tensor in its own layout."""
+        shape = [0] * len(self.layout)
+        for axis, length in zip(self.layout, (batch, *self.per_sample_shape), strict=True):
+            shape[axis] = length
+        return tuple(shape)
+
+    def labels(self, batch: int) -> IntArray:
+        """Labels of all elements in the tensor's own layout."""
+        labels = map_labels(self.first_label, self.per_sample_shape, batch)
+        return labels.transpose(np.argsort(self.layout))
+
+
+class LabelSpace:
+    """Hands out labels to maps, and says which map a label belongs to."""
+
+    def __init__(self) -> None:
+        self._maps: list[FeatureMap] = []
+        self._firsts: list[int] = []
+        self._next = 1
+
+    def reserve(self, size: int) -> int:
+        """The first of ``size`` labels that no other map has."""
+        first, self._next = self._next, self._next + size
+        return first
+
+    def add(self, feature_map: FeatureMap) -> FeatureMap:
+        """Remember the map by its labels."""
+        self._maps.append(feature_map)
+        self._firsts.append(feature_map.first_label)
+        return feature_map
+
+    def maps(self, index: IntArray) -> tuple[FeatureMap, ...]:
+        """The maps that the element labels in ``index`` belong to, in label order."""
+        found: list[FeatureMap] = []
+        rest = np.unique(index)
+        while rest.size:
+            feature_map = self._maps[bisect_right(self._firsts, int(rest[0])) - 1]
+            found.append(feature_map)
+            rest = rest[rest >= feature_map.first_label + feature_map.size]
+        return tuple(found)
+
+
+class Mixed(ValueError):  # noqa: N818 - an outcome that a rule turns into a refusal
+    """Elements of different samples cannot be told apart by one batch axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labels of one tensor at the native batch size, and at another one.
+
+    ``other`` is None once the model works at its native batch size only, as after
+    ``Reshape([1, -1])``.
+    """
+
+    native: IntArray
+    other: IntArray | None
+
+
+class FeatureView:
+    """A tensor each element of which is one known element of a known feature map.
+
+    Attributes:
+        space: Where the labels come from.
+        batches: The batch sizes of the labels.
+        layout: ``transpose(layout)`` brings the tensor itself to [N, C, *spatial], so that it may
+            stay in the model as a map; None if the tensor is a map no longer.
+        whole_map: The map that the tensor is, with nothing moved but axes; None otherwise.
+    """
+
+    def __init__(
+        self,
+        space: LabelSpace,
+        batches: Batches,
+        labels: Callable[[], Labels],
+        *,
+        layout: tuple[int, ...] | None = None,
+        whole_map: FeatureMap | None = None,
+    ) -> None:
+        self.space = space
+        self.batches = batches
+        self._make_labels = labels
+        self.layout = layout
+        self.whole_map = whole_map
+
+    @classmethod
+    def of(cls, feature_map: FeatureMap, space: LabelSpace, batches: Batches) -> FeatureView:
+        """The view that a tensor is of the map that it holds, in the map's own layout."""
+
+        def labels() -> Labels:
+            return Labels(feature_map.labels(batches.native), feature_map.labels(batches.other))
+
+        return cls(space, batches, labels, layout=feature_map.layout, whole_map=feature_map)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The labels of the tensor, computed when they are first asked for."""
+        return self._make_labels()
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape at the native batch size."""
+        if self.layout is not None and self.whole_map is not None:
+            shape = (self.batches.native, *self.whole_map.per_sample_shape)
+            return tuple(shape[self.layout.index(axis)] for axis in range(len(shape)))
+        return tuple(self.labels.native.shape)
+
+    @cached_property
+    def batch_axis(self) -> int | None:
+        """The axis of the samples; None where the model dropped it (batch 1 only).
+
+        Raises:
+            Mixed: If no axis separates the samples.
+        """
+        if self.layout is not None:
+            return self.layout[0]
+        if self.labels.other is not None:
+            axis = batch_axis(self.labels.other, self.batches.other)
+            if axis is not None:
+                return axis
+        if self.batches.native > 1:
+            axis = batch_axis(self.labels.native, self.batches.native)
+            if axis is None:
+                raise Mixed
+            return axis
+        return 0 if self.shape[:1] == (1,) else None
+
+    @cached_property
+    def index(self) -> IntArray:
+        """Element labels of one sample, of the tensor's shape without its batch axis.
+
+        Raises:
+            Mixed: If no axis separates the samples.
+        """
+        labels = self.labels.native
+        axis = self.batch_axis
+        return labels if axis is None else np.moveaxis(labels, axis, 0)[0]
+
+    @cached_property
+    def maps(self) -> tuple[FeatureMap, ...]:
+        """The maps that the tensor draws on."""
+        if self.whole_map is not None:
+            return (self.whole_map,)
+        return self.space.maps(self.index)
+
+    @property
+    def only_map(self) -> FeatureMap | None:
+        """The map, if there is exactly one."""
+        return self.maps[0] if len(self.maps) == 1 else None
+
+    def local_index(self, feature_map: FeatureMap) -> IntArray:
+        """`index` as positions in the row-major (C, *spatial) elements of the only map."""
+        return self.index - feature_map.first_label
+
+    def relabelled(self, old: FeatureMap, new: FeatureMap) -> FeatureView:
+        """The same view of a map that takes the place of the only map, element for element."""
+        shift = new.first_label - old.first_label
+
+        def labels() -> Labels:
+            native, other = self.labels.native, self.labels.other
+            return Labels(native + shift, None if other is None else other + shift)
+
+        return FeatureView(self.space, self.batches, labels)
+
+    def row_major_of(self, new: FeatureMap) -> FeatureView:
+        """A view of the same shape whose elements, in row-major order, are the elements of new."""
+        axis = self.batch_axis
+        order = np.arange(self.index.size, dtype=np.int64).reshape(self.index.shape)
+        elements = new.first_label + (order if axis is None else np.expand_dims(order, axis))
+
+        def renamed(labels: IntArray) -> IntArray:
+            moved: IntArray = labels // SAMPLE * SAMPLE + elements
+            return moved
+
+        def labels() -> Labels:
+            native, other = self.labels.native, self.labels.other
+            return Labels(renamed(native), None if other is None else renamed(other))
+
+        return FeatureView(self.space, self.batches, labels)
+
+
+class NotComputable(ValueError):  # noqa: N818 - an outcome that becomes a refusal
+    """A constant tensor's value cannot be computed here."""
+
+
+class Known:
+    """A tensor that does not depend on the image's pixels.
+
+    Attributes:
+        sized: Whether it was computed from the shape of an image-dependent tensor, so that it
+            changes with the batch or the image size.
+        tensor: The stored tensor, where the value is exactly that and nothing was computed.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[int], AnyArray],
+        batches: Batches,
+        *,
+        sized: bool = False,
+        tensor: ir.TensorProtocol | None = None,
+    ) -> None:
+        self._compute = compute
+        self._computed: dict[int, AnyArray] = {}
+        self.batches = batches
+        self.sized = sized
+        self.tensor = tensor
+
+    @classmethod
+    def stored(cls, tensor: ir.TensorProtocol, batches: Batches) -> Known:
+        """A stored tensor: an initializer or the value of a Constant node."""
+        return cls(lambda _: tensor.numpy(), batches, tensor=tensor)
+
+    def at(self, batch: int) -> AnyArray:
+        """The value at this batch size.
+
+        Raises:
+            NotComputable: If the model's own computation of it fails there.
+        """
+        key = batch if self.sized else self.batches.native
+        if self.tensor is not None:
+            return self._compute(key)
+        if key not in self._computed:
+            try:
+                self._computed[key] = self._compute(key)
+            except Exception as error:
+                raise NotComputable(" ".join(str(error).split())[:200]) from error
+        return self._computed[key]
+
+    @property
+    def array(self) -> AnyArray:
+        """The value at the native batch size."""
+        return self.at(self.batches.native)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape; a stored tensor is not read for it."""
+        if self.tensor is not None:
+            return tuple(self.tensor.shape.numpy())
+        return tuple(self.array.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A tensor of which nothing is known here: no rule led further.
+
+    Attributes:
+        from_image: Whether it depends on an image input, by way of a refused node.
+    """
+
+    from_image: bool

@@ -1,0 +1,178 @@
+"""Reference models that are small enough to be checked hundreds of times, and their conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnx_fc2conv import convert
+from onnx_fc2conv.equivalence import EquivalenceReport
+from onnx_fc2conv.equivalence.check import check
+from tests.nets import Net, Tensor
+
+ROOT = Path(__file__).parents[2]
+MODELS = ROOT / "models"
+SHARED = ROOT.parent / "shared" / "models"
+
+SQUARE = (2, 8, 8)
+"""Its feature map is [3, 3, 3]: every wrong order of its elements has a right shape."""
+
+
+def _layers(net: Net, y: Tensor) -> Tensor:
+    return net.fc(net.op("Relu", net.fc(net.flat(y), 6), shape=(6,)), 4)
+
+
+def plain() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1)
+    return net.model(_layers(net, net.trunk()))
+
+
+def softmax() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1)
+    return net.model(net.op("Softmax", _layers(net, net.trunk()), axis=1))
+
+
+def softmax_11() -> onnx.ModelProto:
+    net = Net(image=SQUARE, opset=11)
+    return net.model(net.op("Softmax", _layers(net, net.trunk()), axis=1))
+
+
+def saturated() -> onnx.ModelProto:
+    """The softmax of logits so large that it gives zeros and ones only."""
+    net = Net(image=SQUARE, seed=1)
+    logits = net.fc(net.flat(net.trunk()), 4)
+    large = net.op("Mul", logits, net.weight(net.random(4) * 0 + 1e6))
+    return net.model(net.op("Softmax", large, axis=1))
+
+
+def sigmoids() -> onnx.ModelProto:
+    """As `saturated`, one class at a time, and shaped after the saturating operator."""
+    net = Net(image=SQUARE, seed=1)
+    logits = net.fc(net.flat(net.trunk()), 4)
+    large = net.op("Mul", logits, net.weight(net.random(4) * 0 + 1e6))
+    return net.model(net.op("Identity", net.op("Sigmoid", large)))
+
+
+def two_heads() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1)
+    flat = net.flat(net.trunk())
+    return net.model(net.fc(flat, 4), net.fc(flat, 4))
+
+
+def alpha() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1)
+    flat = net.flat(net.trunk())
+    weight, bias = net.random(4, flat.size), net.random(4)
+    return net.model(net.op("Gemm", flat, weight, bias, transB=1, alpha=0.3))
+
+
+def batch_norm() -> onnx.ModelProto:
+    """A normalization of the flattened features, folded into the layer after it."""
+    net = Net(image=SQUARE, seed=1)
+    flat = net.flat(net.trunk())
+    scale, bias, mean = (net.random(flat.size) for _ in range(3))
+    variance = net.random(flat.size) ** 2 + 1
+    normal = net.op("BatchNormalization", flat, scale, bias, mean, variance, shape=flat.shape)
+    return net.model(net.fc(normal, 4))
+
+
+def pixel() -> onnx.ModelProto:
+    """A feature map of one cell: [-1, C] fits any number of them."""
+    net = Net(image=(2, 4, 4))
+    return net.model(net.head(net.trunk()))
+
+
+def same_padding() -> onnx.ModelProto:
+    """A padded layer of stride 2 whose pads follow the size of the image."""
+    net = Net(image=SQUARE, seed=1)
+    conv = net.op("Conv", net.x, net.random(3, 2, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2])
+    return net.model(_layers(net, Tensor(conv.value, (3, 4, 4))))
+
+
+def padded() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1)
+    conv = net.op("Conv", net.x, net.random(3, 2, 3, 3), net.random(3), pads=[1, 1, 1, 1])
+    pool = net.op("MaxPool", conv, kernel_shape=[2, 2], strides=[2, 2])
+    return net.model(_layers(net, Tensor(pool.value, (3, 4, 4))))
+
+
+def fixed_batch() -> onnx.ModelProto:
+    net = Net(image=SQUARE, batch=4)
+    return net.model(_layers(net, net.trunk()))
+
+
+def half() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1, dtype=ir.DataType.FLOAT16)
+    return net.model(net.op("Softmax", _layers(net, net.trunk()), axis=1))
+
+
+def no_trunk() -> onnx.ModelProto:
+    """The layers stand right behind the image: windows move by one pixel."""
+    net = Net(image=(2, 3, 4))
+    return net.model(_layers(net, Tensor(net.x.value, (2, 3, 4))))
+
+
+def one_dimension() -> onnx.ModelProto:
+    net = Net(image=(2, 9))
+    return net.model(net.head(net.trunk()))
+
+
+def three_dimensions() -> onnx.ModelProto:
+    net = Net(image=(2, 5, 6, 7))
+    return net.model(net.head(net.trunk()))
+
+
+def globally_pooled() -> onnx.ModelProto:
+    """One cell for the whole image, whatever its size."""
+    net = Net(image=SQUARE)
+    pooled = net.op("GlobalAveragePool", net.trunk())
+    return net.model(net.head(Tensor(pooled.value, (3, 1, 1))))
+
+
+NETS: dict[str, Callable[[], onnx.ModelProto]] = {
+    make.__name__: make
+    for make in (
+        *(plain, softmax, softmax_11, saturated, sigmoids, two_heads, alpha, batch_norm, pixel),
+        *(same_padding, padded, fixed_batch, half, no_trunk),
+        *(one_dimension, three_dimensions, globally_pooled),
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A reference, and a right conversion that a test may spoil."""
+
+    reference: onnx.ModelProto
+    converted: ir.Model
+
+    def check(self) -> EquivalenceReport:
+        return check(self.reference, self.converted)
+
+
+@cache
+def _reference(name: str) -> onnx.ModelProto:
+    return NETS[name]()
+
+
+@pytest.fixture
+def case_of() -> Callable[[str], Case]:
+    """Makes a fresh case of a net by its name."""
+
+    def make(name: str) -> Case:
+        reference = _reference(name)
+        converted = convert(reference).model
+        assert converted is not None
+        return Case(reference, converted)
+
+    return make
+
+
+def failed_tiers(report: EquivalenceReport) -> set[str]:
+    return {result.tier for result in report.failures}

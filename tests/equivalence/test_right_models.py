@@ -1,0 +1,185 @@
+"""Right conversions of real models pass every tier; windows are what they are said to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx.utils import Extractor
+
+from onnx_fc2conv import check, convert
+from tests.equivalence.conftest import MODELS, NETS, SHARED, Case
+
+SHARED_NAMES = (
+    "marabou__cifar_base_kw.onnx",
+    "marabou__cifar_base_kw_simp.onnx",
+    "marabou__cnn_max_mninst2.onnx",
+    "marabou__conv_mp1.onnx",
+    "mtcnn__rnet.onnx",
+    "onnx2c__cntk_mnist8.onnx",
+    "onnxmlir__mnist_pool_fc.onnx",
+    "ortoe__cnn_mnist_pytorch.onnx",
+    "wonnx__opt_mnist.onnx",
+)
+REAL = [
+    *(
+        pytest.param(MODELS / name, id=name)
+        for name in sorted(p.name for p in MODELS.glob("*.onnx"))
+    ),
+    *(
+        pytest.param(
+            SHARED / name,
+            id=name,
+            marks=pytest.mark.skipif(
+                not (SHARED / name).exists(), reason="shared/models is not there"
+            ),
+        )
+        for name in SHARED_NAMES
+    ),
+]
+TIERS = {"weights", "native", "feature windows", "image windows"}
+
+
+@pytest.mark.parametrize("file", REAL)
+def test_real_model(file: Path) -> None:
+    converted = convert(file).model
+    assert converted is not None
+    report = check(file, converted)
+    print(report.to_markdown())
+    assert report
+    assert {result.tier for result in report.results} == TIERS
+    assert {result.status for result in report.results} <= {"passed", "measured"}
+    assert all(result.elements > 0 for result in report.results)
+    outputs = {value.name for value in converted.graph.outputs}
+    for tier in ("native", "feature windows", "image windows"):
+        assert outputs <= {result.subject for result in report.results if result.tier == tier}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_small_net(net: str, case_of: Callable[[str], Case]) -> None:
+    report = case_of(net).check()
+    print(report.to_markdown())
+    assert report
+    assert {result.tier for result in report.results} == TIERS
+    assert all(result.elements > 0 for result in report.results if result.status != "skipped")
+    skipped = {result.tier for result in report.results if result.status == "skipped"}
+    assert skipped == ({"image windows"} if net == "globally_pooled" else set())
+
+
+def test_exact_and_measured_image_windows() -> None:
+    statuses = {
+        name: [
+            result.status
+            for result in check(MODELS / name, convert(MODELS / name).model).results  # type: ignore[arg-type]
+            if result.tier == "image windows"
+        ]
+        for name in ("dress64x128.onnx", "dress64x128_padded.onnx")
+    }
+    assert statuses == {"dress64x128.onnx": ["passed"], "dress64x128_padded.onnx": ["measured"]}
+
+
+# The tests from here on know nothing of the package but `convert`: loops over onnxruntime.
+
+TOLERANCE = 1e-4
+HEIGHT, WIDTH, STRIDE = 128, 64, 32
+CELLS = (13, 31)
+
+
+def session(model: onnx.ModelProto | ir.Model | Path) -> ort.InferenceSession:
+    if isinstance(model, Path):
+        model = onnx.load(model)
+    proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
+    return ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """1024 wide and 512 high, from noise of several scales."""
+    rng = np.random.default_rng(5)
+    image = np.zeros((1, 3, 512, 1024), np.float32)
+    for scale in (1, 4, 16, 64):
+        coarse = rng.random((1, 3, 512 // scale, 1024 // scale), np.float32)
+        image += coarse.repeat(scale, axis=2).repeat(scale, axis=3) / 4
+    return image
+
+
+def crops(photo: np.ndarray) -> np.ndarray:
+    """All 403 crops, row by row."""
+    corners = [(y * STRIDE, x * STRIDE) for y in range(CELLS[0]) for x in range(CELLS[1])]
+    return np.concatenate([photo[:, :, y : y + HEIGHT, x : x + WIDTH] for y, x in corners])
+
+
+def test_all_403_windows_equal_their_crops(photo: np.ndarray) -> None:
+    file = MODELS / "dress64x128.onnx"
+    conversion = convert(file)
+    assert conversion.model is not None
+    assert conversion.geometry["scores"].windows_exact
+    (dense,) = session(conversion.model).run(["scores"], {"image": photo})
+    assert dense.shape == (1, 2, *CELLS)
+    (expected,) = session(file).run(["scores"], {"image": crops(photo)})
+    assert expected.shape == (403, 2)
+    assert len(np.unique(expected[:, 0])) == 403
+    actual = dense[0].reshape(2, 403).T
+    np.testing.assert_allclose(actual, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def padded_head(model: onnx.ModelProto, feature_map: str) -> ort.InferenceSession:
+    """Everything from the feature map to the scores."""
+    head = Extractor(model).extract_model([feature_map], ["scores"])
+    return session(head)
+
+
+def test_padded_twin_is_its_head_on_feature_windows_and_not_its_crops(photo: np.ndarray) -> None:
+    file = MODELS / "dress64x128_padded.onnx"
+    conversion = convert(file)
+    assert conversion.model is not None
+    geometry = conversion.geometry["scores"]
+    assert not geometry.windows_exact
+    original = onnx.load(file)
+    assert any(node.name in geometry.why for node in original.graph.node if node.op_type == "Conv")
+    (flatten,) = (n for n in original.graph.node if n.op_type in ("Reshape", "Flatten"))
+    feature_map = flatten.input[0]
+
+    dense_model = ir.to_proto(conversion.model)
+    dense_model.graph.output.add(name=feature_map)
+    dense, maps = session(dense_model).run(["scores", feature_map], {"image": photo})
+    assert dense.shape == (1, 2, *CELLS)
+    assert maps.shape == (1, 96, 16, 32)
+
+    head = padded_head(original, feature_map)
+    for y in range(CELLS[0]):
+        for x in range(CELLS[1]):
+            window = maps[:, :, y : y + 4, x : x + 2]
+            (expected,) = head.run(["scores"], {feature_map: np.ascontiguousarray(window)})
+            np.testing.assert_allclose(
+                dense[0, :, y, x], expected[0], rtol=TOLERANCE, atol=TOLERANCE
+            )
+
+    (on_crops,) = session(original).run(["scores"], {"image": crops(photo)})
+    difference = np.abs(dense[0].reshape(2, 403).T - on_crops).max(axis=1)
+    assert np.median(difference) > 0.01, "padding shows inside the image"
+
+
+def test_padded_trunk_at_larger_sizes_is_the_original_trunk(photo: np.ndarray) -> None:
+    file = MODELS / "dress64x128_padded.onnx"
+    converted = convert(file).model
+    assert converted is not None
+    original = onnx.load(file)
+    (flatten,) = (n for n in original.graph.node if n.op_type in ("Reshape", "Flatten"))
+    feature_map = flatten.input[0]
+    trunk = Extractor(original).extract_model(["image"], [feature_map])
+    for dim in (*trunk.graph.input[0].type.tensor_type.shape.dim[2:],):
+        dim.ClearField("dim_value")
+    del trunk.graph.value_info[:]
+    trunk.graph.output[0].type.tensor_type.ClearField("shape")
+    dense = ir.to_proto(converted)
+    dense.graph.output.add(name=feature_map)
+    np.testing.assert_array_equal(
+        session(dense).run([feature_map], {"image": photo})[0],
+        session(trunk).run([feature_map], {"image": photo})[0],
+    )

@@ -1,0 +1,137 @@
+"""AxisField against brute force: which cells change when one pixel changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_fc2conv.geometry import AxisField, Misaligned, output_length
+from tests.nets import Array
+
+
+@dataclass(frozen=True)
+class Layer:
+    kernel: int
+    stride: int
+    dilation: int
+    pad: int
+    end_pad: int
+
+    @property
+    def span(self) -> int:
+        return (self.kernel - 1) * self.dilation + 1
+
+    def slide(self, field: AxisField) -> AxisField:
+        return field.slide(self.kernel, self.stride, self.dilation, self.pad, self.end_pad)
+
+    def run(self, sees: Array) -> Array:
+        """Which pixels each cell sees, [cells, pixels], from the same for the layer's input."""
+        nothing = np.zeros((1, sees.shape[1]), bool)
+        padded = np.concatenate(
+            [nothing.repeat(self.pad, 0), sees, nothing.repeat(self.end_pad, 0)]
+        )
+        starts = range(0, len(padded) - self.span + 1, self.stride)
+        return np.array(
+            [padded[i : i + self.span : self.dilation].any(axis=0) for i in starts], bool
+        ).reshape(-1, sees.shape[1])
+
+
+@st.composite
+def layers(draw: st.DrawFn, max_pad: int = 2) -> Layer:
+    kernel, stride = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    pads = st.integers(0, min(max_pad, kernel - 1))
+    return Layer(kernel, stride, draw(st.integers(1, 3)), draw(pads), draw(pads))
+
+
+def stack(net: list[Layer], length: int) -> tuple[AxisField, Array]:
+    field = AxisField()
+    sees: Array = np.eye(length, dtype=bool)
+    for layer in net:
+        field, sees = layer.slide(field), layer.run(sees)
+    return field, sees
+
+
+@given(st.lists(layers(), max_size=5), st.integers(1, 90))
+def test_field_covers_exactly_what_a_cell_sees(net: list[Layer], length: int) -> None:
+    field, sees = stack(net, length)
+    dense = all(layer.dilation == 1 and layer.stride <= layer.kernel for layer in net)
+    for cell, pixels in enumerate(sees):
+        first = field.start + cell * field.stride
+        image = np.arange(length)
+        inside = (image >= first) & (image < first + field.size)
+        assert not pixels[~inside].any()
+        padding_between = any(layer.pad or layer.end_pad for layer in net[1:])
+        if not padding_between and inside.any():
+            whole = first >= 0 and first + field.size <= length
+            assert not whole or (pixels[max(first, 0)] and pixels[first + field.size - 1])
+            if dense and whole:
+                assert pixels[inside].all()
+
+
+@given(st.lists(layers(), max_size=5), st.integers(1, 90))
+def test_span_gives_the_number_of_cells(net: list[Layer], length: int) -> None:
+    """Floors of quotients compose, as long as no layer in between is without a cell."""
+    field, current = AxisField(), length
+    for layer in net:
+        current = output_length(
+            current, layer.kernel, layer.stride, layer.dilation, layer.pad + layer.end_pad
+        )
+        if current < 1:
+            return
+        field = layer.slide(field)
+    assert current == (length - field.span) // field.stride + 1
+
+
+@given(st.lists(layers(), min_size=1, max_size=4), st.integers(1, 60))
+def test_output_length_against_numpy(net: list[Layer], length: int) -> None:
+    layer = net[0]
+    cells = output_length(
+        length, layer.kernel, layer.stride, layer.dilation, layer.pad + layer.end_pad
+    )
+    assert max(cells, 0) == len(layer.run(np.eye(length, dtype=bool)))
+
+
+@given(st.lists(layers(0), max_size=3), st.lists(layers(0), max_size=3), st.integers(30, 80))
+def test_join_covers_both_branches(one: list[Layer], two: list[Layer], length: int) -> None:
+    (a, sees_a), (b, sees_b) = stack(one, length), stack(two, length)
+    if a.stride != b.stride:
+        with pytest.raises(Misaligned, match=f"strides {a.stride} and {b.stride}"):
+            a.join(b)
+        return
+    joined = a.join(b)
+    assert joined == b.join(a)
+    for cell in range(min(len(sees_a), len(sees_b))):
+        pixels = np.flatnonzero(sees_a[cell] | sees_b[cell])
+        first = joined.start + cell * joined.stride
+        assert first <= pixels.min()
+        assert pixels.max() < first + joined.size
+    assert (length - joined.span) // joined.stride + 1 == (
+        length - max(a.span, b.span)
+    ) // a.stride + 1
+
+
+def test_global_pooling_sees_everything_and_joins_with_any_grid() -> None:
+    trunk = AxisField().slide(3, 2).slide(2, 2)
+    pooled = trunk.pool_globally(5)
+    assert (pooled.stride, pooled.start, pooled.size) == (0, 0, 5 + 4 * 4)
+    assert trunk.join(pooled) == AxisField(4, 0, 21, 21 - trunk.span)
+
+
+@pytest.mark.parametrize(
+    ("layers_", "expected"),
+    [
+        pytest.param([(3, 1, 1, 1)] * 2, AxisField(1, -2, 5, 2), id="two padded 3x3"),
+        pytest.param([(7, 2, 1, 3), (3, 2, 1, 1)], AxisField(4, -5, 11, 5), id="ResNet stem"),
+        pytest.param([(11, 4, 1, 0), (3, 2, 1, 0)], AxisField(8, 0, 19), id="AlexNet stem"),
+        pytest.param([(3, 1, 2, 0)], AxisField(1, 0, 5), id="dilated"),
+    ],
+)
+def test_known_nets(layers_: list[tuple[int, int, int, int]], expected: AxisField) -> None:
+    field = AxisField()
+    for kernel, stride, dilation, pad in layers_:
+        field = field.slide(kernel, stride, dilation, pad, pad)
+    assert field == expected

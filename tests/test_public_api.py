@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import onnx_fc2conv
+from onnx_fc2conv import pipeline
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_public_names() -> None:
+    """A name that goes from here breaks somebody's code."""
+    assert onnx_fc2conv.__all__ == [
+        "ArgumentError",
+        "Conversion",
+        "EquivalenceReport",
+        "Fc2ConvError",
+        "FcToConv",
+        "FreeInputSize",
+        "InvalidModelError",
+        "Normalize",
+        "OutputGeometry",
+        "Refusal",
+        "RefusedError",
+        "RuntimeUnavailableError",
+        "check",
+        "convert",
+        "inspect",
+    ]
+    assert dir(onnx_fc2conv) == onnx_fc2conv.__all__
+
+
+@pytest.mark.parametrize("name", onnx_fc2conv.__all__)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    thing = getattr(onnx_fc2conv, name)
+    assert (thing.__doc__ or "").strip()
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'konvert'"):
+        _ = onnx_fc2conv.konvert  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_loads_no_heavy_module() -> None:
+    heavy = "'onnxruntime', 'sympy', 'onnx', 'numpy'"
+    script = f"import sys, onnx_fc2conv; print([m for m in ({heavy}) if m in sys.modules])"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", [onnx_fc2conv, pipeline], ids=lambda m: m.__name__)
+def test_docstring_examples(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    results = doctest.testmod(module)  # type: ignore[arg-type]
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+def test_type_information_is_shipped() -> None:
+    assert (Path(onnx_fc2conv.__file__).parent / "py.typed").exists()

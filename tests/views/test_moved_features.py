@@ -1,0 +1,144 @@
+"""Features in any order: kernels are permuted, nothing is moved at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+import pytest
+
+from tests.nets import Net, Tensor, i64, op_types
+from tests.oracle import (
+    assert_refused,
+    assert_slides,
+)
+
+C, H, W = 3, 3, 4
+D = C * H * W
+
+Spelling = Callable[[Net, Tensor], Tensor]
+
+
+def nhwc(net: Net, y: Tensor) -> Tensor:
+    return net.flat(Tensor(net.op("Transpose", y, perm=[0, 2, 3, 1]).value, (H, W, C)))
+
+
+def nwch(net: Net, y: Tensor) -> Tensor:
+    return net.flat(Tensor(net.op("Transpose", y, perm=[0, 3, 1, 2]).value, (W, C, H)))
+
+
+def channels_to_rows(net: Net, y: Tensor) -> Tensor:
+    rows = net.op("Reshape", y, i64(0, C, -1))
+    return net.op("Reshape", net.op("Transpose", rows, perm=[0, 2, 1]), i64(0, -1), shape=(D,))
+
+
+def batch_last(net: Net, y: Tensor) -> Tensor:
+    turned = net.op("Reshape", net.op("Transpose", y, perm=[1, 2, 3, 0]), i64(D, -1))
+    return net.op("Transpose", turned, perm=[1, 0], shape=(D,))
+
+
+def slice_back(net: Net, y: Tensor) -> Tensor:
+    flat = net.flat(y)
+    return net.op("Slice", flat, i64(-1), i64(-D - 1), i64(1), i64(-1), shape=(D,))
+
+
+def slice_part(net: Net, y: Tensor) -> Tensor:
+    return net.op("Slice", net.flat(y), i64(5), i64(29), i64(1), i64(2), shape=(12,))
+
+
+def crop(net: Net, y: Tensor) -> Tensor:
+    middle = net.op("Slice", y, i64(1, 1), i64(3, 3), i64(2, 3))
+    return net.flat(Tensor(middle.value, (C, 2, 2)))
+
+
+def gather_twice(net: Net, y: Tensor) -> Tensor:
+    return net.op("Gather", net.flat(y), i64(3, 30, 3, 7, 0), axis=1, shape=(5,))
+
+
+def split_and_swap(net: Net, y: Tensor) -> Tensor:
+    first, second = net.ops("Split", net.flat(y), i64(10, 26), outputs=2, axis=1)
+    return net.op("Concat", second, first, axis=1, shape=(D,))
+
+
+def twice(net: Net, y: Tensor) -> Tensor:
+    flat = net.flat(y)
+    return net.op("Concat", flat, flat, axis=-1, shape=(2 * D,))
+
+
+def two_flattens(net: Net, y: Tensor) -> Tensor:
+    return net.op("Concat", nhwc(net, y), net.flat(y), axis=1, shape=(2 * D,))
+
+
+def squeeze(net: Net, y: Tensor) -> Tensor:
+    wide = net.op("Reshape", y, i64(0, 1, 1, D))
+    return net.op("Squeeze", wide, i64(1, 2), shape=(D,))
+
+
+def unsqueeze(net: Net, y: Tensor) -> Tensor:
+    return net.op("Squeeze", net.op("Unsqueeze", net.flat(y), i64(2)), i64(-1), shape=(D,))
+
+
+def identity(net: Net, y: Tensor) -> Tensor:
+    return net.op("Identity", net.flat(net.op("Identity", y, shape=y.shape)), shape=(D,))
+
+
+def cast_to_itself(net: Net, y: Tensor) -> Tensor:
+    return net.op("Cast", net.flat(y), to=ir.DataType.FLOAT, shape=(D,))
+
+
+def space_to_depth(net: Net, y: Tensor) -> Tensor:
+    cut = net.op("Slice", y, i64(0), i64(2), i64(2))
+    return net.flat(Tensor(net.op("SpaceToDepth", cut, blocksize=2).value, (12, 1, 2)))
+
+
+def expand(net: Net, y: Tensor) -> Tensor:
+    column = net.op("Unsqueeze", net.flat(y), i64(1))
+    return net.op("Reshape", net.op("Expand", column, i64(1, 2, D)), i64(0, -1), shape=(2 * D,))
+
+
+SPELLINGS: tuple[Spelling, ...] = (
+    *(nhwc, nwch, channels_to_rows, batch_last, slice_back, slice_part, crop, gather_twice),
+    *(split_and_swap, twice, two_flattens, squeeze, unsqueeze, identity, cast_to_itself),
+    *(space_to_depth, expand),
+)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda spelling: spelling.__name__)
+def test_moved_features(spelling: Spelling) -> None:
+    net = Net(opset=13)
+    conversion = assert_slides(net.model(net.fc(spelling(net, net.trunk()))))
+    assert conversion.model is not None
+    assert op_types(conversion.model) == ["Conv", "Relu", "MaxPool", "Conv"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda spelling: spelling.__name__)
+def test_moved_features_of_two_layers(spelling: Spelling) -> None:
+    """The same movements behind an FC layer, on a 1x1 map; an activation in between."""
+    net = Net(opset=13)
+    hidden = net.op("Tanh", net.fc(net.flat(net.trunk()), D))
+    square = net.op("Reshape", hidden, i64(-1, C, H, W), shape=(C, H, W))
+    assert_slides(net.model(net.fc(spelling(net, square))))
+
+
+@pytest.mark.parametrize("opset", [9, 11])
+def test_squeeze_with_attributes(opset: int) -> None:
+    net = Net(opset=opset)
+    wide = net.op("Unsqueeze", net.flat(net.trunk()), axes=[1])
+    flat = net.op("Squeeze", wide, axes=[1], shape=(D,))
+    assert_slides(net.model(net.fc(flat)))
+
+
+def test_positions_that_depend_on_the_image_are_refused() -> None:
+    net = Net()
+    flat = net.flat(net.trunk())
+    indices = net.op("Cast", flat, to=ir.DataType.INT64)
+    y = net.op("GatherElements", flat, indices, axis=1, shape=(D,), name="pick")
+    assert_refused(net.model(net.fc(y)), "data-dependent", "GatherElements pick")
+
+
+def test_constant_features_are_refused() -> None:
+    net = Net(batch=1)
+    flat = net.op(
+        "Concat", net.flat(net.trunk()), net.random(1, 2), axis=1, shape=(D + 2,), name="c"
+    )
+    assert_refused(net.model(net.fc(flat)), "constant-features", "Concat c")
