@@ -12,7 +12,14 @@ from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize
 from onnx_fc2conv.passes.fc_to_conv import has_fc_layer
-from onnx_fc2conv.views import FcLayer, LeftAlone, Plan, interpret, output_geometry
+from onnx_fc2conv.views import (
+    FcLayer,
+    LeftAlone,
+    Plan,
+    interpret,
+    interpret_statically,
+    output_geometry,
+)
 
 __all__ = ["Conversion", "Interface", "convert", "inspect"]
 
@@ -62,7 +69,10 @@ class Conversion:
 
 
 def convert(
-    model: ModelSource, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: ModelSource,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    static: bool = False,
 ) -> Conversion:
     """Rewrite a classifier so that it slides over images of any size.
 
@@ -70,11 +80,13 @@ def convert(
         model: A path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; never changed.
         input_shapes: Native shape by input name, such as ``{"image": (1, 3, 224, 224)}``, for
             inputs whose shape in the model is symbolic.
+        static: Keep the model's sizes and interface; only its fully connected layers change, and
+            one that cannot be converted is left alone.
 
     Returns:
         The conversion, with a model. Its image inputs have symbolic batch and spatial dims; each
         output [N, K] of a converted head has become a map [N, K, *spatial], a single cell at the
-        native input size.
+        native input size. (With ``static`` the interface is the original's.)
 
     Raises:
         RefusedError: If there is nothing to convert, or a head cannot be converted.
@@ -88,42 +100,56 @@ def convert(
         >>> conversion.after.outputs["scores"]
         ('N', 2, 'scores_H', 'scores_W')
     """
-    conversion = _convert(as_model(model), input_shapes or {})
+    conversion = _convert(as_model(model), input_shapes or {}, static=static)
     if conversion.refusals:
         raise RefusedError(conversion.refusals)
     return conversion
 
 
 def inspect(
-    model: ModelSource, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: ModelSource,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    static: bool = False,
 ) -> Conversion:
     """Say what `convert` would do: refusals are returned, not raised, and no model is.
 
     Arguments and the other errors are those of `convert`.
     """
-    return replace(_convert(as_model(model), input_shapes or {}), model=None)
+    return replace(_convert(as_model(model), input_shapes or {}, static=static), model=None)
 
 
-def _convert(source: ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> Conversion:
+def _convert(
+    source: ir.Model, input_shapes: Mapping[str, tuple[int, ...]], *, static: bool
+) -> Conversion:
     """Convert ``source`` in place, as far as that is possible."""
     before = Interface.of(source)
     Normalize()(source)
     if not has_fc_layer(source):
         reason = "the model has no Gemm or MatMul: there is nothing to convert"
         return Conversion(None, (), (), (_nothing(reason),), {}, before, None)
-    plan = interpret(source, input_shapes)
+    try:
+        plan = (interpret_statically if static else interpret)(source, input_shapes)
+    except RefusedError as error:
+        return Conversion(None, (), (), error.refusals, {}, before, None)
     geometry = {
         output.value.name or "": output_geometry(output, plan.inputs) for output in plan.outputs
     }
     refusals = plan.refusals or _nothing_found(plan)
     if not refusals:
         FcToConv.apply(plan, source)
-        try:
-            FreeInputSize(input_shapes)(source)
-        except RefusedError as error:
-            refusals = error.refusals
+        refusals = () if static else _freed(source, input_shapes)
     model, after = (None, None) if refusals else (source, Interface.of(source))
     return Conversion(model, plan.layers, plan.left_alone, refusals, geometry, before, after)
+
+
+def _freed(source: ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> tuple[Refusal, ...]:
+    """Make the input size dynamic; why not, if that cannot be."""
+    try:
+        FreeInputSize(input_shapes)(source)
+    except RefusedError as error:
+        return error.refusals
+    return ()
 
 
 def _nothing_found(plan: Plan) -> tuple[Refusal, ...]:

@@ -99,12 +99,11 @@ def pooled(*head: nn.Module, extent: int = 1) -> list[nn.Module]:
 
 
 def alexnet(*flatten: nn.Module) -> nn.Module:
-    """AlexNet; the pooling to 6×6 changes nothing at 224×224."""
+    """AlexNet; pooling to 6×6 changes nothing at 224×224."""
     layers: list[nn.Module] = []
     for read, filters, kernel in ((3, 16, 11), (16, 24, 5), (24, 48, 3), (48, 32, 3)):
-        pad, stride = (1 if kernel == 3 else 2), (4 if kernel == 11 else 1)
-        layers += [nn.Conv2d(read, filters, kernel, stride, pad), nn.ReLU(inplace=True)]
-        layers += [] if filters == 48 else [nn.MaxPool2d(3, 2)]
+        layers += [nn.Conv2d(read, filters, kernel, 4 if read == 3 else 1, min(2, kernel // 2))]
+        layers += [nn.ReLU(inplace=True), *([] if filters == 48 else [nn.MaxPool2d(3, 2)])]
     head = (nn.Dropout(), nn.Linear(32 * 36, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 64))
     return nn.Sequential(*layers, *flatten, *head, nn.ReLU(), nn.Linear(64, CLASSES))
 
@@ -112,10 +111,9 @@ def alexnet(*flatten: nn.Module) -> nn.Module:
 def vgg11_bn() -> nn.Module:
     """VGG-11 with BatchNorm."""
     layers: list[nn.Module] = []
-    read = 3
-    for filters in (8, 0, 16, 0, 32, 32, 0, 48, 48, 0, 48, 48, 0):
-        layers += conv(read, filters, 3) if filters else [nn.MaxPool2d(2, 2)]
-        read = filters or read
+    for read, filters in ((3, 8), (8, 16), (16, 32), (32, 48), (48, 48)):
+        twice = conv(filters, filters, 3) if filters > 16 else ()
+        layers += [*conv(read, filters, 3), *twice, nn.MaxPool2d(2, 2)]
     head = (nn.Linear(48 * 49, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 64), nn.ReLU())
     return nn.Sequential(*layers, *pooled(*head, nn.Dropout(), nn.Linear(64, CLASSES), extent=7))
 
@@ -129,8 +127,8 @@ def resnet(*, bottleneck: bool) -> nn.Module:
         body = [conv(read, width, 3, stride), conv(width, width, 3)[:2]]
         if bottleneck:
             body = [conv(read, width), conv(width, width, 3, stride, 4), conv(width, filters)[:2]]
-        same = stride == 1 and read == filters
-        shortcut = nn.Identity() if same else conv(read, filters, 1, stride)[:2]
+        keep = stride == 1 and read == filters
+        shortcut = nn.Identity() if keep else conv(read, filters, 1, stride)[:2]
         layers += [Apply(add, nn.Sequential(*body), shortcut), nn.ReLU(inplace=True)]
         read = filters
     return nn.Sequential(*layers, *pooled(nn.Linear(read, CLASSES)))
@@ -154,15 +152,14 @@ def googlenet(*first: nn.Module) -> nn.Module:
 
 def inception_v3() -> nn.Module:
     """Inception v3: a block of each kind A, B, C (1×7 and 7×1) and E (split branches)."""
-    average = nn.AvgPool2d(3, 1, 1)
-    sevens = [conv(72, 16), conv(16, 16, (1, 7)), conv(16, 24, (7, 1))]
+    average, sevens = nn.AvgPool2d(3, 1, 1), [conv(16, 16, (1, 7)), conv(16, 24, (7, 1))]
     split = concat(conv(24, 24, (1, 3)), conv(24, 24, (3, 1)))
     return nn.Sequential(
         *(conv(3, 8, 3, 2, padded=False), conv(8, 16, 3, padded=False), conv(16, 24, 3)),
         *(nn.MaxPool2d(3, 2), conv(24, 32)),
         concat(conv(32, 16), [conv(32, 16), conv(16, 16, 5)], [average, conv(32, 8)]),
         concat(conv(40, 32, 3, 2, padded=False), nn.MaxPool2d(3, 2)),
-        concat(conv(72, 24), sevens, [average, conv(72, 16)]),
+        concat(conv(72, 24), [conv(72, 16), *sevens], [average, conv(72, 16)]),
         concat(conv(64, 24), [conv(64, 24), split]),
         *(nn.AdaptiveAvgPool2d((1, 1)), nn.Dropout(), nn.Flatten(1), nn.Linear(72, CLASSES)),
     )
@@ -174,11 +171,12 @@ def inverted(act: type[nn.Module], gate: Sequence[type[nn.Module]], *head: nn.Mo
     read = 16
     for filters, kernel, stride in ((16, 3, 1), (24, 3, 2), (24, 5, 1), (40, 5, 2), (40, 3, 1)):
         wide = 4 * read
-        body = [conv(read, wide, activation=act), conv(wide, wide, kernel, stride, wide, act)]
+        body: list[nn.Module] = [conv(read, wide, activation=act)]
+        body += [conv(wide, wide, kernel, stride, wide, act)]
         if gate:
             path = [nn.Conv2d(wide, read, 1), gate[0](), nn.Conv2d(read, wide, 1), gate[1]()]
             whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), *path)
-            body += [nn.Sequential(Apply(lambda x, scale: scale(x) * x, whole))]
+            body += [Apply(lambda x, scale: scale(x) * x, whole)]
         body += [conv(wide, filters)[:2]]
         same = stride == 1 and read == filters
         layers += [Apply(add, nn.Sequential(*body), nn.Identity())] if same else body
@@ -218,8 +216,8 @@ def squeezenet() -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2), nn.ReLU()]
     for _ in range(2):
         ones, threes = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 16, 3, padding=1)
-        layers += [nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(32, 8, 1), nn.ReLU()]
-        layers += [concat([ones, nn.ReLU()], [threes, nn.ReLU()])]
+        fire = [nn.Conv2d(32, 8, 1), nn.ReLU(), concat([ones, nn.ReLU()], [threes, nn.ReLU()])]
+        layers += [nn.MaxPool2d(3, 2, ceil_mode=True), *fire]
     return nn.Sequential(*layers, nn.Dropout(), nn.Conv2d(32, CLASSES, 1), nn.ReLU(), *pooled())
 
 
@@ -258,7 +256,7 @@ def randomize(net: nn.Module) -> nn.Module:
 
 
 def export(net: nn.Module, size: int, path: Path, exporter: str, symbolic: bool) -> None:
-    """Write one file; its input is ``image``, its output ``scores``."""
+    """Write one file."""
     example = (torch.rand(2 if symbolic else 1, 3, size, size),)
     names = {"input_names": ["image"], "output_names": ["scores"]}
     if exporter == "dynamo":
@@ -286,9 +284,8 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # these and the warnings are torch's own
     warnings.simplefilter("ignore")
-    for name, (build, native) in CLASSICS.items():
-        if options.names and name not in options.names:
-            continue
+    for name in options.names or CLASSICS:
+        build, native = CLASSICS[name]
         torch.manual_seed(0)
         net = randomize(build())
         for exporter, batch in product(("torchscript", "dynamo"), ("batch1", "batchN")):

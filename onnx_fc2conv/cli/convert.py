@@ -18,6 +18,7 @@ from onnx_fc2conv.cli.options import (
     Reports,
     Rtol,
     Seed,
+    Static,
     parse_input_shapes,
 )
 from onnx_fc2conv.errors import ArgumentError
@@ -32,6 +33,7 @@ def convert_command(  # noqa: PLR0913 - one parameter an option
     model: ModelPath,
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
     input_shape: InputShapes = None,
+    static: Static = False,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Prove that OUT computes what IN does.")
     ] = True,
@@ -67,6 +69,8 @@ size and, cell by cell, at larger ones.
       fc2conv classifier.onnx dense.onnx --report report.json --report summary.md
 
       fc2conv classifier.onnx dense.onnx --dry-run
+
+      fc2conv classifier.onnx same_interface.onnx --static
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
@@ -85,7 +89,7 @@ size and, cell by cell, at larger ones.
 
     with terminal.progress("Reading and planning"):
         source = load(model)
-        planned = inspect(source, input_shapes=shapes)
+        planned = inspect(source, input_shapes=shapes, static=static)
     done = ConversionReport(str(model), str(output), planned)
     if planned.refusals or dry_run:
         terminal.conversion(done)
@@ -96,7 +100,7 @@ size and, cell by cell, at larger ones.
         terminal.line("Dry run: nothing was written.")
         return
 
-    conversion = convert(source, input_shapes=shapes)
+    conversion = convert(source, input_shapes=shapes, static=static)
     assert conversion.model is not None
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from onnx_fc2conv.cli.options import InputShapes, ModelPath, parse_input_shapes
+from onnx_fc2conv.cli.options import InputShapes, ModelPath, Static, parse_input_shapes
 
 __all__ = ["inspect_command"]
 
@@ -14,6 +14,7 @@ __all__ = ["inspect_command"]
 def inspect_command(
     model: ModelPath,
     input_shape: InputShapes = None,
+    static: Static = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show which FC layers a model has and what each would become; write nothing.
@@ -31,7 +32,8 @@ def inspect_command(
     from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415
 
     terminal = Terminal()
-    conversion = inspect(model, input_shapes=parse_input_shapes(input_shape))
+    shapes = parse_input_shapes(input_shape)
+    conversion = inspect(model, input_shapes=shapes, static=static)
     report = ConversionReport(str(model), None, conversion)
     if json:
         typer.echo(report.to_json(), nl=False)

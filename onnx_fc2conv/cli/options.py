@@ -21,6 +21,7 @@ __all__ = [
     "Reports",
     "Rtol",
     "Seed",
+    "Static",
     "parse_input_shapes",
 ]
 
@@ -39,6 +40,12 @@ InputShapes = Annotated[
         "--input-shape",
         metavar="NAME:1,3,224,224",
         help="Native shape of an input whose dims are symbolic in the model. Repeatable.",
+    ),
+]
+Static = Annotated[
+    bool,
+    typer.Option(
+        "--static", help="Keep sizes and interface; only the FC layers become convolutions."
     ),
 ]
 Reports = Annotated[

@@ -83,7 +83,7 @@ class _FeatureWindows:
             if not trunk.passed:
                 return [as_result(self.tier, self.output, trunk, "the feature maps at native size")]
             return self._larger(trunk)
-        except (RunError, SizeDependent) as error:
+        except (RunError, SizeDependent, ValueError) as error:
             return [self._result("failed", str(error))]
 
     def _larger(self, trunk: Comparison) -> list[TierResult]:
@@ -100,6 +100,11 @@ class _FeatureWindows:
         if self.output in self.frontier or not trunk.passed:
             what = f"{maps} at 3 larger sizes, as the original computes it"
             return [as_result(self.tier, self.output, trunk, what)]
+        if not count and not any(c.problems for c in comparisons.values()):
+            what = f"{maps} at 3 larger sizes, as the original computes it"
+            why = "one cell, which the original head computes at the native size only"
+            before = as_result(self.tier, f"maps before {self.output}", trunk, what)
+            return [before, self._result("skipped", why)]
         window = "all" if self.whole else "its window"
         what = f"{count} cells at 3 larger sizes, each the head on {window} of {maps}"
         return [
@@ -190,21 +195,34 @@ class _FeatureWindows:
         }
         grid = self._grid(maps, image.batch)
         count = int(np.prod(grid))
-        cut = maps
-        if not self.whole:
-            cut = {n: windows(array, self._extent(n), count) for n, array in maps.items()}
-        expected = self._run_head(cut, count * image.batch)
-        for name in self.names:
-            array = got[name]
-            dense = cells(array, image.batch, grid)
-            if dense is None:
+        dense = {name: cells(got[name], image.batch, grid) for name in self.names}
+        for name, found in dense.items():
+            if found is None:
                 comparisons[name].problems.append(
-                    f"at {image} the output has shape {list(array.shape)}, for "
+                    f"at {image} the output has shape {list(got[name].shape)}, for "
                     f"{'×'.join(map(str, grid))} windows"
                 )
-                continue
-            arrays[name].append((f"{image} cell", expected[name].reshape(len(dense), -1), dense))
-        return count * image.batch
+        if self.whole:
+            expected = self._head_on_all(maps, image.batch)
+        else:
+            cut = {n: windows(array, self._extent(n), count) for n, array in maps.items()}
+            expected = self._run_head(cut, count * image.batch)
+        for name, found in dense.items():
+            if found is not None and name in expected:
+                rows = expected[name].reshape(len(found), -1)
+                arrays[name].append((f"{image} cell", rows, found))
+        return count * image.batch if expected else 0
+
+    def _head_on_all(self, maps: Mapping[str, AnyArray], batch: int) -> dict[str, AnyArray]:
+        """The original head on a whole larger map; nothing if it takes the native size only."""
+        try:
+            expected = self._run_head(maps, batch)
+        except (RunError, ValueError):
+            return {}
+        own = self.head.run(self._native_maps, list(self.names))
+        native = self.pair.fixed_batch or 1
+        fits = all(own[n].size * batch == expected[n].size * native for n in self.names)
+        return expected if fits else {}
 
     def _grid(self, maps: Mapping[str, AnyArray], batch: int) -> tuple[int, ...]:
         """How many windows there are along each axis that grew."""

@@ -55,6 +55,7 @@ class _Native:
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
         self.names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
+        self.at_once = 1
         self.reference = Session(with_outputs(pair.reference, self.names), pair.provider)
         self.converted = Session(with_outputs(pair.converted, self.names.values()), pair.provider)
 
@@ -65,25 +66,44 @@ class _Native:
         for batch in self.pair.batches:
             rng = self.pair.rng(1, batch, number)
             feeds = sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
-            expected = self._expected(feeds)
+            expected = self._expected(feeds, batch)
             if kind == _LARGE:
                 if not all(_is_finite(array) for array in expected.values()):
                     return False
-                self._measure(feeds, expected, rng, errors)
-            try:
-                got = self.converted.run(feeds, list(self.names.values()))
-            except RunError as error:
-                raise _DoesNotRun("the converted model") from error
+                self._measure(feeds, expected, rng, errors, batch)
+            got = self._got(feeds)
             for one, two in self.names.items():
                 shaped = to_reference_shape(got[two], expected[one].shape)
                 arrays[one].append((f"{kind}, batch {batch}", expected[one], shaped))
         self.pair.compare(comparisons, arrays, errors)
         return True
 
-    def _expected(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-        names = list(self.names)
+    def _got(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        """Outputs of the converted model.
+
+        One with the original's interface gets as many samples at once as the original took.
+        """
+        names = list(self.names.values())
         try:
-            return run_in_batches(self.reference, feeds, names, self.pair.fixed_batch)
+            if any(self.pair.growing.values()):
+                return self.converted.run(feeds, names)
+            return run_in_batches(self.converted, feeds, names, self.at_once)
+        except (RunError, ValueError) as error:
+            raise _DoesNotRun("the converted model") from error
+
+    def _expected(self, feeds: Mapping[str, AnyArray], batch: int) -> dict[str, AnyArray]:
+        """Outputs of the reference, all samples at once or, if it takes no several, one by one."""
+        names = list(self.names)
+        fixed = self.pair.fixed_batch
+        self.at_once = batch if fixed is None else fixed
+        try:
+            return run_in_batches(self.reference, feeds, names, self.at_once)
+        except (RunError, ValueError) as error:
+            if fixed is not None or batch == 1:
+                raise _DoesNotRun("the reference") from error
+        self.at_once = 1
+        try:
+            return run_in_batches(self.reference, feeds, names, 1)
         except (RunError, ValueError) as error:
             raise _DoesNotRun("the reference") from error
 
@@ -93,6 +113,7 @@ class _Native:
         expected: Mapping[str, AnyArray],
         rng: np.random.Generator,
         scales: dict[str, float],
+        batch: int,
     ) -> None:
         """Find the scale of rounding errors: how far one of the inputs carries, in units of it.
 
@@ -101,7 +122,7 @@ class _Native:
         types = [array.dtype for array in feeds.values() if np.issubdtype(array.dtype, np.floating)]
         epsilon = max((float(np.finfo(dtype.name).eps) for dtype in types), default=1.0)
         moved = {name: _rounded_otherwise(array, rng) for name, array in feeds.items()}
-        for name, array in self._expected(moved).items():
+        for name, array in self._expected(moved, batch).items():
             if _is_finite(array) and np.issubdtype(array.dtype, np.floating):
                 change = array.astype(np.float64) - expected[name]
                 scales[name] = max(scales[name], largest_magnitude(change) / epsilon)

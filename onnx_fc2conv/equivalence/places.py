@@ -18,16 +18,17 @@ from onnx_fc2conv.equivalence.runtime import Session
 from onnx_fc2conv.equivalence.structure import constants, frontier, subgraph, with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["NotTraced", "Trace", "trace"]
+__all__ = ["MOVEMENT", "NotTraced", "Trace", "trace"]
 
 _LARGEST_LABEL = 1 << 24
 """float32 counts to 2^24 without a gap."""
 
-_MOVEMENT = {
+MOVEMENT = {
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
     *("Split", "Concat", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Tile", "Range"),
     *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND"),
 }
+_REARRANGING = {"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 _SIZES = {"Shape", "Size"}
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"}
 _MIXING = {
@@ -79,7 +80,7 @@ class Trace:
         return Counter(
             node.op_type
             for node in graph
-            if node.op_type not in _MOVEMENT and any(v not in fixed for v in node.outputs)
+            if node.op_type not in MOVEMENT and any(v not in fixed for v in node.outputs)
         )
 
     def _part(self) -> ir.Graph:
@@ -112,12 +113,17 @@ class Trace:
 def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collection[str]) -> Trace:
     """Follow an operand back to the nearest of the tensors ``stops``.
 
+    One that is another tensor rearranged is passed by: a model may keep it beside the Conv.
+
     Raises:
         NotTraced: If it draws on none or on several, or on more elements than float32 can count.
     """
     if operand is None:
         raise NotTraced("no operand of the layer depends on the input")
-    starts = [n for n in frontier(model.graph, [operand], stops) if n]
+    passed_by = {
+        value.name for node in model.graph if node.op_type in _REARRANGING for value in node.outputs
+    }
+    starts = [n for n in frontier(model.graph, [operand], set(stops) - passed_by) if n]
     if len(starts) != 1:
         raise NotTraced(f"reads {len(starts)} tensors at once; the other tiers compare it")
     (start,) = starts
@@ -168,7 +174,7 @@ def only_movement(model: ir.Model, keep: Collection[str] = ()) -> ir.Model:
     """
     fixed = _not_moving(model.graph)
     for node in list(model.graph):
-        if node.op_type in _MOVEMENT or all(output in fixed for output in node.outputs):
+        if node.op_type in MOVEMENT or all(output in fixed for output in node.outputs):
             continue
         moving = [v for v in node.inputs if v is not None and v not in fixed]
         if node.op_type in keep and len(moving) == 1:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.places import NotTraced, Trace, trace
+from onnx_fc2conv.equivalence.places import MOVEMENT, NotTraced, Trace, trace
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.stored import constant_array
@@ -50,10 +50,15 @@ def check_weights(pair: Pair) -> list[TierResult]:
         for layer, conv in found
         if layer is not None
     }
+    # A tensor that is only moved may be shared as an output, while the Conv reads what it is of.
+    moved = {
+        v.name for node in pair.reference.graph if node.op_type in MOVEMENT for v in node.outputs
+    }
+    stops = {one: two for one, two in pair.shared.items() if one not in moved} | products
     results = [
         _result(conv, "failed", "the reference has no such layer")
         if layer is None
-        else _check_layer(pair, layer, conv, pair.shared | products)
+        else _check_layer(pair, layer, conv, stops)
         for layer, conv in found
     ]
     stated = {_key(layer) for layer, _ in found if layer is not None}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_fc2conv.views.plan import AttributeValue, Constant, OutputMap, Plan, Step
-from onnx_fc2conv.views.rules import describe
+from onnx_fc2conv.views.labels import IntArray
+from onnx_fc2conv.views.plan import AttributeValue, Constant, OutputMap, Plan, Rebuilt, Step
+from onnx_fc2conv.views.rules import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply"]
@@ -30,6 +32,8 @@ def apply(plan: Plan, model: ir.Model) -> bool:
             builder.replace_output(output)
     for value, feature_map in plan.restored.items():
         builder.replace(value, feature_map)
+    for again in plan.rebuilt:
+        builder.rebuild(again)
     changed = bool(plan.frozen or plan.steps or not all(output.stays for output in plan.outputs))
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -83,6 +87,49 @@ class _Builder:
         restored = self._input(feature_map, source)
         assert restored is not None
         value.replace_all_uses_with(restored)
+
+    def rebuild(self, again: Rebuilt) -> None:
+        """Make a tensor of the original from a map [N, C, *spatial] of the native size.
+
+        Flatten the map, pick the elements unless they are all of it in order, and reshape.
+        """
+        source = again.value.producer()
+        assert source is not None
+        value = self._input(again.source, source)
+        assert value is not None
+        name = again.value.name or "tensor"
+        count = again.elements.size
+        if not (count == again.source.size and (again.elements == np.arange(count)).all()):
+            value = self._after(source, "Flatten", [value], {"axis": 1})
+            indices = self._stored(f"{name}.elements", again.elements)
+            value = self._after(source, "Gather", [value, indices], {"axis": 1})
+        axis = again.batch_axis
+        samples = () if axis is None else (-1,)
+        shape = self._stored(f"{name}.shape", np.array([*samples, *again.shape], np.int64))
+        value = self._after(source, "Reshape", [value, shape], {})
+        if axis:
+            rest = [*range(1, len(again.shape) + 1)]
+            rest.insert(axis, 0)
+            value = self._after(source, "Transpose", [value], {"perm": rest})
+        value.type = again.value.type
+        value.shape = again.value.shape
+        again.value.replace_all_uses_with(value, replace_graph_outputs=True)
+        self.names.insert(0, (value, name))
+
+    def _after(
+        self,
+        source: ir.Node,
+        op_type: str,
+        inputs: list[ir.Value],
+        attributes: Mapping[str, int | list[int]],
+    ) -> ir.Value:
+        node = ir.node(op_type, inputs, dict(attributes))
+        self.graph.insert_after(source, node)
+        return node.outputs[0]
+
+    def _stored(self, name: str, array: IntArray) -> ir.Value:
+        fresh = NameScope.of(self.graph).fresh(name)
+        return self._constant(Constant(fresh, array.shape, lambda: ir.Tensor(array)))
 
     def replace_output(self, output: OutputMap) -> None:
         """Make the map the graph output that the value was; its name stays."""

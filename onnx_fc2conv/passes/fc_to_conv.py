@@ -11,7 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import RefusedError
 from onnx_fc2conv.passes.apply import apply
-from onnx_fc2conv.views import Plan, interpret
+from onnx_fc2conv.views import Plan, interpret, interpret_statically
 from onnx_fc2conv.views.plan import FC_OPERATORS
 
 __all__ = ["FcToConv", "has_fc_layer"]
@@ -36,10 +36,15 @@ class FcToConv(ir.passes.InPlacePass):
     4. Initializers are never changed: a kernel is a new one, which shares the weight's bytes where
        it has them in the same order.
 
+    With ``static`` the interface and everything else stay as they are: 2 and 3 do not apply, a
+    layer that cannot be converted is left alone, and a tensor that some node still needs is made
+    anew from the map that holds it.
+
     A model without such a layer is left alone.
 
     Attributes:
         input_shapes: Native shape by input name, where the model's own is symbolic.
+        static: Whether sizes and interface stay.
 
     Raises:
         RefusedError: If a node cannot be part of a fully convolutional model (then nothing is
@@ -48,12 +53,13 @@ class FcToConv(ir.passes.InPlacePass):
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    static: bool = False
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Plan, then apply."""
         if not has_fc_layer(model):
             return ir.passes.PassResult(model, modified=False)
-        plan = interpret(model, self.input_shapes)
+        plan = (interpret_statically if self.static else interpret)(model, self.input_shapes)
         if not plan.layers and not plan.refusals:
             logger.debug("no fully connected layer follows a feature map")
             return ir.passes.PassResult(model, modified=False)

@@ -101,13 +101,14 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
     """Make batch and spatial dims symbolic; channels stay."""
     assert value.shape is not None
     dims = list(value.shape)
-    letters = _AXES.get(len(feature_map.extent), ())
-    for position, axis in enumerate(feature_map.layout):
-        if position == 1:
-            dims[axis] = feature_map.channels
-        elif not isinstance(dim := dims[axis], ir.SymbolicDim) or dim.value is None:
-            letter = letters[position - 2] if letters else f"S{position - 2}"
-            dims[axis] = ir.SymbolicDim(batch if position == 0 else names.fresh(letter))
+    rank = len(feature_map.extent)
+    letters = _AXES.get(rank, tuple(f"S{axis}" for axis in range(rank)))
+    batch_axis, channel_axis, *spatial = feature_map.layout
+    dims[channel_axis] = feature_map.channels
+    for axis, letter in ((batch_axis, None), *zip(spatial, letters, strict=True)):
+        dim = dims[axis]
+        if not isinstance(dim, ir.SymbolicDim) or dim.value is None:
+            dims[axis] = ir.SymbolicDim(batch if letter is None else names.fresh(letter))
     value.shape = ir.Shape(dims)
 
 

@@ -2,6 +2,7 @@
 
 from onnx_fc2conv.views.interpreter import interpret
 from onnx_fc2conv.views.plan import FcLayer, LeftAlone, OutputMap, Plan
+from onnx_fc2conv.views.static import interpret_statically
 from onnx_fc2conv.views.verdict import output_geometry
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
 
@@ -14,5 +15,6 @@ __all__ = [
     "OutputMap",
     "Plan",
     "interpret",
+    "interpret_statically",
     "output_geometry",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 
 __all__ = ["image_layouts", "native_batch", "native_shapes"]
 
@@ -113,7 +113,7 @@ def native_batch(
     """The model's own batch size: what its image inputs fix, 1 where it is symbolic.
 
     Raises:
-        ArgumentError: If two image inputs fix different ones.
+        RefusedError: If two image inputs fix different ones.
     """
     found: dict[int, str] = {}
     for value, layout in layouts.items():
@@ -124,7 +124,8 @@ def native_batch(
             found.setdefault(dim, name)
     if len(found) > 1:
         listed = ", ".join(f"{name} has {batch}" for batch, name in found.items())
-        raise ArgumentError(f"the image inputs have different batch sizes: {listed}")
+        reason = f"the inputs taken for images have different batch sizes: {listed}"
+        raise RefusedError([Refusal("batch-sizes", "model", reason)])
     return next(iter(found), 1)
 
 

@@ -50,7 +50,7 @@ from onnx_fc2conv.views.view import (
     channels_first,
 )
 
-__all__ = ["interpret"]
+__all__ = ["Interpreter", "interpret"]
 
 _MAX_COMPUTED = 1 << 28
 _RANDOM = {
@@ -69,10 +69,10 @@ def interpret(model: ir.Model, input_shapes: InputShapes | None = None) -> Plan:
     Raises:
         ArgumentError: If a native size is missing or does not fit.
     """
-    return _Interpreter(model, input_shapes or {}).run()
+    return Interpreter(model, input_shapes or {}).run()
 
 
-class _Interpreter:
+class Interpreter:
     """The state of one walk over the graph."""
 
     def __init__(self, model: ir.Model, given: InputShapes) -> None:
@@ -83,7 +83,7 @@ class _Interpreter:
         self.shapes = native_shapes(graph, given)
         self.batches = Batches(native_batch(self.layouts, self.shapes, given))
         self.space = LabelSpace()
-        self.names = NameScope(_taken_names(graph))
+        self.names = NameScope.of(graph)
         self.facts: dict[ir.Value, Fact] = {}
         self.steps: list[Step] = []
         self.layers: list[FcLayer] = []
@@ -93,6 +93,7 @@ class _Interpreter:
         self.restored: dict[ir.Value, FeatureMap] = {}
 
     def run(self) -> Plan:
+        """Walk from the inputs to the outputs."""
         inputs = self._start()
         for node in self.graph:
             self._interpret(node)
@@ -186,8 +187,7 @@ class _Interpreter:
 
         match outcome:
             case Refusal():
-                self.refusals.append(outcome)
-                self._leave(node, outcome.reason, from_image=True)
+                self._refused(node, outcome)
             case Kept():
                 self.steps.extend(outcome.steps)
                 for value, feature_map in outcome.restored.items():
@@ -204,6 +204,11 @@ class _Interpreter:
                 self._learn(node, (outcome.output,))
                 if outcome.layer is not None:
                     self.layers.append(outcome.layer)
+
+    def _refused(self, node: ir.Node, refusal: Refusal) -> None:
+        """What a refused node means for the plan."""
+        self.refusals.append(refusal)
+        self._leave(node, refusal.reason, from_image=True)
 
     def _learn(self, node: ir.Node, facts: Sequence[Fact]) -> None:
         """Facts about the node's outputs, in order; nothing is known of further ones."""
@@ -315,14 +320,6 @@ def _answer(rule: Rule, app: Application) -> Outcome:
         return rule(app)
     except NotComputable as error:
         return app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
-
-
-def _taken_names(graph: ir.Graph) -> list[str]:
-    names = [value.name or "" for value in (*graph.inputs, *graph.initializers.values())]
-    for node in ir.traversal.RecursiveGraphIterator(graph):
-        names.append(node.name or "")
-        names.extend(value.name or "" for value in node.outputs)
-    return names
 
 
 def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Outcome",
     "OutputMap",
     "Plan",
+    "Rebuilt",
     "Step",
     "Viewed",
 ]
@@ -155,6 +157,25 @@ Outcome = Kept | Viewed | Emitted | Refusal
 
 
 @dataclass(frozen=True, eq=False)
+class Rebuilt:
+    """A tensor of the original model that is made anew from a map, at the native size.
+
+    Attributes:
+        value: The tensor.
+        source: The map that it draws on.
+        elements: For each element of a sample, row-major, its position among those of the map.
+        shape: Shape of the tensor without its batch axis.
+        batch_axis: The axis of the samples; None where the model dropped it.
+    """
+
+    value: ir.Value
+    source: FeatureMap
+    elements: IntArray
+    shape: tuple[int, ...]
+    batch_axis: int | None
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """Everything that is to be done to a model, and everything that cannot be.
 
@@ -166,6 +187,7 @@ class Plan:
         left_alone: The fully connected layers that stay.
         frozen: Attributes of kept nodes that must be written out (None removes one).
         restored: Tensors that kept nodes read, and the maps that take their places.
+        rebuilt: Tensors to make anew from maps (static mode).
         refusals: Reasons why the model cannot become fully convolutional.
     """
 
@@ -177,3 +199,4 @@ class Plan:
     frozen: Mapping[ir.Node, Mapping[str, AttributeValue | None]]
     restored: Mapping[ir.Value, FeatureMap]
     refusals: tuple[Refusal, ...]
+    rebuilt: tuple[Rebuilt, ...] = ()

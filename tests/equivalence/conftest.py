@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -135,12 +136,63 @@ def globally_pooled() -> onnx.ModelProto:
     return net.model(net.head(Tensor(pooled.value, (3, 1, 1))))
 
 
+def flattened_mean() -> onnx.ModelProto:
+    """As `globally_pooled`, over positions that the export wrote as one axis."""
+    net = Net(image=SQUARE)
+    rows = net.op("Reshape", net.trunk(), net.constant(np.array([0, 3, -1])))
+    pooled = net.op("ReduceMean", rows, axes=[2], keepdims=0)
+    return net.model(net.fc(Tensor(pooled.value, (3,)), 4))
+
+
+def flattened_mean_of_9() -> onnx.ModelProto:
+    """The same with the number of positions written into the head."""
+    net = Net(image=SQUARE)
+    rows = net.op("Reshape", net.trunk(), net.constant(np.array([-1, 3, 9])))
+    pooled = net.op("ReduceMean", rows, axes=[2], keepdims=0)
+    return net.model(net.fc(Tensor(pooled.value, (3,)), 4))
+
+
+def exponential() -> onnx.ModelProto:
+    """Overflows on numbers that no image holds."""
+    net = Net(image=SQUARE, seed=1)
+    return net.model(net.fc(net.op("Exp", net.flat(net.trunk()), shape=(27,)), 4))
+
+
+def clipped() -> onnx.ModelProto:
+    """Large terms cancel into numbers between -1 and 1."""
+    net = Net(image=SQUARE, seed=1)
+    bounds = (np.array(-1, np.float32), np.array(1, np.float32))
+    return net.model(net.op("Clip", net.head(net.trunk(), 40), *bounds))
+
+
+def remainder() -> onnx.ModelProto:
+    """A stride that leaves a pixel of the window over: a map may have a cell more than crops."""
+    net = Net(image=(2, 8, 8))
+    conv = net.op("Conv", net.x, net.random(3, 2, 3, 3), strides=[2, 2])
+    return net.model(net.head(Tensor(conv.value, (3, 3, 3))))
+
+
+def as_double() -> onnx.ModelProto:
+    """The output has more digits than the arithmetic."""
+    net = Net(image=SQUARE)
+    return net.model(net.op("Cast", net.head(net.trunk()), to=11), dtype=ir.DataType.DOUBLE)
+
+
+def two_images() -> onnx.ModelProto:
+    net = Net(image=SQUARE)
+    other = net.input("z", ("N", *SQUARE))
+    difference = net.op("Sub", net.x, other)
+    return net.model(net.head(Tensor(net.op("Relu", difference).value, SQUARE)))
+
+
 NETS: dict[str, Callable[[], onnx.ModelProto]] = {
     make.__name__: make
     for make in (
         *(plain, softmax, softmax_11, saturated, sigmoids, two_heads, alpha, batch_norm, pixel),
         *(same_padding, padded, fixed_batch, half, no_trunk),
-        *(one_dimension, three_dimensions, globally_pooled),
+        *(one_dimension, three_dimensions, globally_pooled, flattened_mean),
+        *(flattened_mean_of_9, exponential),
+        *(clipped, remainder, as_double, two_images),
     )
 }
 

@@ -31,6 +31,7 @@ from tests.equivalence.planting import (
 WEIGHTS, NATIVE, FEATURES, IMAGES = "weights", "native", "feature windows", "image windows"
 RUNNING = {NATIVE, FEATURES, IMAGES}
 ALL = {WEIGHTS, *RUNNING}
+SEEN = {WEIGHTS, NATIVE, FEATURES}
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,21 @@ def unfold_batch_norm(model: ir.Model) -> None:
     kernel = constant_of(first_fc(model), 1).copy()
     kernel[:, 1] *= np.float32(1.001)
     replace_constant(first_fc(model), 1, kernel)
+
+
+def drop_mean_axis(model: ir.Model) -> None:
+    """The mean over rows only; the largest over the rest."""
+    mean = last(model, "ReduceMean")
+    mean.attributes.add(ir.convenience.convert_attribute("axes", [2]))
+    rest = ir.node("ReduceMax", [mean.outputs[0]], {"axes": [3]})
+    model.graph.insert_after(mean, rest)
+    mean.outputs[0].replace_all_uses_with(rest.outputs[0])
+    rest.replace_input_with(0, mean.outputs[0])
+
+
+def use_one_image(model: ir.Model) -> None:
+    """x - x where the original has x - z."""
+    last(model, "Sub").replace_input_with(1, last(model, "Sub").inputs[0])
 
 
 def permuted(kernel: Array) -> Array:
@@ -188,6 +204,14 @@ TABLE = [
         attribute(lambda m: first(m, "MaxPool"), ceil_mode=1),
         {FEATURES},
     ),
+    Fault("map-averaged", "plain", append("GlobalAveragePool"), {FEATURES, IMAGES}),
+    Fault("pooled-kernel-permuted", "globally_pooled", edit_constant(0, 1, permuted), SEEN),
+    Fault(
+        "pooled-weight-off", "flattened_mean", edit_constant(0, 1, percent(1)), {NATIVE, FEATURES}
+    ),
+    Fault("mean-over-height", "flattened_mean", drop_mean_axis, {NATIVE, FEATURES}),
+    Fault("clip-dropped", "clipped", bypass(lambda m: last(m, "Clip")), RUNNING),
+    Fault("second-image-ignored", "two_images", use_one_image, {NATIVE, FEATURES}),
     Fault("batch-fixed", "plain", fix_inputs(1, 2, "H", "W"), {NATIVE, FEATURES, IMAGES}),
     Fault("height-fixed", "plain", fix_inputs("N", 2, 8, "W"), {IMAGES}),
 ]

@@ -14,6 +14,7 @@ from onnx.utils import Extractor
 
 from onnx_fc2conv import check, convert
 from tests.equivalence.conftest import MODELS, NETS, SHARED, Case
+from tests.nets import Net
 
 SHARED_NAMES = (
     "marabou__cifar_base_kw.onnx",
@@ -42,6 +43,12 @@ REAL = [
         for name in SHARED_NAMES
     ),
 ]
+SKIPPED = {
+    "globally_pooled": {"image windows"},
+    "two_images": {"image windows"},
+    "flattened_mean": {"image windows", "weights"},
+    "flattened_mean_of_9": {"image windows", "weights", "feature windows"},
+}
 TIERS = {"weights", "native", "feature windows", "image windows"}
 
 
@@ -68,7 +75,32 @@ def test_small_net(net: str, case_of: Callable[[str], Case]) -> None:
     assert {result.tier for result in report.results} == TIERS
     assert all(result.elements > 0 for result in report.results if result.status != "skipped")
     skipped = {result.tier for result in report.results if result.status == "skipped"}
-    assert skipped == ({"image windows"} if net == "globally_pooled" else set())
+    assert skipped == SKIPPED.get(net, set())
+
+
+@pytest.mark.parametrize("file", REAL)
+def test_static_conversion(file: Path) -> None:
+    """The same interface, so nothing is compared at other sizes, and the report says so."""
+    converted = convert(file, static=True).model
+    assert converted is not None
+    report = check(file, converted)
+    print(report.to_markdown())
+    assert report
+    statuses = {result.tier: result.status for result in report.results}
+    assert statuses == {"weights": "passed", "native": "passed", "feature windows": "skipped"}
+
+
+def test_static_conversion_beside_the_flattened_tensor() -> None:
+    """The flattened tensor is an output too: it stays, and the Conv reads the map before it."""
+    net = Net(image=(2, 8, 8))
+    flat = net.flat(net.trunk())
+    reference = net.model(net.fc(flat, 4), flat)
+    converted = convert(reference, static=True).model
+    assert converted is not None
+    report = check(reference, converted)
+    print(report.to_markdown())
+    assert report
+    assert {r.status for r in report.results if r.tier == "weights"} == {"passed"}
 
 
 def test_exact_and_measured_image_windows() -> None:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv.errors import ArgumentError, RefusedError
-from onnx_fc2conv.passes import FreeInputSize
+from onnx_fc2conv.passes import FcToConv, FreeInputSize
 from onnx_fc2conv.pipeline import convert
 from tests.nets import Net, Tensor, session
 
@@ -136,3 +136,14 @@ def test_a_free_model_is_left_alone() -> None:
     before = ir.to_onnx_text(model)
     assert not FreeInputSize()(model).modified
     assert ir.to_onnx_text(model) == before
+
+
+@pytest.mark.parametrize("image", [(2, 12), (2, 8, 10), (2, 6, 5, 7), (1, 5, 4, 4, 5)])
+def test_a_fixed_batch_in_any_rank(image: tuple[int, ...]) -> None:
+    net = Net(image=image, batch=1)
+    y = net.fc(net.flat(net.op("Relu", net.x, shape=image)))
+    model = ir.from_proto(net.model(y))
+    ir.passes.Sequential(FcToConv(), FreeInputSize())(model)
+    (shape,) = (value.shape for value in model.graph.inputs)
+    assert shape is not None
+    assert [isinstance(dim, int) for dim in shape] == [False, True, *[False] * (len(image) - 1)]

@@ -59,6 +59,15 @@ class NameScope:
     def __init__(self, taken: Iterable[str]) -> None:
         self._taken = set(taken)
 
+    @classmethod
+    def of(cls, graph: ir.Graph) -> NameScope:
+        """A scope in which the names of the graph's tensors and nodes are taken."""
+        names = [value.name or "" for value in (*graph.inputs, *graph.initializers.values())]
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            names.append(node.name or "")
+            names.extend(value.name or "" for value in node.outputs)
+        return cls(names)
+
     def fresh(self, wanted: str) -> str:
         """``wanted``, with a number behind it if the name is taken."""
         name, count = wanted, 1
