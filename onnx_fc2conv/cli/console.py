@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from onnx_fc2conv.conversion_report import ConversionReport, times
@@ -93,16 +94,13 @@ class Terminal:
 
     def equivalence(self, report: EquivalenceReport) -> None:
         """Every tier of a check with its worst error."""
-        table = _table()
-        for result in report.results:
-            table.add_row(
-                f"  {_MARKS[result.status]} {result.tier}",
-                escape(result.subject),
-                _figures(result),
-                f"[dim]{escape(result.detail)}[/]",
-            )
         where = f"onnxruntime {report.runtime}, {report.provider}, seed {report.seed}"
-        self._section(f"Check ({where}, {report.seconds:.1f} s)", table)
+        self._out.print(f"[bold]Check[/] ({where}, {report.seconds:.1f} s)")
+        for result in report.results:
+            what = f"{result.tier}: {escape(result.subject)}"
+            figures = _figures(result)
+            self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
+            self._out.print(Padding(f"[dim]{escape(result.detail)}[/]", (0, 0, 0, 6)))
 
     def _section(self, title: str, table: Table) -> None:
         self._out.print(f"[bold]{escape(title)}[/]")
