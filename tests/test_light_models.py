@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
         ("inception_v1", [[1000, 1024, 1, 1]]),
         ("inception_v2", [[1000, 1024, 1, 1]]),
         ("resnet50", [[1000, 2048, 1, 1]]),
+        ("shufflenet", [[1000, 544, 1, 1]]),
     ],
 )
 def test_converts_and_is_equivalent(name: str, kernels: list[list[int]], tmp_path: Path) -> None:
@@ -41,7 +42,6 @@ def test_converts_and_is_equivalent(name: str, kernels: list[list[int]], tmp_pat
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        ("shufflenet", "baked-size"),
         ("squeezenet", "nothing-to-convert"),
         ("densenet121", "nothing-to-convert"),
     ],

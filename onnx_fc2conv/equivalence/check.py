@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.equivalence.comparison import Tolerance
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
@@ -102,6 +103,7 @@ def _silent(_: str) -> None:
 def _normalized(source: ModelSource) -> ir.Model:
     model = as_model(source)
     Normalize()(model)
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
     return model
 
 

@@ -174,7 +174,7 @@ def _measured(output: str, comparison: Comparison, arrays: Sequence[Arrays]) -> 
     detail = (
         f"cells are not the crops' scores: over {len(differences)} windows of random images the "
         f"median relative difference is {float(np.median(differences)):.2g}, the largest score "
-        f"agrees in {agreeing}"
+        f"agrees in {agreeing} of them"
     )
     return TierResult(
         _TIER, output, "measured", detail, comparison.elements, comparison.worst, None

@@ -13,7 +13,12 @@ from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, l
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
 from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs
-from onnx_fc2conv.equivalence.structure import saturating_inputs, shared_values
+from onnx_fc2conv.equivalence.structure import (
+    Shared,
+    saturating_inputs,
+    saturating_types,
+    shared_values,
+)
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.labels import AnyArray
 
@@ -84,6 +89,15 @@ class Pair:
     @cached_property
     def shared(self) -> dict[str, str]:
         """The tensors that both models compute alike: names in the reference and in the other."""
+        return dict(self._common.names)
+
+    @cached_property
+    def moved(self) -> frozenset[str]:
+        """Those of them before which the models move data in different ways."""
+        return self._common.moved
+
+    @cached_property
+    def _common(self) -> Shared:
         return shared_values(self.reference, self.converted)
 
     @cached_property
@@ -135,18 +149,18 @@ class Pair:
     @cached_property
     def _bounded(self) -> set[str]:
         """The outputs that are probabilities or the like."""
-        producers = {v.name or "": v.producer() for v in self.reference.graph.outputs}
-        return {name for name, n in producers.items() if n is not None and n.op_type in _BOUNDED}
+        return {name for name, op_type in self._saturating.items() if op_type in _BOUNDED}
+
+    @cached_property
+    def _saturating(self) -> dict[str, str]:
+        return saturating_types(self.reference.graph)
 
     def subject(self, name: str) -> str:
         """How reports name a compared tensor."""
-        values = {value.name: value for value in self.reference.graph.outputs}
+        outputs = {value.name for value in self.reference.graph.outputs}
         for output, (logits, _) in self.logits.items():
-            if name == logits and name not in values:
-                node = values[output].producer()
-                return (
-                    f"{output} before its {node.op_type if node is not None else 'last operator'}"
-                )
+            if name == logits and name not in outputs:
+                return f"{output} before its {self._saturating[output]}"
         return name
 
     def batched(self, batch: int) -> dict[str, tuple[int, ...]]:

@@ -15,19 +15,14 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.runtime import Session
-from onnx_fc2conv.equivalence.structure import constants, frontier, subgraph, with_outputs
+from onnx_fc2conv.equivalence.structure import MOVEMENT, constants, frontier, subgraph, with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["MOVEMENT", "NotTraced", "Trace", "trace"]
+__all__ = ["NotTraced", "Trace", "trace"]
 
 _LARGEST_LABEL = 1 << 24
 """float32 counts to 2^24 without a gap."""
 
-MOVEMENT = {
-    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
-    *("Split", "Concat", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Tile", "Range"),
-    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND"),
-}
 _REARRANGING = {"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 _SIZES = {"Shape", "Size"}
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"}

@@ -6,17 +6,28 @@ Nothing here knows how the conversion was made: a hand-made or foreign conversio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 __all__ = [
+    "MOVEMENT",
+    "Shared",
     "constants",
     "frontier",
     "saturating_inputs",
+    "saturating_types",
     "shared_values",
     "subgraph",
     "with_outputs",
 ]
+
+MOVEMENT = {
+    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
+    *("Split", "Concat", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Tile", "Range"),
+    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND"),
+}
+"""Operators that only move data, or compute where to."""
 
 _SATURATING = {
     *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
@@ -36,36 +47,90 @@ def constants(graph: ir.Graph) -> set[ir.Value]:
     return found
 
 
-def shared_values(reference: ir.Model, converted: ir.Model) -> dict[str, str]:
-    """Tensors that both models compute by the same operators from the same inputs, by name.
+@dataclass(frozen=True)
+class Shared:
+    """What two models have in common.
+
+    Attributes:
+        names: Tensors that both compute alike: names in the reference, and in the other model.
+        moved: Those of them, by the name in the reference, whose inputs are the same but for their
+            order: the models move data in different ways before them.
+    """
+
+    names: Mapping[str, str]
+    moved: frozenset[str]
+
+
+def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
+    """Find the tensors that both models compute by the same operators from the same inputs.
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
-    taken, else the first.
-
-    Returns:
-        Names in the reference, and in the converted model.
+    taken, else the first. A node whose output has the same name and rank may have inputs that are
+    only moved (a channel shuffle written in another way).
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
-    shared = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
+    names = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
+    moved: set[str] = set()
     candidates: dict[tuple[object, ...], list[ir.Node]] = {}
+    by_name = {node.outputs[0].name: node for node in converted.graph if node.outputs}
     for node in converted.graph:
         moving = tuple(v.name for v in node.inputs if v is not None and v not in fixed_too)
         candidates.setdefault((node.domain, node.op_type, *moving), []).append(node)
     for node in reference.graph:
-        inputs = [v.name for v in node.inputs if v is not None and v not in fixed]
-        if not inputs or any(name not in shared for name in inputs):
+        inputs = [v for v in node.inputs if v is not None and v not in fixed]
+        if not inputs:
             continue
-        found = candidates.get((node.domain, node.op_type, *(shared[name] for name in inputs)))
-        if not found:
-            continue
-        same_name = (twin for twin in found if twin.outputs[0].name == node.outputs[0].name)
-        twin = next(same_name, found[0])
-        found.remove(twin)
+        twins: list[ir.Node] = []
+        if all(v.name in names for v in inputs):
+            key = (node.domain, node.op_type, *(names[v.name] for v in inputs))
+            twins = candidates.get(key, [])
+        if twins:
+            same_name = (t for t in twins if t.outputs[0].name == node.outputs[0].name)
+            twin = next(same_name, twins[0])
+            twins.remove(twin)
+        else:
+            namesake = by_name.get(node.outputs[0].name)
+            if namesake is None or not _moved_alike(node, namesake, names, fixed, fixed_too):
+                continue
+            twin = namesake
+            moved.update(v.name for v in node.outputs if v.name)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
-            shared[one.name] = two.name
-    return {one: two for one, two in shared.items() if one and two}
+            names[one.name] = two.name
+    return Shared({one: two for one, two in names.items() if one and two}, frozenset(moved))
+
+
+def _moved_alike(
+    node: ir.Node,
+    twin: ir.Node,
+    shared: Mapping[str | None, str | None],
+    fixed: Collection[ir.Value],
+    fixed_too: Collection[ir.Value],
+) -> bool:
+    """Whether two nodes compute the same from the same tensors, moved in one way or another."""
+    if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
+        return False
+    ranks = [None if v.shape is None else len(v.shape) for v in (node.outputs[0], twin.outputs[0])]
+    if ranks[0] is None or ranks[0] != ranks[1]:
+        return False
+    one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
+    two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
+    return all(v.name in shared for v in one) and (
+        [shared[v.name] for v in one] == [v.name for v in two]
+    )
+
+
+def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
+    """The tensor that this one is a rearrangement of."""
+    node = value.producer()
+    while node is not None and node.op_type in MOVEMENT:
+        moving = [v for v in node.inputs if v is not None and v not in fixed]
+        if len(moving) != 1:
+            break
+        value = moving[0]
+        node = value.producer()
+    return value
 
 
 def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:
@@ -133,6 +198,19 @@ def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
                 logits = current
         if logits is not None and logits.name:
             found[value.name or ""] = logits.name
+    return found
+
+
+def saturating_types(graph: ir.Graph) -> dict[str, str]:
+    """For each output that ends in a saturating operator, the operator's type."""
+    found: dict[str, str] = {}
+    for value in graph.outputs:
+        node = value.producer()
+        while node is not None and node.op_type in _HANDED_THROUGH:
+            source = node.inputs[0]
+            node = None if source is None else source.producer()
+        if node is not None and node.op_type in _SATURATING:
+            found[value.name or ""] = node.op_type
     return found
 
 

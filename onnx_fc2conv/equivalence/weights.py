@@ -16,11 +16,11 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.places import MOVEMENT, NotTraced, Trace, trace
+from onnx_fc2conv.equivalence.places import NotTraced, Trace, trace
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.stored import constant_array
-from onnx_fc2conv.equivalence.structure import constants
+from onnx_fc2conv.equivalence.structure import MOVEMENT, constants
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv import convert
+from onnx_fc2conv import check, convert
 from tests.nets import Net, Tensor, conv, session
 from tests.oracle import assert_refused, assert_slides, converted_model
 
@@ -114,3 +117,31 @@ def test_a_1x1_convolution_of_the_result_of_a_layer() -> None:
     y = net.op("Unsqueeze", y, np.array([2, 3]), shape=(4, 1, 1))
     y = net.op("Conv", y, net.random(2, 4, 1, 1), shape=(2, 1, 1))
     assert_slides(net.model(net.flat(y)))
+
+
+def _padded_shuffle() -> Any:
+    net = Net()
+    y = conv(net, net.x, (8, 10), channels=6, pads=[1, 1, 1, 1])
+    y = conv(net, _shuffled(net, y, 3), (8, 10), pads=[1, 1, 1, 1])
+    return net.model(net.head(net.op("MaxPool", y, kernel_shape=[2, 2], shape=(3, 7, 9))))
+
+
+def test_the_check_knows_a_shuffled_trunk_again() -> None:
+    model = _padded_shuffle()
+    report = check(model, converted_model(convert(model)))
+    assert report, report.to_markdown()
+    (windows,) = (r for r in report.results if r.tier == "feature windows")
+    assert windows.status == "passed"
+    assert "the original's trunk has its size written in" in windows.detail
+
+
+def test_the_check_finds_a_wrong_shuffle() -> None:
+    model = _padded_shuffle()
+    made = converted_model(convert(model))
+    gather = next(node for node in made.graph if node.op_type == "Gather")
+    indices = gather.inputs[1]
+    assert indices is not None
+    assert indices.const_value is not None
+    indices.const_value = ir.Tensor(indices.const_value.numpy()[::-1].copy())
+    failed = {r.tier for r in check(model, made).failures}
+    assert {"native", "feature windows"} <= failed
