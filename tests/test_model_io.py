@@ -118,7 +118,7 @@ def unknown_operator(folder: Path) -> Path:
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda folder: folder / "none.onnx", "No such file"),
-    "nul-in-the-name": (lambda folder: folder / "a\0b.onnx", "null byte"),
+    "nul-in-the-name": (lambda folder: folder / "a\0b.onnx", "embedded null"),
     "directory": (lambda folder: folder, "is a directory"),
     "below-a-file": (lambda _: FACE / "model.onnx", "Not a directory"),
     "empty": (written(b""), "is empty"),
