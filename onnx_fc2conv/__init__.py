@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         RuntimeUnavailableError,
     )
     from onnx_fc2conv.geometry import OutputGeometry
-    from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize
+    from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs
     from onnx_fc2conv.pipeline import Conversion, convert, inspect
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "InvalidModelError",
     "Normalize",
     "OutputGeometry",
+    "ReduceOutputs",
     "Refusal",
     "RefusedError",
     "RuntimeUnavailableError",
@@ -56,7 +57,7 @@ _HOMES = {
         "RuntimeUnavailableError",
     ),
     "geometry": ("OutputGeometry",),
-    "passes": ("FcToConv", "FreeInputSize", "Normalize"),
+    "passes": ("FcToConv", "FreeInputSize", "Normalize", "ReduceOutputs"),
     "pipeline": ("Conversion", "convert", "inspect"),
 }
 

@@ -54,6 +54,7 @@ class ConversionReport:
             "input": self.source,
             "output": self.target,
             "heads": [_plain(asdict(layer)) for layer in conversion.heads],
+            "poolings": [_plain(asdict(pooling)) for pooling in conversion.poolings],
             "left_alone": [asdict(layer) for layer in conversion.left_alone],
             "refusals": [asdict(refusal) for refusal in conversion.refusals],
             "geometry": {name: g.as_dict() for name, g in conversion.geometry.items()},
@@ -79,6 +80,10 @@ class ConversionReport:
                 for h in self.conversion.heads
             ]
             lines.append("")
+        lines += [
+            f"- {p.op_type} `{p.node}` → {p.pooling} {times(p.kernel)}"
+            for p in self.conversion.poolings
+        ]
         for name, g in self.conversion.geometry.items():
             exact = "exact" if g.windows_exact else "not exact"
             lines.append(

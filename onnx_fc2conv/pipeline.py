@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal, RefusedError
+from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.model_io import ModelSource, as_model
-from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize
+from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs
 from onnx_fc2conv.passes.fc_to_conv import has_fc_layer
+from onnx_fc2conv.passes.reduce_outputs import Reduce
 from onnx_fc2conv.views import (
     FcLayer,
+    ImageInput,
     LeftAlone,
+    OutputMap,
     Plan,
-    interpret,
-    interpret_statically,
+    Pool,
+    WindowPooling,
     output_geometry,
 )
 
@@ -57,6 +60,7 @@ class Conversion:
         geometry: What the cells of each output mean, by output name.
         before: Interface of the original model.
         after: Interface of the converted model; None where there is none.
+        poolings: The global poolings that pool windows now.
     """
 
     model: ir.Model | None
@@ -66,6 +70,7 @@ class Conversion:
     geometry: Mapping[str, OutputGeometry]
     before: Interface
     after: Interface | None
+    poolings: tuple[WindowPooling, ...] = ()
 
 
 def convert(
@@ -73,6 +78,8 @@ def convert(
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     static: bool = False,
+    pool: Pool = "keep",
+    reduce: Reduce = "none",
 ) -> Conversion:
     """Rewrite a classifier so that it slides over images of any size.
 
@@ -82,6 +89,11 @@ def convert(
             inputs whose shape in the model is symbolic.
         static: Keep the model's sizes and interface; only its fully connected layers change, and
             one that cannot be converted is left alone.
+        pool: What a global pooling of the head becomes: with ``"keep"`` it sees the whole image,
+            and the output is one cell at any size; with ``"window"`` it pools each window, and the
+            output is a map. A gate (squeeze-and-excite) sees the whole image either way.
+        reduce: What is taken over all cells of each output map, so that an image of any size gives
+            [N, K] again: ``"mean"``, ``"max"``, or ``"none"``.
 
     Returns:
         The conversion, with a model. Its image inputs have symbolic batch and spatial dims; each
@@ -90,7 +102,8 @@ def convert(
 
     Raises:
         RefusedError: If there is nothing to convert, or a head cannot be converted.
-        ArgumentError: If ``input_shapes`` does not fit the model, or a native size is missing.
+        ArgumentError: If ``input_shapes`` does not fit the model, a native size is missing, or
+            options contradict each other.
         InvalidModelError: If ``model`` is not a valid ONNX model.
 
     Example:
@@ -100,7 +113,10 @@ def convert(
         >>> conversion.after.outputs["scores"]
         ('N', 2, 'scores_H', 'scores_W')
     """
-    conversion = _convert(as_model(model), input_shapes or {}, static=static)
+    shapes = input_shapes or {}
+    conversion = _convert(
+        as_model(model), FcToConv(shapes, static, pool), ReduceOutputs(reduce, shapes)
+    )
     if conversion.refusals:
         raise RefusedError(conversion.refusals)
     return conversion
@@ -111,50 +127,88 @@ def inspect(
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     static: bool = False,
+    pool: Pool = "keep",
+    reduce: Reduce = "none",
 ) -> Conversion:
     """Say what `convert` would do: refusals are returned, not raised, and no model is.
 
     Arguments and the other errors are those of `convert`.
     """
-    return replace(_convert(as_model(model), input_shapes or {}, static=static), model=None)
+    shapes = input_shapes or {}
+    conversion = _convert(
+        as_model(model), FcToConv(shapes, static, pool), ReduceOutputs(reduce, shapes)
+    )
+    return replace(conversion, model=None)
 
 
-def _convert(
-    source: ir.Model, input_shapes: Mapping[str, tuple[int, ...]], *, static: bool
-) -> Conversion:
+def _convert(source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs) -> Conversion:
     """Convert ``source`` in place, as far as that is possible."""
+    if fc_to_conv.static and reduction.reduce != "none":
+        raise ArgumentError("static mode keeps the outputs as they are: leave out --reduce")
     before = Interface.of(source)
     Normalize()(source)
-    if not has_fc_layer(source):
+    if not (has_fc_layer(source) or fc_to_conv.pool == "window"):
         reason = "the model has no Gemm or MatMul: there is nothing to convert"
         return Conversion(None, (), (), (_nothing(reason),), {}, before, None)
     try:
-        plan = (interpret_statically if static else interpret)(source, input_shapes)
+        plan = fc_to_conv.plan(source)
     except RefusedError as error:
         return Conversion(None, (), (), error.refusals, {}, before, None)
     geometry = {
-        output.value.name or "": output_geometry(output, plan.inputs) for output in plan.outputs
+        output.value.name or "": _geometry(output, plan.inputs, reduction.reduce)
+        for output in plan.outputs
     }
     refusals = plan.refusals or _nothing_found(plan)
+    if not fc_to_conv.static:
+        refusals = refusals or _subdivided(plan)
     if not refusals:
         FcToConv.apply(plan, source)
-        refusals = () if static else _freed(source, input_shapes)
+        if not fc_to_conv.static:
+            native = {
+                image.value.name or "": image.feature_map.shape(batch=1) for image in plan.inputs
+            }
+            free = FreeInputSize(fc_to_conv.input_shapes)
+            refusals = _refusals_of(source, free, replace(reduction, input_shapes=native))
     model, after = (None, None) if refusals else (source, Interface.of(source))
-    return Conversion(model, plan.layers, plan.left_alone, refusals, geometry, before, after)
+    return Conversion(
+        model, plan.layers, plan.left_alone, refusals, geometry, before, after, plan.poolings
+    )
 
 
-def _freed(source: ir.Model, input_shapes: Mapping[str, tuple[int, ...]]) -> tuple[Refusal, ...]:
-    """Make the input size dynamic; why not, if that cannot be."""
+def _refusals_of(source: ir.Model, *steps: ir.passes.InPlacePass) -> tuple[Refusal, ...]:
+    """Run the passes; why not, if one cannot be run."""
     try:
-        FreeInputSize(input_shapes)(source)
+        for step in steps:
+            step(source)
     except RefusedError as error:
         return error.refusals
     return ()
 
 
+def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -> OutputGeometry:
+    """What the cells of an output mean once `ReduceOutputs` has run."""
+    meaning = output_geometry(output, images)
+    if reduce == "none" or not output.feature_map.is_cell:
+        return meaning
+    return meaning.reduced(reduce)
+
+
+def _subdivided(plan: Plan) -> tuple[Refusal, ...]:
+    """A refusal for each output of which only some cells belong to a window of the image."""
+    return tuple(
+        Refusal(
+            "subdivided-cells",
+            f"output {output.value.name}",
+            output_geometry(output, plan.inputs).why,
+        )
+        for output in plan.outputs
+        if output.feature_map.is_cell and any(f.repeats > 1 for f in output.feature_map.field)
+    )
+
+
 def _nothing_found(plan: Plan) -> tuple[Refusal, ...]:
-    """A refusal if the plan converts no layer."""
-    if plan.layers:
+    """A refusal if the plan converts no layer and no pooling."""
+    if plan.layers or plan.poolings:
         return ()
     reasons = "; ".join(f"{layer.node}: {layer.reason}" for layer in plan.left_alone[:3])
     why = f" ({reasons})" if reasons else ""

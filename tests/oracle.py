@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -13,7 +13,12 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.pipeline import Conversion, convert
-from tests.nets import FC_TRACES, Array, Run, op_types, session
+from tests.nets import FC_TRACES, Array, Run, session
+
+
+def by_channel(dense: Array, rank: int) -> Array:
+    """A map [N, *features, *spatial] as [N, K, *spatial]."""
+    return dense.reshape(len(dense), -1, *dense.shape[dense.ndim - rank :])
 
 
 def converted_model(conversion: Conversion) -> ir.Model:
@@ -45,6 +50,7 @@ class Oracle:
         batch_axis: The batch axis of the original's outputs; None where it has none.
         channels_last: Whether the images are [N, *spatial, C].
         tolerance: Largest error, relative to the largest output.
+        options: How to convert: keyword arguments of `convert`.
     """
 
     gone: tuple[str, ...] = FC_TRACES
@@ -54,16 +60,23 @@ class Oracle:
     channels_last: bool = False
     tolerance: float = 1e-5
     dtype: Any = np.float32
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, model: onnx.ModelProto | ir.Model) -> Conversion:
         """Convert and compare at the native size and at larger ones."""
         proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
         source = proto.SerializeToString()
-        conversion = convert(proto)
+        conversion = convert(proto, **self.options)
         assert proto.SerializeToString() == source, "convert changed its argument"
         result = converted_model(conversion)
         onnx.checker.check_model(ir.to_proto(result), full_check=True)
-        left = sorted(set(op_types(result)) & set(self.gone))
+        # The feature axes of an output, such as [N, A, B], are put right in its last node.
+        inner = {
+            node.op_type
+            for node in result.graph
+            if not any(v.is_graph_output() for v in node.outputs)
+        }
+        left = sorted(inner & set(self.gone))
         assert not left, f"{left} left in the converted model"
         assert [v.name for v in result.graph.outputs] == [o.name for o in proto.graph.output]
         listed = {value.name for value in proto.graph.initializer}
@@ -93,7 +106,8 @@ class Oracle:
             for name, geometry in conversion.geometry.items():
                 cells = (1,) * len(geometry.window)
                 want = expected[name].reshape(batch, -1, *cells)
-                assert_close(actual[name], want, self.tolerance, f"{name} at batch {batch}")
+                made = by_channel(actual[name], len(cells))
+                assert_close(made, want, self.tolerance, f"{name} at batch {batch}")
             if self.free_batch:
                 for name, together in original(feeds).items():
                     moved = together
@@ -112,6 +126,8 @@ class Oracle:
             ]
             larger = {
                 name: (*shape[:1], *(a + b for a, b in zip(shape[1:], grown, strict=True)))
+                if len(shape) > 1
+                else shape
                 for name, shape in shapes.items()
             }
             feeds = self._images(larger, 2)
@@ -119,7 +135,8 @@ class Oracle:
             for name, where in conversion.geometry.items():
                 assert where.windows_exact == self.exact, where.why
                 if self.exact:
-                    self._cells(name, conversion, original, feeds, actual[name])
+                    made = by_channel(actual[name], rank)
+                    self._cells(name, conversion, original, feeds, made)
 
     def _cells(
         self,
@@ -140,14 +157,19 @@ class Oracle:
         extra = [made - count for made, count in zip(dense.shape[2:], cells, strict=True)]
         assert set(extra) <= {0, 1}, f"{name}: {dense.shape} for {cells} windows"
         ends = [(0, 0), (0, 0), *((0, stride - 1) for stride in where.stride)]
-        feeds = {image: np.pad(array, ends) for image, array in feeds.items()}
+        feeds = {
+            name: np.pad(array, ends) if array.ndim > 2 else array for name, array in feeds.items()
+        }
         wanted = np.zeros_like(dense)
         for cell in product(*map(range, dense.shape[2:])):
             corner = tuple(c * s for c, s in zip(cell, where.stride, strict=True))
             window = tuple(
                 slice(a, a + length) for a, length in zip(corner, where.window, strict=True)
             )
-            crops = {image: array[:, :, *window] for image, array in feeds.items()}
+            crops = {
+                name: array[:, :, *window] if array.ndim > 2 else array
+                for name, array in feeds.items()
+            }
             expected = self._per_sample(original, conversion, crops)[name].reshape(2, -1)
             wanted[:, :, *cell] = expected  # type: ignore[index]
         assert_close(dense, wanted, self.tolerance, f"{name} at {sizes}")
@@ -189,20 +211,24 @@ def assert_slides(model: onnx.ModelProto | ir.Model, **expectations: Any) -> Con
     return Oracle(**expectations).check(model)
 
 
-def refusals(model: onnx.ModelProto | ir.Model) -> tuple[Refusal, ...]:
+def refusals(model: onnx.ModelProto | ir.Model, **options: Any) -> tuple[Refusal, ...]:
     """Why the model is refused; fails if it is converted."""
     try:
-        convert(model)
+        convert(model, **options)
     except RefusedError as error:
         return error.refusals
     raise AssertionError("converted, not refused")
 
 
 def assert_refused(
-    model: onnx.ModelProto | ir.Model, code: str, node: str = "", reason: str = ""
+    model: onnx.ModelProto | ir.Model,
+    code: str,
+    node: str = "",
+    reason: str = "",
+    **options: Any,
 ) -> None:
     """The first refusal has this code, names the node and gives the reason."""
-    first = refusals(model)[0]
+    first = refusals(model, **options)[0]
     assert first.code == code, first
     assert node in first.node, first
     assert reason in first.reason, first

@@ -14,10 +14,14 @@ from tests.oracle import (
 )
 
 FLATTENS = ("flatten", "reshape0", "reshape-1", "shape", "nhwc", "rows", "squeeze", "slices")
+JOINS = ("none", "tokens", "mixer", "two maps", "vector", "twice", "padded", "part")
 ACTIVATIONS = ("none", "Relu", "Sigmoid", "LeakyRelu", "Clip", "PRelu", "BatchNormalization")
 SCALES = ("none", "BatchNormalization", "Mul", "Sub", "split")
 LAYERS = ("gemm", "gemm transB", "gemm transA", "matmul", "matmul add", "add matmul", "residual")
-ENDS = ("none", "Softmax", "LogSoftmax", "Sigmoid", "unsqueeze", "BatchNormalization")
+ENDS = (
+    *("none", "Softmax", "LogSoftmax", "Sigmoid", "unsqueeze", "BatchNormalization"),
+    *("groups", "group softmax", "normalized"),
+)
 
 
 def flatten(net: Net, y: Tensor, spelling: str) -> Tensor:
@@ -50,6 +54,41 @@ def flatten(net: Net, y: Tensor, spelling: str) -> Tensor:
             return net.op("Concat", two, one, axis=1, shape=size)
         case _:
             return net.flat(y)
+
+
+def join(net: Net, y: Tensor, flat: Tensor, kind: str) -> Tensor:
+    """What is done to the flattened map before the first layer: rows, other maps, a vector."""
+    match kind:
+        case "tokens":
+            rows = net.op("Reshape", y, np.array([0, y.shape[0], -1]))
+            rows = net.op("Transpose", rows, perm=[0, 2, 1])
+            rows = net.op("MatMul", rows, net.random(y.shape[0], 3))
+            rows = net.op("Relu", net.op("Add", rows, net.random(3)))
+            return net.op("Flatten", rows, shape=(y.size // y.shape[0] * 3,))
+        case "mixer":
+            positions = y.size // y.shape[0]
+            rows = net.op("Reshape", y, np.array([0, y.shape[0], -1]))
+            rows = net.op("MatMul", rows, net.random(positions, 2))
+            return net.op("Flatten", rows, shape=(y.shape[0] * 2,))
+        case "two maps":
+            inner = net.op("Conv", y, net.random(2, y.shape[0], 2, 2))
+            extent = tuple(length - 1 for length in y.shape[1:])
+            other = net.flat(Tensor(inner.value, (2, *extent)))
+            return net.op("Concat", flat, other, axis=1, shape=(flat.size + other.size,))
+        case "vector":
+            side = net.input("side", ("N", 3))
+            return net.op("Concat", side, flat, axis=1, shape=(flat.size + 3,))
+        case "twice":
+            return net.op("Concat", flat, flat, axis=1, shape=(2 * flat.size,))
+        case "padded" if net.opset < 11:
+            return net.op("Pad", flat, pads=[0, 1, 0, 2], shape=(flat.size + 3,))
+        case "padded":
+            return net.op("Pad", flat, np.array([0, 1, 0, 2]), shape=(flat.size + 3,))
+        case "part":
+            part = slice_(net, flat, 0, flat.size * 2 // 3)
+            return net.op("Tanh", part, shape=(flat.size * 2 // 3,))
+        case _:
+            return flat
 
 
 def slice_(net: Net, y: Tensor, start: int, end: int) -> Tensor:
@@ -129,6 +168,15 @@ def finish(net: Net, y: Tensor, end: str) -> Tensor:
     match end:
         case "Softmax" | "LogSoftmax":
             return net.op(end, y, axis=1)
+        case "groups" | "group softmax":
+            pairs = net.op("Reshape", net.fc(y, 6), np.array([-1, 2, 3]))
+            return pairs if end == "groups" else net.op("Softmax", pairs, axis=2)
+        case "normalized" if net.opset >= 17:
+            size = y.shape[0]
+            return net.op("LayerNormalization", y, net.random(size), epsilon=0.1)
+        case "normalized":
+            length = net.op("Sqrt", net.op("ReduceSumSquare", y, axes=[1], keepdims=1))
+            return net.op("Div", y, net.op("Add", length, np.array(0.1, np.float32)))
         case "unsqueeze" if net.opset < 13:
             return net.op("Unsqueeze", y, axes=[2])
         case "unsqueeze":
@@ -161,8 +209,11 @@ def models(draw: st.DrawFn) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     net = Net(opset=opset, image=(2, 8, 9), seed=draw(st.integers(0, 9)))
     parts = [draw(st.sampled_from(("conv", "pool", "image", "branches", "dilated")))]
     y = trunk(net, parts[-1])
+    feature_map = y
     parts.append(draw(st.sampled_from(FLATTENS)))
     y = flatten(net, y, parts[-1])
+    parts.append(draw(st.sampled_from(JOINS)))
+    y = join(net, feature_map, y, parts[-1])
     parts.append(draw(st.sampled_from(SCALES)))
     y = scale(net, y, parts[-1])
     for _ in range(draw(st.integers(1, 3))):
@@ -179,8 +230,12 @@ def models(draw: st.DrawFn) -> tuple[onnx.ModelProto, tuple[str, ...]]:
 def test_any_head_slides(made: tuple[onnx.ModelProto, tuple[str, ...]]) -> None:
     model, parts = made
     coerces = int(parts[0].split()[1]) < 13
-    gone = ("Gemm", "MatMul", "Flatten", "Reshape", *(() if coerces else ("Transpose",)))
-    conversion = assert_slides(model, gone=gone, tolerance=1e-4)
+    gone = ["Gemm", "MatMul", "Flatten"]
+    if not {"vector", "group softmax"} & set(parts):  # a vector becomes a map by a Reshape
+        gone.append("Reshape")
+    if not coerces and "normalized" not in parts:
+        gone.append("Transpose")
+    conversion = assert_slides(model, gone=tuple(gone), tolerance=1e-4)
     assert conversion.model is not None
     assert conversion.heads
     assert ir.to_proto(conversion.model).ByteSize() > 0

@@ -25,6 +25,7 @@ def test_the_public_names() -> None:
         "InvalidModelError",
         "Normalize",
         "OutputGeometry",
+        "ReduceOutputs",
         "Refusal",
         "RefusedError",
         "RuntimeUnavailableError",

@@ -80,9 +80,15 @@ class Terminal:
                     f"[dim]{_BYTES[head.bytes_kept]}[/]",
                 )
             self._section("Fully connected layers", table)
+        if conversion.poolings:
+            table = _table()
+            for pooling in conversion.poolings:
+                name = f"  {pooling.op_type} {escape(pooling.node)}"
+                table.add_row(name, f"→ {pooling.pooling} {times(pooling.kernel)}", "")
+            self._section("Global poolings", table)
         for layer in conversion.left_alone:
             self.line(f"  left alone: {layer.node}: {layer.reason}")
-        if conversion.heads and not conversion.refusals:
+        if (conversion.heads or conversion.poolings) and not conversion.refusals:
             self._section("Interface", _interface(conversion.before, conversion.after))
         if conversion.geometry and not conversion.refusals:
             self._section("Grid", _grid(report))

@@ -12,9 +12,13 @@ from onnx_fc2conv.cli.options import (
     Atol,
     InputShapes,
     ModelPath,
+    Pool,
+    PoolName,
     ProviderName,
     ProviderOption,
     Quiet,
+    Reduce,
+    ReduceName,
     Reports,
     Rtol,
     Seed,
@@ -34,6 +38,8 @@ def convert_command(  # noqa: PLR0913 - one parameter an option
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
     input_shape: InputShapes = None,
     static: Static = False,
+    pool: Pool = PoolName.KEEP,
+    reduce: Reduce = ReduceName.NONE,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Prove that OUT computes what IN does.")
     ] = True,
@@ -70,6 +76,10 @@ size and, cell by cell, at larger ones.
 
       fc2conv classifier.onnx dense.onnx --dry-run
 
+      fc2conv mobilenet.onnx dense.onnx --pool window
+
+      fc2conv vgg16.onnx any_size.onnx --reduce mean
+
       fc2conv classifier.onnx same_interface.onnx --static
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
@@ -89,7 +99,9 @@ size and, cell by cell, at larger ones.
 
     with terminal.progress("Reading and planning"):
         source = load(model)
-        planned = inspect(source, input_shapes=shapes, static=static)
+        planned = inspect(
+            source, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
+        )
     done = ConversionReport(str(model), str(output), planned)
     if planned.refusals or dry_run:
         terminal.conversion(done)
@@ -100,7 +112,9 @@ size and, cell by cell, at larger ones.
         terminal.line("Dry run: nothing was written.")
         return
 
-    conversion = convert(source, input_shapes=shapes, static=static)
+    conversion = convert(
+        source, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
+    )
     assert conversion.model is not None
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)

@@ -6,15 +6,26 @@ from typing import Annotated
 
 import typer
 
-from onnx_fc2conv.cli.options import InputShapes, ModelPath, Static, parse_input_shapes
+from onnx_fc2conv.cli.options import (
+    InputShapes,
+    ModelPath,
+    Pool,
+    PoolName,
+    Reduce,
+    ReduceName,
+    Static,
+    parse_input_shapes,
+)
 
 __all__ = ["inspect_command"]
 
 
-def inspect_command(
+def inspect_command(  # noqa: PLR0913 - one parameter an option
     model: ModelPath,
     input_shape: InputShapes = None,
     static: Static = False,
+    pool: Pool = PoolName.KEEP,
+    reduce: Reduce = ReduceName.NONE,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show which FC layers a model has and what each would become; write nothing.
@@ -33,7 +44,9 @@ def inspect_command(
 
     terminal = Terminal()
     shapes = parse_input_shapes(input_shape)
-    conversion = inspect(model, input_shapes=shapes, static=static)
+    conversion = inspect(
+        model, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
+    )
     report = ConversionReport(str(model), None, conversion)
     if json:
         typer.echo(report.to_json(), nl=False)

@@ -15,9 +15,13 @@ __all__ = [
     "Atol",
     "InputShapes",
     "ModelPath",
+    "Pool",
+    "PoolName",
     "ProviderName",
     "ProviderOption",
     "Quiet",
+    "Reduce",
+    "ReduceName",
     "Reports",
     "Rtol",
     "Seed",
@@ -33,6 +37,21 @@ class ProviderName(StrEnum):
     CUDA = "cuda"
 
 
+class PoolName(StrEnum):
+    """What a global pooling of the head becomes."""
+
+    KEEP = "keep"
+    WINDOW = "window"
+
+
+class ReduceName(StrEnum):
+    """What is taken over all positions of an output map."""
+
+    NONE = "none"
+    MEAN = "mean"
+    MAX = "max"
+
+
 ModelPath = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model to read.")]
 InputShapes = Annotated[
     list[str] | None,
@@ -46,6 +65,22 @@ Static = Annotated[
     bool,
     typer.Option(
         "--static", help="Keep sizes and interface; only the FC layers become convolutions."
+    ),
+]
+Pool = Annotated[
+    PoolName,
+    typer.Option(
+        "--pool",
+        help="What a global pooling of the head becomes: keep sees the whole image (one cell at "
+        "any size), window pools each window (a map).",
+    ),
+]
+Reduce = Annotated[
+    ReduceName,
+    typer.Option(
+        "--reduce",
+        help="What to take over all cells of the output map, so that an image of any size gives "
+        "one vector of scores.",
     ),
 ]
 Reports = Annotated[

@@ -80,7 +80,8 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     results.extend(check_native(pair))
     say("feature windows")
     whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
-    results.extend(check_feature_windows(pair, strides, whole))
+    reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
+    results.extend(check_feature_windows(pair, strides, whole - set(reduced), reduced))
     say("image windows")
     results.extend(_image_windows(pair, geometry, strides))
     results.extend(_unverified(pair, results))

@@ -32,7 +32,10 @@ _KINDS = ("image-like", "normal", "uniform")
 
 
 def check_feature_windows(
-    pair: Pair, strides: Mapping[str, Sequence[int]], whole: Collection[str] = ()
+    pair: Pair,
+    strides: Mapping[str, Sequence[int]],
+    whole: Collection[str] = (),
+    reduced: Mapping[str, str] | None = None,
 ) -> list[TierResult]:
     """Compare every cell of every converted output with the original head on its window.
 
@@ -41,10 +44,13 @@ def check_feature_windows(
         strides: By input, the distance in pixels between neighboring cells per growing axis; it
             decides how large the images are, nothing else.
         whole: The outputs that have one cell for the whole image, whatever its size.
+        reduced: By output, whether it is the ``mean`` or ``max`` over all windows.
     """
     results: list[TierResult] = []
     for output in pair.reference.graph.outputs:
-        results.extend(_FeatureWindows(pair, output, strides, whole).check())
+        windows_of = _FeatureWindows(pair, output, strides, whole)
+        windows_of.reduction = (reduced or {}).get(output.name or "")
+        results.extend(windows_of.check())
     return results
 
 
@@ -64,6 +70,7 @@ class _FeatureWindows:
         self.output = output.name or ""
         self.strides = strides
         self.whole = self.output in whole
+        self.reduction: str | None = None
         self.frontier = frontier(pair.reference.graph, [output], pair.shared)
 
     def check(self) -> list[TierResult]:
@@ -107,6 +114,8 @@ class _FeatureWindows:
             return [before, self._result("skipped", why)]
         window = "all" if self.whole else "its window"
         what = f"{count} cells at 3 larger sizes, each the head on {window} of {maps}"
+        if self.reduction is not None:
+            what = f"the {self.reduction} over {what}"
         if self.pair.moved:
             what += (
                 " (compared at the native size only: the original's trunk has its size written in)"
@@ -205,7 +214,8 @@ class _FeatureWindows:
         }
         grid = self._grid(maps, image.batch)
         count = int(np.prod(grid))
-        dense = {name: cells(got[name], image.batch, grid) for name in self.names}
+        own = () if self.whole or self.reduction is not None else grid
+        dense = {name: cells(got[name], image.batch, own) for name in self.names}
         for name, found in dense.items():
             if found is None:
                 comparisons[name].problems.append(
@@ -217,6 +227,12 @@ class _FeatureWindows:
         else:
             cut = {n: windows(array, self._extent(n), count) for n, array in maps.items()}
             expected = self._run_head(cut, count * image.batch)
+        if self.reduction is not None:
+            over = np.mean if self.reduction == "mean" else np.max
+            expected = {
+                name: over(rows.reshape(image.batch, count, -1), axis=1)
+                for name, rows in expected.items()
+            }
         for name, found in dense.items():
             if found is not None and name in expected:
                 rows = expected[name].reshape(len(found), -1)

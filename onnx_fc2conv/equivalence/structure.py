@@ -85,11 +85,11 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
         twins: list[ir.Node] = []
         if all(v.name in names for v in inputs):
             key = (node.domain, node.op_type, *(names[v.name] for v in inputs))
-            twins = candidates.get(key, [])
+            twins = [t for t in candidates.get(key, []) if not _ranks_differ(node, t)]
         if twins:
             same_name = (t for t in twins if t.outputs[0].name == node.outputs[0].name)
             twin = next(same_name, twins[0])
-            twins.remove(twin)
+            candidates[key].remove(twin)
         else:
             namesake = by_name.get(node.outputs[0].name)
             if namesake is None or not _moved_alike(node, namesake, names, fixed, fixed_too):
@@ -99,6 +99,12 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
     return Shared({one: two for one, two in names.items() if one and two}, frozenset(moved))
+
+
+def _ranks_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs are known to have different ranks (a reduction that keeps its axes)."""
+    one, two = node.outputs[0].shape, twin.outputs[0].shape
+    return one is not None and two is not None and len(one) != len(two)
 
 
 def _moved_alike(

@@ -16,6 +16,7 @@ size of its field without the padding at both ends: floors of quotients compose.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd, lcm
 
 __all__ = ["AxisField", "Misaligned", "output_length"]
 
@@ -33,13 +34,18 @@ class AxisField:
             the whole axis (global pooling), whatever its length.
         start: First pixel of cell 0; negative where padding reaches out of the image.
         size: Number of pixels that a cell sees.
-        end_pad: Number of pixels by which padding reaches out of the image at its end.
+        end_pad: Number of pixels by which padding, or the last of several cells that see the same
+            pixels, reaches out of the image at its end.
+        repeats: Number of cells by which the map shifts when the image shifts by ``repeats`` times
+            the stride; a smaller shift of the image gives another map. 1 but for a map whose cells
+            have been subdivided.
     """
 
     stride: int = 1
     start: int = 0
     size: int = 1
     end_pad: int = 0
+    repeats: int = 1
 
     @property
     def span(self) -> int:
@@ -60,7 +66,18 @@ class AxisField:
             self.start - pad * self.stride,
             self.size + (kernel - 1) * dilation * self.stride,
             self.end_pad + end_pad * self.stride,
+            self.repeats // gcd(self.repeats, stride),
         )
+
+    def spread(self, factor: int) -> AxisField:
+        """The field after a layer that makes ``factor`` cells of each; the stride is a multiple.
+
+        Cell i sees what cell floor(i / factor) saw, so the fields of the last ones reach out of
+        the image if they are taken to lie one stride apart.
+        """
+        stride = self.stride // factor
+        end_pad = self.end_pad + (factor - 1) * stride
+        return AxisField(stride, self.start, self.size, end_pad, self.repeats * factor)
 
     def pool_globally(self, extent: int) -> AxisField:
         """The field of the only cell of a global pooling over ``extent`` cells."""
@@ -78,7 +95,7 @@ class AxisField:
         start = min(self.start, other.start)
         end = max(self.start + self.size, other.start + other.size)
         end_pad = end - max(field.span for field in (self, other) if field.stride == stride)
-        return AxisField(stride, start, end - start, end_pad)
+        return AxisField(stride, start, end - start, end_pad, lcm(self.repeats, other.repeats))
 
 
 def output_length(length: int, kernel: int, stride: int, dilation: int, pads: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 __all__ = ["OutputGeometry"]
 
@@ -20,6 +21,7 @@ class OutputGeometry:
         windows_exact: Whether cell p equals the original model on the crop at offset + p·stride,
             for every cell and every input size.
         why: One sentence that explains `windows_exact`, naming the layers that decided.
+        reduction: What has been taken over all windows, if one vector an image is what is left.
     """
 
     input: str
@@ -28,7 +30,32 @@ class OutputGeometry:
     offset: tuple[int, ...]
     windows_exact: bool
     why: str
+    reduction: Literal["mean", "max"] | None = None
+
+    def reduced(self, how: Literal["mean", "max"]) -> OutputGeometry:
+        """What is left of a map once its mean or maximum over all positions is taken."""
+        if 0 in self.stride:
+            return self
+        windows = f"{self.window_text} windows at stride {'×'.join(map(str, self.stride))}"
+        what = "mean" if how == "mean" else "maximum"
+        return replace(
+            self,
+            stride=(0,) * len(self.stride),
+            windows_exact=False,
+            why=f"it is the {what} over all {windows} (--reduce {how}); {self.why}",
+            reduction=how,
+        )
+
+    @property
+    def window_text(self) -> str:
+        """The window's size as people write it: 224×224."""
+        return "×".join(map(str, self.window))
 
     def as_dict(self) -> dict[str, object]:
         """The form used in reports: tuples become lists."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        values: dict[str, object] = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()
+        }
+        if self.reduction is None:
+            del values["reduction"]
+        return values

@@ -9,14 +9,20 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import AttributeValue, Constant, OutputMap, Plan, Rebuilt, Step
+from onnx_fc2conv.views.plan import (
+    ORIGIN,
+    AttributeValue,
+    Constant,
+    Intermediate,
+    OutputMap,
+    Plan,
+    Rebuilt,
+    Step,
+)
 from onnx_fc2conv.views.rules import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply"]
-
-ORIGIN = "fc2conv.origin"
-"""Key in the metadata of an emitted node: operator and name of the node that it stands for."""
 
 
 def apply(plan: Plan, model: ir.Model) -> bool:
@@ -49,7 +55,7 @@ class _Builder:
     def __init__(self, graph: ir.Graph, *, lists_initializers: bool) -> None:
         self.graph = graph
         self.lists_initializers = lists_initializers
-        self.values: dict[FeatureMap, ir.Value] = {}
+        self.values: dict[FeatureMap | Intermediate, ir.Value] = {}
         self.constants: dict[str, ir.Value] = {}
         self.names: list[tuple[ir.Value, str]] = []
         self.named: set[ir.Node] = set()
@@ -60,15 +66,18 @@ class _Builder:
             *(step.source.attributes[name] for name in step.carried),
             *_attributes(step.attributes),
         ]
-        node = ir.node(step.op_type, inputs, name=self._node_name(step))
+        made = (step.output, *step.further)
+        node = ir.node(step.op_type, inputs, name=self._node_name(step), num_outputs=len(made))
         for attribute in attributes:
             node.attributes.add(attribute)
         node.metadata_props[ORIGIN] = describe(step.source)
-        output = node.outputs[0]
-        output.type = ir.TensorType(step.output.dtype)
         self.graph.insert_before(step.source, node)
-        self.values[step.output] = output
-        self.names.append((output, step.output.name))
+        for output, tensor in zip(node.outputs, made, strict=True):
+            output.type = ir.TensorType(tensor.dtype)
+            if isinstance(tensor, FeatureMap) and not any(a.stride for a in tensor.field):
+                output.shape = ir.Shape([None, tensor.channels, *tensor.extent])
+            self.values[tensor] = output
+            self.names.append((output, tensor.name))
 
     def _node_name(self, step: Step) -> str | None:
         """The name of the node that the step stands for; its tensor's where one became several."""
@@ -133,12 +142,13 @@ class _Builder:
 
     def replace_output(self, output: OutputMap) -> None:
         """Make the map the graph output that the value was; its name stays."""
-        value = self.values.get(output.feature_map)
+        tensor = output.tensor or output.feature_map
+        value = self.values.get(tensor)
         taken = value is None or value.is_graph_output()
         if value is None or taken:
             source = output.value.producer()
             assert source is not None
-            node = ir.node("Identity", [self._input(output.feature_map, source)])
+            node = ir.node("Identity", [self._input(tensor, source)])
             self.graph.insert_after(source, node)
             value = node.outputs[0]
             value.type = ir.TensorType(output.feature_map.dtype)
@@ -158,13 +168,14 @@ class _Builder:
                 value.name = name
 
     def _input(
-        self, operand: FeatureMap | Constant | ir.Value | None, source: ir.Node
+        self, operand: FeatureMap | Intermediate | Constant | ir.Value | None, source: ir.Node
     ) -> ir.Value | None:
         if operand is None or isinstance(operand, ir.Value):
             return operand
         if isinstance(operand, Constant):
             return self._constant(operand)
         if operand not in self.values:
+            assert isinstance(operand, FeatureMap)
             assert operand.value is not None
             self.values[operand] = self._channels_first(operand, operand.value, source)
         return self.values[operand]

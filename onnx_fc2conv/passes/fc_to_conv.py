@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.errors import RefusedError
+from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.passes.apply import apply
-from onnx_fc2conv.views import Plan, interpret, interpret_statically
+from onnx_fc2conv.views import Plan, Pool, interpret, interpret_statically
 from onnx_fc2conv.views.plan import FC_OPERATORS
 
 __all__ = ["FcToConv", "has_fc_layer"]
@@ -36,6 +37,10 @@ class FcToConv(ir.passes.InPlacePass):
     4. Initializers are never changed: a kernel is a new one, which shares the weight's bytes where
        it has them in the same order.
 
+    With ``pool="window"`` a global pooling of the head becomes a pooling of the native extent with
+    stride 1; the squeeze of a squeeze-and-excite gate keeps seeing the whole image. With ``"keep"``
+    all do.
+
     With ``static`` the interface and everything else stay as they are: 2 and 3 do not apply, a
     layer that cannot be converted is left alone, and a tensor that some node still needs is made
     anew from the map that holds it.
@@ -44,29 +49,48 @@ class FcToConv(ir.passes.InPlacePass):
 
     Attributes:
         input_shapes: Native shape by input name, where the model's own is symbolic.
-        static: Whether sizes and interface stay.
+        static: Whether sizes and interface stay; goes with ``pool="keep"`` only.
+        pool: What becomes of the head's global pooling.
 
     Raises:
         RefusedError: If a node cannot be part of a fully convolutional model (then nothing is
             changed).
-        ArgumentError: If a native size is missing or does not fit.
+        ArgumentError: If a native size is missing or does not fit, or if ``pool="window"`` is asked
+            for with ``static``.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     static: bool = False
+    pool: Pool = "keep"
+
+    def __post_init__(self) -> None:
+        if self.static and self.pool != "keep":
+            raise ArgumentError("static mode keeps every pooling: leave out --pool window")
+        if self.pool not in get_args(Pool):
+            raise ArgumentError(f"there is no pool {self.pool!r}; it is 'keep' or 'window'")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Plan, then apply."""
-        if not has_fc_layer(model):
+        if self.pool == "keep" and not has_fc_layer(model):
             return ir.passes.PassResult(model, modified=False)
-        plan = (interpret_statically if self.static else interpret)(model, self.input_shapes)
-        if not plan.layers and not plan.refusals:
+        plan = self.plan(model)
+        if not plan.layers and not plan.poolings and not plan.refusals:
             logger.debug("no fully connected layer follows a feature map")
             return ir.passes.PassResult(model, modified=False)
         modified = self.apply(plan, model)
         if modified:
             ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return ir.passes.PassResult(model, modified=modified)
+
+    def plan(self, model: ir.Model) -> Plan:
+        """What is to be done to the model.
+
+        Raises:
+            ArgumentError: If a native size is missing or does not fit.
+        """
+        if self.static:
+            return interpret_statically(model, self.input_shapes)
+        return interpret(model, self.input_shapes, pool=self.pool)
 
     @staticmethod
     def apply(plan: Plan, model: ir.Model) -> bool:

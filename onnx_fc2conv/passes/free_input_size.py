@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.errors import RefusedError
+from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.views import Plan, interpret
 from onnx_fc2conv.views.inputs import image_layouts
-from onnx_fc2conv.views.rules.registry import NameScope
+from onnx_fc2conv.views.rules.registry import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["FreeInputSize"]
@@ -47,7 +47,7 @@ class FreeInputSize(ir.passes.InPlacePass):
         if not self.input_shapes and _is_free(model.graph):
             return ir.passes.PassResult(model, modified=False)
         plan = interpret(model, self.input_shapes)
-        refusals = plan.refusals
+        refusals = (*plan.refusals, *_flattened_outputs(plan))
         if refusals:
             raise RefusedError(refusals)
         before = _signature(model)
@@ -64,16 +64,43 @@ class FreeInputSize(ir.passes.InPlacePass):
     def _declare_outputs(plan: Plan, batch: str) -> None:
         """Declare each output that is a map: [N, K, *spatial] in its own layout."""
         for output in plan.outputs:
+            if not output.stays:  # one vector for the whole image, as its nodes give it
+                continue
             feature_map = output.feature_map
-            dims: list[int | str] = [batch, feature_map.channels]
-            axes = _AXES.get(len(feature_map.extent), ())
-            for axis, cells in enumerate(feature_map.field):
-                letter = axes[axis] if axes else f"S{axis}"
-                dims.append(1 if cells.stride == 0 else f"{output.value.name}_{letter}")
+            letters = _AXES.get(len(feature_map.extent), ())
+            spatial: list[int | str] = [
+                1
+                if cells.stride == 0
+                else f"{output.value.name}_{letters[axis] if letters else f'S{axis}'}"
+                for axis, cells in enumerate(feature_map.field)
+            ]
+            if output.features is not None:
+                output.value.shape = ir.Shape([batch, *output.features, *spatial])
+                continue
+            dims = [batch, feature_map.channels, *spatial]
             shape: list[int | str] = [0] * len(dims)
             for position, axis in enumerate(output.layout):
                 shape[axis] = dims[position]
             output.value.shape = ir.Shape(shape)
+
+
+def _flattened_outputs(plan: Plan) -> list[Refusal]:
+    """A refusal for each output that is the only cell of a map at the native size, flattened.
+
+    At a larger size it would be more cells, in one vector.
+    """
+    return [
+        Refusal(
+            "flattened-features",
+            describe(node),
+            f"output {output.value.name!r} is a flattened map, which grows with the image; run "
+            "FcToConv first",
+        )
+        for output in plan.outputs
+        if not output.stays
+        and (node := output.value.producer()) is not None
+        and any(axis.stride for axis in output.feature_map.field)
+    ]
 
 
 def _is_free(graph: ir.Graph) -> bool:

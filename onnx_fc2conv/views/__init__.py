@@ -1,7 +1,15 @@
 """Interpreting the head of a classifier as views of feature maps; see `view` for the idea."""
 
 from onnx_fc2conv.views.interpreter import interpret
-from onnx_fc2conv.views.plan import FcLayer, LeftAlone, OutputMap, Plan
+from onnx_fc2conv.views.plan import (
+    FcLayer,
+    ImageInput,
+    LeftAlone,
+    OutputMap,
+    Plan,
+    Pool,
+    WindowPooling,
+)
 from onnx_fc2conv.views.static import interpret_statically
 from onnx_fc2conv.views.verdict import output_geometry
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
@@ -10,10 +18,13 @@ __all__ = [
     "FcLayer",
     "FeatureMap",
     "FeatureView",
+    "ImageInput",
     "Known",
     "LeftAlone",
     "OutputMap",
     "Plan",
+    "Pool",
+    "WindowPooling",
     "interpret",
     "interpret_statically",
     "output_geometry",

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.plan import Constant, Step
+from onnx_fc2conv.views.plan import Constant, Intermediate, Step
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["fold_biases"]
@@ -36,7 +36,7 @@ def fold_biases(steps: tuple[Step, ...], outputs: Iterable[FeatureMap]) -> tuple
             if not isinstance(summand, FeatureMap) or readers[summand] != 1:
                 continue
             conv = convs.get(summand)
-            bias = None if conv is None else _as_bias(other, conv.output)
+            bias = None if conv is None else _as_bias(other, summand)
             if conv is None or bias is None:
                 continue
             merged[conv] = None
@@ -47,11 +47,11 @@ def fold_biases(steps: tuple[Step, ...], outputs: Iterable[FeatureMap]) -> tuple
 
 
 def _as_bias(
-    operand: FeatureMap | Constant | ir.Value | None, output: FeatureMap
+    operand: FeatureMap | Intermediate | Constant | ir.Value | None, output: FeatureMap
 ) -> Constant | ir.Value | None:
     """The constant [C, 1, …] as a bias [C]; None if it is no such constant."""
     channels = output.channels
-    if not isinstance(operand, Constant) or operand.shape != output.per_sample_shape:
+    if not isinstance(operand, Constant) or operand.shape != (channels, *[1] * len(output.extent)):
         return None
     if operand.stored is not None and operand.stored.shape == ir.Shape([channels]):
         return operand.stored

@@ -6,7 +6,7 @@ What comes out is a `Plan`; the model is not changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +24,7 @@ from onnx_fc2conv.views.inputs import (
 from onnx_fc2conv.views.labels import AnyArray, evaluate
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
+    ORIGIN,
     AttributeValue,
     Emitted,
     FcLayer,
@@ -33,12 +34,17 @@ from onnx_fc2conv.views.plan import (
     Outcome,
     OutputMap,
     Plan,
+    Pool,
     Step,
     Viewed,
+    WindowPooling,
 )
 from onnx_fc2conv.views.rules import RULES, Application, Fact, NameScope, describe
+from onnx_fc2conv.views.rules.foreign import unknown
+from onnx_fc2conv.views.rules.groups import regrouped
 from onnx_fc2conv.views.rules.registry import Rule, node_name
-from onnx_fc2conv.views.rules.restore import channels_as_map
+from onnx_fc2conv.views.rules.restore import as_map, channels_as_map
+from onnx_fc2conv.views.squeezes import squeezes
 from onnx_fc2conv.views.view import (
     Batches,
     FeatureMap,
@@ -59,24 +65,43 @@ _RANDOM = {
 }
 
 
-def interpret(model: ir.Model, input_shapes: InputShapes | None = None) -> Plan:
+def interpret(
+    model: ir.Model, input_shapes: InputShapes | None = None, *, pool: Pool = "keep"
+) -> Plan:
     """Find out how every fully connected layer of the model becomes a convolution.
 
     Args:
         model: The model, without function calls (inline them first). It is not changed.
         input_shapes: Native shapes, by input name, where the model's own are symbolic.
+        pool: Whether a global pooling keeps seeing the whole image, or becomes a pooling of
+            windows. (The squeeze of a gate keeps seeing the whole image: which poolings these are
+            is known after one walk.)
 
     Raises:
         ArgumentError: If a native size is missing or does not fit.
     """
-    return Interpreter(model, input_shapes or {}).run()
+    interpreter = Interpreter(model, input_shapes or {})
+    plan = interpreter.run()
+    if pool == "keep":
+        return plan
+    return Interpreter(model, input_shapes or {}, squeezes(interpreter.space)).run()
 
 
 class Interpreter:
     """The state of one walk over the graph."""
 
-    def __init__(self, model: ir.Model, given: InputShapes) -> None:
+    def __init__(
+        self, model: ir.Model, given: InputShapes, whole: Container[ir.Node] | None = None
+    ) -> None:
+        """Start.
+
+        Args:
+            model: The model.
+            given: Native shapes by input name.
+            whole: The global poolings that keep seeing the whole image; None for all.
+        """
         graph = model.graph
+        self.whole = whole
         self.graph = graph
         self.opsets = graph.opset_imports
         self.layouts = image_layouts(graph)
@@ -87,6 +112,7 @@ class Interpreter:
         self.facts: dict[ir.Value, Fact] = {}
         self.steps: list[Step] = []
         self.layers: list[FcLayer] = []
+        self.poolings: list[WindowPooling] = []
         self.left_alone: list[LeftAlone] = []
         self.refusals: list[Refusal] = []
         self.frozen: dict[ir.Node, Mapping[str, AttributeValue | None]] = {}
@@ -108,6 +134,7 @@ class Interpreter:
             frozen=self.frozen,
             restored=self.restored,
             refusals=tuple(self.refusals),
+            poolings=tuple(self.poolings),
         )
 
     def _start(self) -> list[ImageInput]:
@@ -169,7 +196,10 @@ class Interpreter:
         if (node.domain, node.op_type) in {("", "Shape"), ("", "Size")}:
             self._know(node, operands)
             return
-        app = Application(node, self._opset(node), operands, self.space, self.names, self.batches)
+        windowed = self.whole is not None and node not in self.whole
+        app = Application(
+            node, self._opset(node), operands, self.space, self.names, self.batches, windowed
+        )
         upstream = [f for f in operands if isinstance(f, Opaque) and f.from_image]
         rule = RULES.get((node.domain, node.op_type))
         if upstream:
@@ -179,9 +209,7 @@ class Interpreter:
         if captured:
             outcome = app.refuse("subgraph", "uses the feature map inside a subgraph")
         elif rule is None:
-            outcome = app.refuse(
-                "no-rule", "no rule says what this operator does on a larger feature map"
-            )
+            outcome = unknown(app)
         else:
             outcome = _answer(rule, app)
 
@@ -201,9 +229,10 @@ class Interpreter:
                 self._learn(node, outcome.outputs)
             case Emitted():
                 self.steps.extend(outcome.steps)
-                self._learn(node, (outcome.output,))
+                self._learn(node, (outcome.output, *outcome.further))
                 if outcome.layer is not None:
                     self.layers.append(outcome.layer)
+                self.poolings.extend(outcome.poolings)
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
         """What a refused node means for the plan."""
@@ -267,8 +296,10 @@ class Interpreter:
         node = value.producer()
         assert node is not None
         app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
-        per_sample = fact.index.shape
-        features = [length for length in per_sample if length != 1]
+        if ORIGIN in node.metadata_props:  # made by a conversion: a map, its channels moved
+            again = as_map(app, fact)
+            if not isinstance(again, Refusal):
+                return OutputMap(value, again[1], channels_first(len(fact.shape)), stays=True)
         found = channels_as_map(app, fact)
         if isinstance(found, Refusal):
             name = value.name
@@ -281,19 +312,19 @@ class Interpreter:
                 )
             )
             return None
-        if len(features) > 1:
-            self.refusals.append(
-                Refusal(
-                    "output-axes",
-                    describe(node),
-                    f"output {value.name!r} of shape {list(fact.shape)} has several feature axes",
-                )
-            )
-            return None
         steps, feature_map = found
-        self.steps.extend(steps)
         layout = channels_first(2 + len(feature_map.extent))
-        return OutputMap(value, feature_map, layout, stays=False)
+        shape = fact.index.shape
+        if ORIGIN in node.metadata_props:
+            axes = len(shape) - len(feature_map.extent)
+            return OutputMap(value, feature_map, layout, stays=True, features=shape[:axes])
+        self.steps.extend(steps)
+        features = tuple(length for length in shape if length != 1)
+        if shape and len(features) <= 1:
+            return OutputMap(value, feature_map, layout, stays=False)
+        steps, tensor = regrouped(app, feature_map, features)
+        self.steps.extend(steps)
+        return OutputMap(value, feature_map, layout, False, features, tensor)
 
     def _captured(self, node: ir.Node) -> list[Fact]:
         """Facts about the tensors that the node's subgraphs take from this graph."""

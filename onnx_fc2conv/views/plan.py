@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -13,23 +14,33 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
 
 __all__ = [
     "FC_OPERATORS",
+    "ORIGIN",
     "AttributeValue",
     "Constant",
     "Emitted",
     "FcLayer",
     "ImageInput",
+    "Intermediate",
     "Kept",
     "LeftAlone",
     "Outcome",
     "OutputMap",
     "Plan",
+    "Pool",
     "Rebuilt",
     "Step",
     "Viewed",
+    "WindowPooling",
 ]
+
+ORIGIN = "fc2conv.origin"
+"""Key in the metadata of an emitted node: operator and name of the node that it stands for."""
 
 FC_OPERATORS = ("Gemm", "MatMul")
 """The operators that a fully connected layer is written with."""
+
+Pool = Literal["keep", "window"]
+"""What a global pooling of the head becomes: it stays, or pools each window."""
 
 AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -48,18 +59,28 @@ class Constant:
 
 
 @dataclass(frozen=True, eq=False)
+class Intermediate:
+    """A tensor between two steps that is no map: a shape, or a map with its channels in groups."""
+
+    name: str
+    dtype: ir.DataType
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """One node of the converted model, which makes the map ``output``.
 
     ``carried`` are attributes taken over unchanged from ``source``, the node it stands for.
+    ``further`` are its outputs after the first one.
     """
 
     op_type: str
-    inputs: tuple[FeatureMap | Constant | ir.Value | None, ...]
-    output: FeatureMap
+    inputs: tuple[FeatureMap | Intermediate | Constant | ir.Value | None, ...]
+    output: FeatureMap | Intermediate
     source: ir.Node
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
+    further: tuple[FeatureMap | Intermediate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,23 @@ class FcLayer:
 
 
 @dataclass(frozen=True)
+class WindowPooling:
+    """A global pooling that has become a pooling of windows with stride 1.
+
+    Attributes:
+        node: Name of the node that pooled the whole image.
+        op_type: Its operator.
+        pooling: The operator that slides.
+        kernel: Its window: the native extent of the feature map.
+    """
+
+    node: str
+    op_type: str
+    pooling: str
+    kernel: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class LeftAlone:
     """A fully connected layer that stays as it is, and why."""
 
@@ -112,12 +150,25 @@ class OutputMap:
         feature_map: The map.
         layout: ``transpose(layout)`` brings the output to [N, C, *spatial].
         stays: Whether the output is this map already.
+        features: Lengths of the axes that take the place of the channels' one: (A, B) for
+            [N, A, B, *spatial], () for [N, *spatial]; None for [N, K, *spatial].
+        tensor: The map with these axes, where it has others than its own.
     """
 
     value: ir.Value
     feature_map: FeatureMap
     layout: tuple[int, ...]
     stays: bool
+    features: tuple[int, ...] | None = None
+    tensor: Intermediate | None = None
+
+    @property
+    def spatial_axes(self) -> tuple[int, ...]:
+        """The axes of the output along which the cells are."""
+        if self.features is None:
+            return self.layout[2:]
+        first = 1 + len(self.features)
+        return tuple(range(first, first + len(self.feature_map.extent)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +197,13 @@ class Viewed:
 
 @dataclass(frozen=True, eq=False)
 class Emitted:
-    """The node's output is a view of maps that these steps make."""
+    """The node's output is a view of maps that these steps make; so are ``further`` ones."""
 
     steps: tuple[Step, ...]
     output: FeatureView
     layer: FcLayer | None = None
+    poolings: tuple[WindowPooling, ...] = ()
+    further: tuple[FeatureView, ...] = ()
 
 
 Outcome = Kept | Viewed | Emitted | Refusal
@@ -188,6 +241,7 @@ class Plan:
         frozen: Attributes of kept nodes that must be written out (None removes one).
         restored: Tensors that kept nodes read, and the maps that take their places.
         rebuilt: Tensors to make anew from maps (static mode).
+        poolings: The global poolings that have become poolings of windows.
         refusals: Reasons why the model cannot become fully convolutional.
     """
 
@@ -200,3 +254,4 @@ class Plan:
     restored: Mapping[ir.Value, FeatureMap]
     refusals: tuple[Refusal, ...]
     rebuilt: tuple[Rebuilt, ...] = ()
+    poolings: tuple[WindowPooling, ...] = ()

@@ -24,13 +24,15 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> OutputGe
     whole = sorted({m.mixes_positions for m in ancestors if m.mixes_positions is not None})
     rank = len(image.feature_map.extent)
     field = output.feature_map.field
+    repeats = max((axis.repeats for axis in field), default=1)
+    divided = sorted({m.subdivides for m in ancestors if m.subdivides is not None})
     return OutputGeometry(
         input=image.value.name or "",
         window=image.feature_map.extent,
         stride=tuple(axis.stride for axis in field) if len(field) == rank else (0,) * rank,
         offset=(0,) * rank,
-        windows_exact=not padded and not whole,
-        why=_why(padded, whole),
+        windows_exact=not padded and not whole and repeats == 1,
+        why=_why(padded, whole, divided if repeats > 1 else (), repeats),
     )
 
 
@@ -45,13 +47,18 @@ def _ancestors(feature_map: FeatureMap) -> set[FeatureMap]:
     return found
 
 
-def _why(padded: Sequence[str], whole: Sequence[str]) -> str:
+def _why(padded: Sequence[str], whole: Sequence[str], divided: Sequence[str], repeats: int) -> str:
     if whole:
         return f"{_some(whole)} sees the whole image, so a cell depends on all of it"
     if padded:
         return (
             f"{_some(padded)} pads: at the border of a crop it sees padding, inside a larger "
             "image the neighboring pixels"
+        )
+    if divided:
+        return (
+            f"{_some(divided)} makes several cells of each: only one in {repeats} cells of the map "
+            "has a crop of the image that it belongs to"
         )
     return "no layer pads or sees the whole image"
 

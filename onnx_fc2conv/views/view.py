@@ -9,7 +9,7 @@ the image at all: weights, constants, and integers computed from shapes.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -79,9 +79,13 @@ class FeatureMap:
         layout: ``transpose(layout)`` brings the tensor to [N, C, *spatial].
         value: The tensor in the model, if it is there; None if a `Step` will make it.
         sources: The maps that it is computed from.
-        made_by_fc: Whether its cells are the results of an FC layer, one for each window.
+        made_by_fc: Whether its cells are the results of an FC layer, or of a pooling of all that
+            a window has, one for each window.
         pads: The layer, if it pads: its cells at a border see other pixels than a crop does.
         mixes_positions: The layer, if each of its cells depends on the whole image.
+        pooled_by: The node, if it is a pooling of the whole image.
+        subdivides: The layer, if it makes several cells of each.
+        constant: Its channels, [C], if they are the same for every image and at every position.
         pending: Position-dependent scale and shift of ``base``, folded into the next linear layer.
         base: The map that ``pending`` applies to.
     """
@@ -98,6 +102,9 @@ class FeatureMap:
     made_by_fc: bool = False
     pads: str | None = None
     mixes_positions: str | None = None
+    pooled_by: ir.Node | None = None
+    subdivides: str | None = None
+    constant: AnyArray | None = None
     pending: Affine | None = None
     base: FeatureMap | None = None
 
@@ -115,6 +122,14 @@ class FeatureMap:
     def is_cell(self) -> bool:
         """Whether the map is a single cell at the native size: it has one value per window."""
         return all(length == 1 for length in self.extent)
+
+    @property
+    def scales_by_channel(self) -> bool:
+        """Whether the scale and shift that wait, if any, are the same at all positions."""
+        if self.pending is None:
+            return True
+        values = (a.reshape(self.channels, -1) for a in (self.pending.scale, self.pending.shift))
+        return all(bool((array == array[:, :1]).all()) for array in values)
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """Shape of the tensor in its own layout."""
@@ -147,6 +162,9 @@ class LabelSpace:
         self._maps.append(feature_map)
         self._firsts.append(feature_map.first_label)
         return feature_map
+
+    def __iter__(self) -> Iterator[FeatureMap]:
+        return iter(self._maps)
 
     def maps(self, index: IntArray) -> tuple[FeatureMap, ...]:
         """The maps that the element labels in ``index`` belong to, in label order."""
@@ -209,6 +227,39 @@ class FeatureView:
             return Labels(feature_map.labels(batches.native), feature_map.labels(batches.other))
 
         return cls(space, batches, labels, layout=feature_map.layout, whole_map=feature_map)
+
+    @classmethod
+    def of_index(
+        cls,
+        space: LabelSpace,
+        batches: Batches,
+        index: IntArray,
+        batch_axis: int | None,
+        *,
+        any_batch: bool,
+    ) -> FeatureView:
+        """The view whose samples show these elements, the samples along ``batch_axis``.
+
+        Args:
+            space: Where the labels come from.
+            batches: The batch sizes of the labels.
+            index: Element labels of one sample, of the tensor's shape without its batch axis.
+            batch_axis: The axis of the samples in the tensor; None where the model dropped it.
+            any_batch: Whether the model works at another batch size than its native one.
+        """
+
+        def at(batch: int) -> IntArray:
+            if batch_axis is None:
+                return index
+            samples = np.arange(batch, dtype=np.int64) * SAMPLE
+            shape = [1] * (index.ndim + 1)
+            shape[batch_axis] = batch
+            return np.expand_dims(index, batch_axis) + samples.reshape(shape)
+
+        def labels() -> Labels:
+            return Labels(at(batches.native), at(batches.other) if any_batch else None)
+
+        return cls(space, batches, labels)
 
     @cached_property
     def labels(self) -> Labels:
@@ -280,21 +331,20 @@ class FeatureView:
 
         return FeatureView(self.space, self.batches, labels)
 
+    def reindexed(self, index: IntArray) -> FeatureView:
+        """A view of the same shape and samples that shows other elements."""
+        return FeatureView.of_index(
+            self.space,
+            self.batches,
+            index,
+            self.batch_axis,
+            any_batch=self.labels.other is not None,
+        )
+
     def row_major_of(self, new: FeatureMap) -> FeatureView:
         """A view of the same shape whose elements, in row-major order, are the elements of new."""
-        axis = self.batch_axis
         order = np.arange(self.index.size, dtype=np.int64).reshape(self.index.shape)
-        elements = new.first_label + (order if axis is None else np.expand_dims(order, axis))
-
-        def renamed(labels: IntArray) -> IntArray:
-            moved: IntArray = labels // SAMPLE * SAMPLE + elements
-            return moved
-
-        def labels() -> Labels:
-            native, other = self.labels.native, self.labels.other
-            return Labels(renamed(native), None if other is None else renamed(other))
-
-        return FeatureView(self.space, self.batches, labels)
+        return self.reindexed(new.first_label + order)
 
 
 class NotComputable(ValueError):  # noqa: N818 - an outcome that becomes a refusal

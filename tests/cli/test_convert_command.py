@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 
 from tests.cli.conftest import MODELS, Run
+from tests.nets import Net
 
 
 def test_converts_checks_and_writes(run: Run, face25: Path, tmp_path: Path) -> None:
@@ -182,6 +183,42 @@ def test_wrong_arguments_give_one_line_and_exit_2(
     assert len(result.error_lines) == 1
     assert message in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_global_pooling_head_becomes_a_map(run: Run, tmp_path: Path) -> None:
+    net = Net()
+    pooled = net.op("GlobalAveragePool", net.trunk(), shape=(3, 1, 1), name="pool")
+    onnx.save(net.model(net.head(pooled)), tmp_path / "model.onnx")
+    for pool, cells in (("keep", (1, 1)), ("window", (3, 2))):
+        out = tmp_path / f"{pool}.onnx"
+        result = run(tmp_path / "model.onnx", out, "--pool", pool)
+        assert result.code == 0, result.out
+        assert ("GlobalAveragePool pool  → AveragePool 3×4" in result.out) == (pool == "window")
+        session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+        (scores,) = session.run(None, {"x": np.zeros((1, 2, 12, 12), np.float32)})
+        assert scores.shape == (1, 4, *cells)
+        run("inspect", tmp_path / "model.onnx", "--pool", pool, "--json")
+
+
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_one_vector_for_an_image_of_any_size(
+    run: Run, face25: Path, tmp_path: Path, reduce: str
+) -> None:
+    out, report = tmp_path / "out.onnx", tmp_path / "report.json"
+    result = run(face25, out, "--reduce", reduce, "--report", report)
+    assert result.code == 0, result.out
+    assert "one cell at any size" in result.out
+    assert f"the {reduce} over" in result.out
+    session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"image": np.zeros((2, 1, 41, 33), np.float32)})
+    assert scores.shape == (2, 2)
+    assert json.loads(report.read_text())["geometry"]["scores"]["reduction"] == reduce
+
+
+def test_static_mode_has_no_other_pooling(run: Run, face25: Path, tmp_path: Path) -> None:
+    result = run(face25, tmp_path / "out.onnx", "--static", "--pool", "window")
+    assert result.code == 2
+    assert "leave out --pool window" in result.err
 
 
 def test_symbolic_sizes_are_asked_for(run: Run, face25: Path, tmp_path: Path) -> None:

@@ -135,3 +135,19 @@ def test_known_nets(layers_: list[tuple[int, int, int, int]], expected: AxisFiel
     for kernel, stride, dilation, pad in layers_:
         field = field.slide(kernel, stride, dilation, pad, pad)
     assert field == expected
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_cells_made_several_of_each_come_together_again(factor: int) -> None:
+    field = AxisField(stride=4, start=-1, size=7)
+    finer = field.spread(factor)
+    assert (finer.stride, finer.repeats) == (4 // factor, factor)
+    for image in range(7, 60, 4):
+        cells = (image - field.span) // 4 + 1
+        whole = image - field.span - 4 * (cells - 1) == 0
+        if whole:
+            assert (image - finer.span) // finer.stride + 1 == factor * cells
+    assert finer.slide(1, factor).repeats == 1
+    assert finer.slide(1, factor).stride == 4
+    assert finer.slide(3, 3).repeats == factor
+    assert finer.join(AxisField(4 // factor)).repeats == factor

@@ -113,7 +113,7 @@ def test_inside_a_sequential() -> None:
 
 
 def test_the_pass_reads_well() -> None:
-    assert repr(FcToConv()) == "FcToConv(input_shapes={}, static=False)"
+    assert repr(FcToConv()) == "FcToConv(input_shapes={}, static=False, pool='keep')"
     assert (
         repr(FreeInputSize({"x": (1, 3, 8, 8)}))
         == "FreeInputSize(input_shapes={'x': (1, 3, 8, 8)})"
@@ -164,13 +164,33 @@ def test_flattened_features_as_an_output_are_refused() -> None:
         convert(net.model(net.fc(flat), flat))
 
 
-def test_an_output_with_two_feature_axes_is_refused() -> None:
-    net = Net()
+@pytest.mark.parametrize("opset", [9, 13, 21])
+def test_an_output_with_two_feature_axes(opset: int) -> None:
+    net = Net(opset=opset)
     y = net.op("Reshape", net.fc(net.flat(net.trunk()), 6), np.array([-1, 2, 3]))
-    with pytest.raises(
-        RefusedError, match=r"\[1, 2, 3\] has several feature axes.*\[output-axes\]"
-    ):
-        convert(net.model(y))
+    after = assert_slides(net.model(y)).after
+    assert after is not None
+    assert after.outputs["y"] == ("N", 2, 3, "y_H", "y_W")
+
+
+@pytest.mark.parametrize("image", [(2, 9), (2, 8, 10), (2, 6, 7, 6)], ids=["1-D", "2-D", "3-D"])
+def test_an_output_with_three_feature_axes(image: tuple[int, ...]) -> None:
+    net = Net(image=image)
+    y = net.fc(net.flat(net.trunk(pool=False)), 24)
+    y = net.op("Transpose", net.op("Reshape", y, np.array([-1, 2, 3, 4])), perm=[0, 3, 1, 2])
+    after = assert_slides(net.model(y)).after
+    assert after is not None
+    assert after.outputs["y"][:4] == ("N", 4, 2, 3)
+    assert len(after.outputs["y"]) == 3 + len(image)
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_an_output_with_no_feature_axis(opset: int) -> None:
+    net = Net(opset=opset)
+    flat = net.flat(net.trunk())
+    after = assert_slides(net.model(net.op("MatMul", flat, net.random(flat.size)))).after
+    assert after is not None
+    assert after.outputs["y"] == ("N", "y_H", "y_W")
 
 
 def test_an_output_with_axes_of_length_1() -> None:

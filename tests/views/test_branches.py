@@ -33,14 +33,6 @@ def test_a_pooled_image_joined_with_a_map_is_refused() -> None:
     assert_refused(net.model(net.head(y)), "misaligned", "Concat join")
 
 
-def test_a_pooled_image_joined_with_a_layer_is_refused() -> None:
-    net = Net()
-    trunk = net.trunk()
-    pooled = net.flat(net.op("GlobalMaxPool", trunk, shape=(3, 1, 1)))
-    y = net.op("Concat", net.head(trunk), pooled, axis=1, shape=(7,))
-    assert_refused(net.model(net.fc(y, name="fc")), "misaligned", "Gemm fc")
-
-
 def test_branches_of_different_strides_are_refused() -> None:
     net = Net(image=(2, 6, 6))
     one = conv(net, net.x, (2, 2), strides=[2, 2])

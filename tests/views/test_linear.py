@@ -228,14 +228,6 @@ def test_several_heads_on_one_flatten() -> None:
     assert set(conversion.geometry) == {"y", "y2", "y3"}
 
 
-def test_token_wise_layer_is_refused() -> None:
-    net = Net()
-    trunk = net.trunk()
-    tokens = net.op("Reshape", trunk, np.array([0, 3, -1]))
-    y = net.op("MatMul", tokens, net.random(12, K), name="mixer")
-    assert_refused(net.model(y), "token-wise", "MatMul mixer", "3 rows per sample")
-
-
 def test_attention_is_refused() -> None:
     net = Net()
     flat = net.flat(net.trunk())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -136,9 +137,63 @@ def test_positions_that_depend_on_the_image_are_refused() -> None:
     assert_refused(net.model(net.fc(y)), "data-dependent", "GatherElements pick")
 
 
-def test_constant_features_are_refused() -> None:
+@pytest.mark.parametrize("activation", [None, "Relu"])
+def test_constant_features(activation: str | None) -> None:
+    """Their part of the layer is a bias; a second layer has nothing of them."""
     net = Net(batch=1)
-    flat = net.op(
-        "Concat", net.flat(net.trunk()), net.random(1, 2), axis=1, shape=(D + 2,), name="c"
-    )
-    assert_refused(net.model(net.fc(flat)), "constant-features", "Concat c")
+    y = net.op("Concat", net.random(1, 2), net.flat(net.trunk()), axis=1, shape=(D + 2,))
+    if activation is not None:
+        y = net.op(activation, y, shape=y.shape)
+    conversion = assert_slides(net.model(net.fc(net.fc(y, 6))), free_batch=False)
+    assert [layer.kernel_shape for layer in conversion.heads][-1] == (4, 6, 1, 1)
+
+
+def test_constants_for_every_sample() -> None:
+    """A column of ones, as many as there are samples."""
+    net = Net()
+    flat = net.flat(net.trunk())
+    batch = net.op("Slice", net.op("Shape", flat), i64(0), i64(1), i64(0))
+    shape = net.op("Concat", batch, i64(1), axis=0)
+    ones = net.op("Expand", np.ones((1, 1), np.float32), shape)
+    y = net.op("Concat", flat, ones, axis=1, shape=(D + 1,))
+    assert_slides(net.model(net.fc(y)))
+
+
+def test_constants_joined_with_a_map_are_refused() -> None:
+    """Coordinates of the pixels: they fit one size."""
+    net = Net(batch=1)
+    y = net.op("Concat", net.x, net.random(1, 2, 8, 10), axis=1, shape=(4, 8, 10), name="c")
+    assert_refused(net.model(net.head(y)), "constant-features", "Concat c")
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 18])
+@pytest.mark.parametrize("value", [0.0, 1.5])
+def test_padded_features(opset: int, value: float) -> None:
+    """Channels added before a residual, as PyTorch's F.pad writes it."""
+    net = Net(opset=opset)
+    y = net.fc(net.flat(net.trunk()), 4)
+    if opset < 11:
+        y = net.op("Pad", y, pads=[0, 1, 0, 2], value=value)
+    else:
+        y = net.op("Pad", y, i64(0, 1, 0, 2), np.array(value, np.float32))
+    y = net.op("Relu", y, shape=(7,))
+    gone = ("Gemm", "Flatten", "Pad")
+    assert_slides(net.model(net.op("Add", net.fc(y, 7), y)), gone=gone)
+
+
+def test_features_padded_along_some_axes() -> None:
+    net = Net(opset=18)
+    y = net.op("Pad", net.flat(net.trunk()), i64(3, 1), None, i64(1), shape=(D + 4,))
+    assert_slides(net.model(net.fc(y)))
+
+
+def test_features_padded_with_features() -> None:
+    net = Net()
+    y = net.op("Pad", net.flat(net.trunk()), i64(0, 3, 0, 1), mode="edge", shape=(D + 4,))
+    assert_slides(net.model(net.fc(y)))
+
+
+def test_padded_samples_are_refused() -> None:
+    net = Net()
+    y = net.op("Pad", net.flat(net.trunk()), i64(1, 0, 0, 0), shape=(D,), name="p")
+    assert_refused(net.model(net.fc(y)), "batch-mixing", "Pad p")

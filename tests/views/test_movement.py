@@ -49,11 +49,13 @@ def test_flatten_that_does_not_fit_the_layer(axis: int, code: str) -> None:
 
 
 @pytest.mark.parametrize(("axis", "features"), [(2, H * W), (3, W), (-1, W), (4, 1)])
-def test_flatten_that_keeps_rows_is_token_wise(axis: int, features: int) -> None:
+def test_flatten_that_keeps_rows(axis: int, features: int) -> None:
+    """The layer is applied to every row; each reads other elements of the map."""
     net = Net(batch=1)
     flat = net.op("Flatten", net.trunk(), axis=axis)
-    y = net.op("MatMul", flat, net.random(features, 4), name="fc")
-    assert_refused(net.model(y), "token-wise", "MatMul fc", f"{D // features} rows per sample")
+    y = net.op("MatMul", flat, net.random(features, 4))
+    y = net.op("Reshape", y, np.array([1, -1]), shape=(4 * D // features,))
+    assert_slides(net.model(net.fc(y)), free_batch=False)
 
 
 def test_flatten_axis_0_drops_the_batch() -> None:

@@ -173,13 +173,6 @@ def test_softmax_over_the_batch_is_refused() -> None:
     assert_refused(net.model(y), "batch-mixing", "Softmax prob", "axis 0")
 
 
-def test_softmax_over_groups_is_refused() -> None:
-    net = Net()
-    y = net.op("Reshape", net.fc(net.flat(net.trunk()), 6), np.array([-1, 2, 3]))
-    y = net.op("Softmax", y, axis=2, name="prob")
-    assert_refused(net.model(y), "softmax-groups", "Softmax prob", "3 of the 6 features")
-
-
 @pytest.mark.parametrize("opset", [11, 13])
 @pytest.mark.parametrize("op_type", ["GlobalAveragePool", "GlobalMaxPool"])
 def test_global_pooling_head(op_type: str, opset: int) -> None:

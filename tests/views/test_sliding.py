@@ -201,14 +201,7 @@ def test_resize_is_refused() -> None:
     net = Net()
     sizes = np.array([1, 2, 8, 10])
     y = net.op("Resize", net.x, None, None, sizes, mode="nearest", shape=(2, 8, 10), name="up")
-    assert_refused(net.model(net.head(y)), "no-rule", "Resize up")
-
-
-def test_image_resized_to_the_native_size_is_refused() -> None:
-    """A symbolic input that a Resize brings to 8x10."""
-    net = Net(batch=1)
-    y = net.op("Resize", net.x, None, np.ones(4, np.float32), shape=(2, 8, 10), name="up")
-    assert_refused(net.model(net.head(y)), "no-rule", "Resize up")
+    assert_refused(net.model(net.head(y)), "baked-size", "Resize up", "resizes to [1, 2, 8, 10]")
 
 
 def test_everything_behind_a_refusal_is_silent() -> None:

@@ -2,10 +2,15 @@
 
 from onnx_fc2conv.views.rules import (
     elementwise,
+    feature_norms,
+    foreign,
     linear,
     movement,
     normalization,
+    pooling,
     reduction,
+    resize,
+    selection,
     sliding,
 )
 from onnx_fc2conv.views.rules.registry import RULES, Application, Fact, NameScope, describe
@@ -17,9 +22,14 @@ __all__ = [
     "NameScope",
     "describe",
     "elementwise",
+    "feature_norms",
+    "foreign",
     "linear",
     "movement",
     "normalization",
+    "pooling",
     "reduction",
+    "resize",
+    "selection",
     "sliding",
 ]

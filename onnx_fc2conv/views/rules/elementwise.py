@@ -3,12 +3,12 @@
 On a map in the model the node simply stays. On a view it is carried out on the map that the view
 draws on, once for every element, and the view is then the same view of the new map. Constants that
 vary over the features become [C, 1, …] where they are the same at every position; a scale or shift
-that varies over positions waits (`FeatureMap.pending`) until the next linear layer takes it in.
+that varies over positions waits (`affine`) until the next linear layer takes it in.
 """
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -16,14 +16,30 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Emitted, Kept, Outcome, Step, Viewed
+from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
+from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
+from onnx_fc2conv.views.rules.frames import Frame, NoFrame, frames
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.registry import Application, rule
-from onnx_fc2conv.views.rules.restore import channels_as_map, restored, settled
-from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView, Known, Mixed
+from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled
+from onnx_fc2conv.views.rules.sides import with_sides
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known, channels_first
 
-__all__ = ["elementwise", "pending_affine"]
+__all__ = ["elementwise"]
 
 _BOOLEAN = {"IsNaN", "IsInf", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+
+_TOTAL = {
+    *("Abs", "Add", "Atan", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Floor", "Gelu"),
+    *("HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu"),
+    *("Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sub"),
+    *("Sum", "Swish", "Tanh", "ThresholdedRelu"),
+}
+"""Operators that are finite wherever their operands are.
+
+With the others an element that the view leaves out must not be computed with: its logarithm, say,
+may be NaN, which a weight of zero in the next layer does not take away.
+"""
 
 
 @rule(
@@ -36,8 +52,12 @@ _BOOLEAN = {"IsNaN", "IsInf", "Not", "Equal", "Greater", "GreaterOrEqual", "Less
 )
 def elementwise(app: Application) -> Outcome:
     """Keep the node on maps, or carry it out on the maps of its views."""
+    found = with_sides(app)
+    if isinstance(found, Refusal):
+        return found
+    steps, app = found
     dtype = _result_type(app)
-    return _kept_on_maps(app, dtype) or _on_views(app, dtype)
+    return _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
 
 
 @rule("Cast")
@@ -48,7 +68,7 @@ def cast(app: Application) -> Outcome:
     dtype = ir.DataType(app.int_attribute("to", 0))
     if all(feature_map.dtype == dtype for feature_map in view.maps):
         return Viewed((view,))
-    return _kept_on_maps(app, dtype) or _on_views(app, dtype)
+    return _kept_on_maps(app, dtype) or _on_views(app, dtype, ())
 
 
 def _result_type(app: Application) -> ir.DataType | None:
@@ -69,6 +89,8 @@ def _kept_on_maps(app: Application, dtype: ir.DataType | None) -> Outcome | None
     layout = next((view.layout for view in views if view.layout is not None), None)
     if layout is None or any(len(view.shape) != len(layout) for view in views):
         return None
+    if layout != channels_first(len(layout)) and any(view.layout != layout for view in views):
+        return None
     found = restored(app, any_layout=True)
     if isinstance(found, Refusal):
         return found
@@ -80,8 +102,6 @@ def _kept_on_maps(app: Application, dtype: ir.DataType | None) -> Outcome | None
             if isinstance(constant_channels, Refusal):
                 return constant_channels
             channels.add(constant_channels)
-        elif fact is not None and not isinstance(fact, FeatureView):
-            return app.refuse("other-input", "combines the map with a tensor that is not from it")
     field = joined_field(app, maps)
     if isinstance(field, Refusal):
         return field
@@ -123,216 +143,175 @@ def _channels_of(
     return aligned[layout[1]]
 
 
-def _on_views(app: Application, dtype: ir.DataType | None) -> Outcome:
+def _on_views(app: Application, dtype: ir.DataType | None, steps: tuple[Step, ...]) -> Outcome:
     """Carry the operator out on the maps that the views draw on."""
-    aligned = _aligned(app)
-    if isinstance(aligned, Refusal):
-        return aligned
-    steps, views = aligned
-    lead_position, lead = next(iter(views.items()))
-    source = lead.only_map
-    assert source is not None
-    constants = _constants(app, lead, source)
+    together = broadcast(app)
+    if isinstance(together, Refusal):
+        return together
+    try:
+        found = frames(app.space, list(together.indices.values()), list(together.arrays.values()))
+    except NoFrame as reason:
+        return app.refuse("misaligned", str(reason))
+    index = np.empty(together.size, np.int64)
+    name = app.node.outputs[0].name or app.node.op_type
+    for frame in found:
+        of_frame = name if len(found) == 1 else app.names.fresh(f"{name}.{frame.sources[0].name}")
+        made = _on_frame(app, together, frame, dtype, of_frame)
+        if isinstance(made, Refusal):
+            return made
+        more, shown, output = made
+        steps = (*steps, *more)
+        index[shown.where] = output.first_label + shown.elements
+    return Emitted(steps, together.view(app, index))
+
+
+_Made = tuple[tuple[Step, ...], Frame, FeatureMap]
+
+
+def _on_frame(
+    app: Application,
+    together: Broadcast,
+    frame: Frame,
+    dtype: ir.DataType | None,
+    name: str,
+) -> _Made | Refusal:
+    """Carry the operator out on the maps of one frame."""
+    if len(together.indices) == 1:
+        affine = _waits(app, together, frame)
+        if affine is not None:
+            return affine
+        if app.node.op_type in _TOTAL:
+            frame = frame.widened()
+    if not frame.is_covered:
+        refusal = _partly_refusal(app, frame)
+        if refusal is not None:
+            return refusal
+    constants = _by_channel(app, together, frame)
     if isinstance(constants, Refusal):
         return constants
-    if isinstance(constants, Affine):
-        return pending_affine(app, lead, constants, steps)
+    found = _sources(app, frame)
+    if isinstance(found, Refusal):
+        return found
+    steps, maps = found
+    field = joined_field(app, maps)
+    if isinstance(field, Refusal):
+        return field
+    operands: list[FeatureMap | Constant | ir.Value | None] = [
+        constants.get(position) for position in range(len(app.operands))
+    ]
+    for position, feature_map in zip(together.indices, maps, strict=True):
+        operands[position] = feature_map
+    output = app.new_map(
+        maps[0],
+        name=name,
+        channels=frame.channels[0].size,
+        extent=frame.extent,
+        field=field,
+        sources=maps,
+        dtype=dtype or maps[0].dtype,
+        made_by_fc=any(m.made_by_fc for m in maps),
+    )
+    carried = tuple(app.node.attributes)
+    step = Step(app.node.op_type, tuple(operands), output, app.node, carried=carried)
+    return (*steps, step), frame, output
 
-    operands: list[FeatureMap | Constant | ir.Value | None] = []
-    for position in range(len(app.operands)):
-        feature_map = views[position].only_map if position in views else None
-        if feature_map is None:
-            operands.append(constants.get(position))
-            continue
-        if feature_map.pending is not None and not feature_map.is_cell:
+
+def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | Refusal | None:
+    """The map that waits for the scale or shift that the operator is; None if it is not to wait."""
+    (source,) = frame.sources
+    waits = source.pending is not None and not source.is_cell
+    constants = {position: frame.spread(array) for position, array in together.constants.items()}
+    varying = {
+        position: array
+        for position, array in constants.items()
+        if not (by_channel := array.reshape(len(array), -1)).size
+        or not (by_channel == by_channel[:, :1]).all()
+    }
+    if not waits and not varying:
+        return None
+    if len(app.operands) == 1 + len(constants) <= 2:
+        position = next(iter(constants), None)
+        constant = constants.get(position or 0, np.ones((frame.channels[0].size, *frame.extent)))
+        affine = as_affine(app, position, constant)
+        if affine is not None:
+            return waiting(app, frame, affine)
+    if varying:
+        position = next(iter(varying))
+        return app.refuse(
+            "position-dependent",
+            f"its constant of shape {list(together.shapes[position])} has other values at other "
+            f"positions of {source.name} {list(source.extent)}; only a scale or a shift can be "
+            "folded",
+        )
+    return positive_scale(app, frame) if len(app.operands) == 1 else None
+
+
+def _partly_refusal(app: Application, frame: Frame) -> Refusal | None:
+    """Why the operator cannot be carried out on elements of which some are not shown."""
+    names = " and ".join(f"{m.name} {list(m.per_sample_shape)}" for m in frame.sources)
+    if app.node.op_type not in _TOTAL:
+        return app.refuse(
+            "flattened-features",
+            f"works on {frame.elements.size} elements of {names} only, and may not be finite at "
+            "the others",
+        )
+    if frame.size > 4 * frame.elements.size:
+        return app.refuse(
+            "position-dependent", f"combines other channels at each position of {names}"
+        )
+    return None
+
+
+def _sources(
+    app: Application, frame: Frame
+) -> tuple[tuple[Step, ...], tuple[FeatureMap, ...]] | Refusal:
+    """The maps that the operator combines: the channels of the frame, or one for all of them."""
+    steps: tuple[Step, ...] = ()
+    maps: list[FeatureMap] = []
+    constant = [bool((channels == channels[:1]).all()) for channels in frame.channels]
+    full = constant.index(False) if False in constant else 0
+    for position, (source, channels) in enumerate(zip(frame.sources, frame.channels, strict=True)):
+        if not source.scales_by_channel:
             return app.refuse(
                 "position-dependent",
                 f"follows a scale or shift that differs from position to position of "
                 f"{source.name}; only a linear layer can take that in",
             )
-        more, feature_map = settled(app, feature_map)
-        steps = (*steps, *more)
-        operands.append(feature_map)
-    maps = tuple(operand for operand in operands if isinstance(operand, FeatureMap))
-    field = joined_field(app, maps)
-    if isinstance(field, Refusal):
-        return field
-    like = operands[lead_position]
-    assert isinstance(like, FeatureMap)
-    output = app.new_map(like, field=field, sources=maps, dtype=dtype or like.dtype)
-    carried = tuple(app.node.attributes)
-    step = Step(app.node.op_type, tuple(operands), output, app.node, carried=carried)
-    return Emitted((*steps, step), lead.relabelled(source, output))
+        wanted = channels[:1] if constant[position] and position != full else channels
+        more, ready = settled(app, source)
+        picked, ready = picked_channels(app, ready, wanted)
+        steps = (*steps, *more, *picked)
+        maps.append(ready)
+    return steps, tuple(maps)
 
 
-def pending_affine(
-    app: Application, view: FeatureView, affine: Affine, steps: tuple[Step, ...] = ()
-) -> Outcome:
-    """The view of a map that waits for its scale and shift; ``affine`` is [C, *spatial]."""
-    source = view.only_map
-    assert source is not None
-    if source.pending is not None:
-        before = source.pending
-        affine = Affine(before.scale * affine.scale, before.shift * affine.scale + affine.shift)
-    waiting = app.new_map(source, pending=affine, base=source.base or source)
-    return Emitted(steps, view.relabelled(source, waiting))
-
-
-def _aligned(app: Application) -> tuple[tuple[Step, ...], dict[int, FeatureView]] | Refusal:
-    """The views by operand position, brought to show the same elements of maps of one shape.
-
-    Views of single cells that do not are gathered to maps of one channel an element first. A view
-    of one feature is broadcast against the others, which come first in the result.
-    """
-    views = {p: fact for p, fact in enumerate(app.operands) if isinstance(fact, FeatureView)}
-    if len(views) + sum(fact is None or isinstance(fact, Known) for fact in app.operands) < len(
-        app.operands
-    ):
-        return app.refuse("other-input", "combines features of the image with another input")
-    shape = max((view.shape for view in views.values()), key=lambda s: (prod(s), len(s)))
-    whole = {position: view for position, view in views.items() if view.shape == shape}
-    single = {position: view for position, view in views.items() if view.shape != shape}
-    try:
-        axes = {(view.batch_axis or 0) - len(view.shape) for view in views.values()}
-        if len(axes) > 1:
-            return app.refuse("batch-mixing", "its operands hold the samples on different axes")
-        if any(view.index.size != 1 for view in single.values()):
-            listed = " and ".join(str(list(s)) for s in sorted({v.shape for v in views.values()}))
-            return app.refuse(
-                "misaligned", f"broadcasts features of the image against others: {listed}"
-            )
-        gathered = single if _parallel(list(whole.values())) else whole | single
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
-    steps: tuple[Step, ...] = ()
-    views = whole | single
-    for position, view in gathered.items():
-        found = channels_as_map(app, view)
-        if isinstance(found, Refusal):
-            return found
-        more, feature_map = found
-        steps = (*steps, *more)
-        views[position] = view.row_major_of(feature_map)
-    return steps, views
-
-
-def _parallel(views: list[FeatureView]) -> bool:
-    """Whether all views show the same elements, and all elements, of maps of the same shape.
-
-    An element that a view leaves out must not be computed with: its logarithm, say, may be NaN,
-    which a weight of zero in the next layer does not take away.
-    """
-    first = views[0].only_map
-    if first is None:
-        return False
-    index = views[0].local_index(first)
-    for view in views[1:]:
-        other = view.only_map
-        if other is None or other.per_sample_shape != first.per_sample_shape:
-            return False
-        if not np.array_equal(index, view.local_index(other)):
-            return False
-    return np.unique(index).size == first.size
-
-
-def _constants(
-    app: Application, view: FeatureView, source: FeatureMap
-) -> dict[int, Constant | ir.Value] | Affine | Refusal:
-    """The constant operands in the map's shape: scalars as they are, others as [C, 1, …].
-
-    If the operator is a scale or a shift, one that varies over the positions of the map is an
-    `Affine`, and so is any that follows one which waits.
-    """
+def _by_channel(
+    app: Application, together: Broadcast, frame: Frame
+) -> Mapping[int, Constant | ir.Value] | Refusal:
+    """The constant operands: scalars as they are, others as [T, 1, …]."""
     constants: dict[int, Constant | ir.Value] = {}
-    waits = source.pending is not None and not source.is_cell
-    for position, fact in enumerate(app.operands):
-        if not isinstance(fact, Known):
-            continue
-        if _varies_with_batch(view, fact):
-            return app.refuse("batch-mixing", "its constant is computed from the number of samples")
+    for position, array in together.constants.items():
         value = app.node.inputs[position]
-        if len(fact.shape) == 0 and value is not None and not waits:
+        known = app.known(position)
+        assert value is not None
+        assert known is not None
+        if not together.shapes[position]:
             # One computed from the image size would not keep the value that it has at a window.
             constants[position] = (
-                _constant(app, position, fact.array, in_order=False) if fact.sized else value
+                _constant(app, position, known.array, in_order=False) if known.sized else value
             )
             continue
-        on_map = _on_map(app, view, source, fact.array)
-        if isinstance(on_map, Refusal):
-            return on_map
-        per_channel = on_map.reshape(source.channels, -1)
-        if not waits and (per_channel == per_channel[:, :1]).all():
-            array = per_channel[:, 0].reshape(-1, *[1] * len(source.extent))
-            in_order = np.array_equal(fact.array.reshape(-1), array.reshape(-1))
-            constants[position] = _constant(app, position, array, in_order)
-            continue
-        affine = _as_affine(app, position, on_map)
-        if affine is None and waits:
-            continue
-        if affine is None:
+        per_channel = frame.spread(array).reshape(frame.channels[0].size, -1)
+        if not (per_channel == per_channel[:, :1]).all():
             return app.refuse(
                 "position-dependent",
-                f"its constant of shape {list(fact.shape)} has other values at other positions of "
-                f"{source.name} {list(source.extent)}; only a scale or a shift can be folded",
+                f"its constant of shape {list(together.shapes[position])} has other values at "
+                f"other positions of {frame.sources[0].name}",
             )
-        return affine
+        column = per_channel[:, 0].reshape(-1, *[1] * len(frame.extent))
+        in_order = np.array_equal(known.array.reshape(-1), column.reshape(-1))
+        constants[position] = _constant(app, position, column, in_order)
     return constants
-
-
-def _varies_with_batch(view: FeatureView, known: Known) -> bool:
-    """Whether a tensor computed from shapes gives a sample other values in another batch."""
-    other = view.labels.other
-    if not known.sized or other is None or view.batch_axis is None:
-        return False
-    samples = (
-        np.broadcast_to(known.at(batch), shape).take(0, axis=view.batch_axis)
-        for batch, shape in ((view.batches.native, view.shape), (view.batches.other, other.shape))
-    )
-    return not np.array_equal(*samples)
-
-
-def _on_map(
-    app: Application, view: FeatureView, source: FeatureMap, array: AnyArray
-) -> AnyArray | Refusal:
-    """A constant that is broadcast to the view, as [C, *spatial] of the map."""
-    try:
-        spread = np.broadcast_to(array, view.shape)
-    except ValueError:
-        return app.refuse(
-            "shape-mismatch",
-            f"its constant of shape {list(array.shape)} would enlarge its input {list(view.shape)}",
-        )
-    if view.batch_axis is not None:
-        rows = np.moveaxis(spread, view.batch_axis, 0)
-        if not (rows == rows[:1]).all():
-            return app.refuse("batch-mixing", "its constant differs from sample to sample")
-        spread = rows[0]
-    on_map = np.empty(source.size, array.dtype)
-    on_map[view.local_index(source).reshape(-1)] = spread.reshape(-1)
-    if not (on_map[view.local_index(source)] == spread).all():
-        return app.refuse("position-dependent", "treats one feature in two ways")
-    return on_map.reshape(source.per_sample_shape)
-
-
-def _as_affine(app: Application, position: int, constant: AnyArray) -> Affine | None:
-    """The scale and shift that the operator with this constant is; None if it is neither."""
-    if len(app.operands) != 2 or not np.issubdtype(constant.dtype, np.floating):
-        return None
-    value = constant.astype(np.float64)
-    one, zero = np.ones_like(value), np.zeros_like(value)
-    match app.node.op_type, position:
-        case "Add", _:
-            return Affine(one, value)
-        case "Mul", _:
-            return Affine(value, zero)
-        case "Sub", 1:
-            return Affine(one, -value)
-        case "Sub", 0:
-            return Affine(-one, value)
-        case "Div", 1 if value.all():
-            return Affine(one / value, zero)
-        case _:
-            return None
 
 
 def _constant(app: Application, position: int, array: AnyArray, in_order: bool) -> Constant:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
+from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import AnyArray, batch_axis, evaluate
-from onnx_fc2conv.views.plan import Outcome, Viewed
+from onnx_fc2conv.views.plan import Emitted, Outcome, Step, Viewed
 from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.sides import constant_map, with_sides
 from onnx_fc2conv.views.view import FeatureView, Known, Labels, Mixed
 
-__all__ = ["concatenate", "move"]
+__all__ = ["concatenate", "move", "pad_features"]
 
 
 @rule(
@@ -17,14 +21,10 @@ __all__ = ["concatenate", "move"]
     "Reshape",
     "Squeeze",
     "Unsqueeze",
-    "Slice",
-    "Gather",
     "GatherElements",
     "GatherND",
-    "Split",
     "Expand",
     "Tile",
-    "DepthToSpace",
     "SpaceToDepth",
 )
 def move(app: Application) -> Outcome:
@@ -84,13 +84,62 @@ def dropout(app: Application) -> Outcome:
 
 
 def concatenate(app: Application) -> Outcome:
-    """Concat as data movement: all of its operands are views."""
-    if any(not isinstance(operand, FeatureView) for operand in app.operands):
-        return app.refuse(
-            "constant-features",
-            "joins features of the image with a tensor that is not made from the image",
-        )
-    return _moved(app, positions=tuple(range(len(app.operands))))
+    """Concat as data movement, of features with others and with what is not from the image."""
+    if any(isinstance(fact, FeatureView) and fact.layout is not None for fact in app.operands):
+        if not all(isinstance(fact, FeatureView) for fact in app.operands):
+            return app.refuse(
+                "constant-features", "joins a map with a tensor that is not made from the image"
+            )
+        return _moved(app, positions=tuple(range(len(app.operands))))
+    found = with_sides(app, constants=True)
+    if isinstance(found, Refusal):
+        return found
+    steps, app = found
+    outcome = _moved(app, positions=tuple(range(len(app.operands))))
+    if not steps or not isinstance(outcome, Viewed):
+        return outcome
+    (view,) = outcome.outputs
+    assert isinstance(view, FeatureView)
+    return Emitted(steps, view)
+
+
+def pad_features(app: Application) -> Outcome:
+    """Pad-2/11/13/18/19/21 of features: by a constant, or by features themselves."""
+    view, known, axes = app.view(0), app.known(1), app.known(3)
+    pads = app.ints_attribute("pads")
+    if known is not None and not known.sized:
+        pads = tuple(int(amount) for amount in known.array)
+    constant = app.operand(2)
+    if view is None or pads is None or not (constant is None or isinstance(constant, Known)):
+        return app.refuse("data-dependent", "pads by amounts or with values that are not constant")
+    rank = len(view.shape)
+    chosen = range(rank) if axes is None else [int(axis) % rank for axis in axes.array]
+    if len(pads) != 2 * len(chosen) or min(pads) < 0:
+        return app.refuse("invalid-node", f"pads {list(pads)} do not fit {list(view.shape)}")
+    amounts = [(0, 0)] * rank
+    for number, axis in enumerate(chosen):
+        amounts[axis] = (pads[number], pads[len(chosen) + number])
+    batch_axis = view.batch_axis
+    if batch_axis is not None and any(amounts.pop(batch_axis)):
+        return app.refuse("batch-mixing", f"pads axis {batch_axis}, which holds the samples")
+    mode = app.node.attributes.get_string("mode", "constant")
+    steps: tuple[Step, ...] = ()
+    if mode == "constant":
+        value = app.node.attributes.get_float("value", 0.0)
+        if isinstance(constant, Known):
+            value = float(constant.array.reshape(-1)[0])
+        step, filler = constant_map(app, np.array([value], view.maps[0].dtype.numpy()))
+        steps = (step,)
+        index = np.pad(view.index, amounts, constant_values=filler.first_label)
+    elif mode == "edge":
+        index = np.pad(view.index, amounts, mode="edge")
+    elif mode == "reflect":
+        index = np.pad(view.index, amounts, mode="reflect")
+    else:
+        return app.refuse("invalid-node", f"has the mode {mode!r}")
+    any_batch = view.labels.other is not None
+    made = FeatureView.of_index(app.space, app.batches, index, batch_axis, any_batch=any_batch)
+    return Emitted(steps, made) if steps else Viewed((made,))
 
 
 def _moved(app: Application, positions: tuple[int, ...]) -> Outcome:

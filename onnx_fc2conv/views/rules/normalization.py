@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Emitted, Kept, Outcome, Step
-from onnx_fc2conv.views.rules.elementwise import pending_affine
+from onnx_fc2conv.views.rules.affine import scaled_view
+from onnx_fc2conv.views.rules.groups import Along, along_features
 from onnx_fc2conv.views.rules.registry import Application, rule
-from onnx_fc2conv.views.rules.restore import channels_as_map, settled
-from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView, Known, channels_first
+from onnx_fc2conv.views.view import FeatureView, Known, channels_first
 
 __all__ = ["batch_normalization", "softmax"]
 
@@ -34,23 +33,23 @@ def batch_normalization(app: Application) -> Outcome:
             return app.refuse("layout", "normalizes axis 1, which is not the channel axis here")
         return Kept((app.new_map(view.whole_map, value=app.node.outputs[0]),))
 
-    source = view.only_map
-    if source is None or view.batch_axis != 0 or len(view.shape) < 2:
+    if view.batch_axis != 0 or len(view.shape) < 2:
         return app.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
+    source = view.only_map
+    if source is None or not source.is_cell or source.pending is not None:
+        return _waiting_normalization(app, view)
     local = view.local_index(source)
-    in_order = source.is_cell and np.array_equal(local.reshape(-1), np.arange(source.channels))
-    if in_order and local.shape[0] == source.channels and source.pending is None:
-        output = app.new_map(source)
-        inputs = (source, *app.node.inputs[1:5])
-        step = Step(
-            "BatchNormalization", inputs, output, app.node, carried=tuple(app.node.attributes)
-        )
-        return Emitted((step,), view.relabelled(source, output))
-    return _waiting_normalization(app, view, source)
+    in_order = np.array_equal(local.reshape(-1), np.arange(source.channels))
+    if not in_order or local.shape[0] != source.channels:
+        return _waiting_normalization(app, view)
+    output = app.new_map(source)
+    inputs = (source, *app.node.inputs[1:5])
+    step = Step("BatchNormalization", inputs, output, app.node, carried=tuple(app.node.attributes))
+    return Emitted((step,), view.relabelled(source, output))
 
 
-def _waiting_normalization(app: Application, view: FeatureView, source: FeatureMap) -> Outcome:
-    """The normalization as a pending scale and shift of every element of the map."""
+def _waiting_normalization(app: Application, view: FeatureView) -> Outcome:
+    """The normalization as a pending scale and shift of every element of the maps."""
     scale, bias, mean, variance = (
         known.array.astype(np.float64)
         for known in (app.known(position) for position in range(1, 5))
@@ -59,26 +58,23 @@ def _waiting_normalization(app: Application, view: FeatureView, source: FeatureM
     epsilon = app.node.attributes.get_float("epsilon", 1e-5)
     factor = scale / np.sqrt(variance + epsilon)
     offset = bias - mean * factor
-    index = view.local_index(source)
-    shape = (-1, *[1] * (index.ndim - 1))
-    if factor.shape != (index.shape[0],):
+    shape = view.index.shape
+    if factor.shape != shape[:1]:
         return app.refuse(
             "shape-mismatch", f"has {factor.size} channels for an input of {list(view.shape)}"
         )
-    on_scale, on_shift = np.ones(source.size), np.zeros(source.size)
-    on_scale[index] = np.broadcast_to(factor.reshape(shape), index.shape)
-    on_shift[index] = np.broadcast_to(offset.reshape(shape), index.shape)
-    if not (on_scale[index] == factor.reshape(shape)).all():
-        return app.refuse("position-dependent", "treats one feature in two ways")
-    affine = Affine(
-        on_scale.reshape(source.per_sample_shape), on_shift.reshape(source.per_sample_shape)
+    by_channel = (-1, *[1] * (len(shape) - 1))
+    return scaled_view(
+        app,
+        view,
+        np.broadcast_to(factor.reshape(by_channel), shape),
+        np.broadcast_to(offset.reshape(by_channel), shape),
     )
-    return pending_affine(app, view, affine)
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
 def softmax(app: Application) -> Outcome:
-    """Over all features of a window: over axis 1 of the map.
+    """Over features of a window or a position: along the channels of the map.
 
     From opset 13 the operator works along one axis (default -1); before, over all axes from
     ``axis`` (default 1) on, as one (Softmax-1/11/13).
@@ -98,67 +94,11 @@ def softmax(app: Application) -> Outcome:
         layout = view.layout
         return Kept((app.new_map(view.whole_map, value=app.node.outputs[0], layout=layout),))
 
-    together = int(np.prod([view.shape[a] for a in axes if a != view.batch_axis]))
-    if together != view.index.size:
-        return app.refuse(
-            "softmax-groups",
-            f"normalizes {together} of the {view.index.size} features of a sample "
-            f"({list(view.shape)} along {sorted(axes)})",
-        )
-    found = _one_cell(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, result = found
-    return _over_channels(app, steps, source, result, coerces)
-
-
-def _one_cell(
-    app: Application, view: FeatureView
-) -> tuple[tuple[Step, ...], FeatureMap, FeatureView] | Refusal:
-    """A map whose channels are exactly the view's features, and the view of it."""
-    source = view.only_map
-    if source is not None and source.is_cell:
-        index = np.sort(view.local_index(source).reshape(-1))
-        if np.array_equal(index, np.arange(source.channels)):
-            steps, ready = settled(app, source)
-            return steps, ready, view.relabelled(source, ready)
-    found = channels_as_map(app, view)
-    if isinstance(found, Refusal):
-        return found
-    return *found, view.row_major_of(found[1])
-
-
-def _over_channels(
-    app: Application,
-    steps: tuple[Step, ...],
-    source: FeatureMap,
-    view: FeatureView,
-    coerces: bool,
-) -> Outcome:
-    """The operator along axis 1 of the map.
-
-    Before opset 13 it would take the spatial axes with it, so the channels go last for it.
-    """
-    op_type = app.node.op_type
-    if not coerces:
-        output = app.new_map(source)
-        step = Step(op_type, (source,), output, app.node, {"axis": 1})
-        return Emitted((*steps, step), view.relabelled(source, output))
-    rank = 2 + len(source.extent)
-    last = (0, *range(2, rank), 1)
-    back = (0, rank - 1, *range(1, rank - 1))
-    name = app.node.outputs[0].name or op_type
-    to_last = app.new_map(source, name=app.names.fresh(f"{name}.channels_last"), layout=back)
-    inner = app.new_map(to_last, name=app.names.fresh(f"{name}.over_channels"), layout=back)
-    output = app.new_map(inner)
-    return Emitted(
-        (
-            *steps,
-            Step("Transpose", (source,), to_last, app.node, {"perm": last}),
-            Step(op_type, (to_last,), inner, app.node, {"axis": rank - 1}),
-            Step("Transpose", (inner,), output, app.node, {"perm": back}),
-        ),
-        view.relabelled(source, output),
+    return along_features(
+        app,
+        view,
+        tuple(sorted(axes)),
+        Along(lambda along: {"axis": along}, last=coerces, symmetric=app.node.op_type != "Hardmax"),
     )
 
 

@@ -89,6 +89,7 @@ class Application:
         space: Gives labels to new maps.
         names: Gives names to new tensors.
         batches: The batch sizes of the labels.
+        windowed: Whether the node, if it pools the whole image, is to pool each window instead.
     """
 
     node: ir.Node
@@ -97,6 +98,7 @@ class Application:
     space: LabelSpace
     names: NameScope
     batches: Batches
+    windowed: bool = False
 
     def operand(self, position: int) -> Fact | None:
         """The operand, None if it is left out."""
@@ -134,6 +136,9 @@ class Application:
             "layout": channels_first(2 + len(like.extent)),
             "pads": None,
             "mixes_positions": None,
+            "pooled_by": None,
+            "subdivides": None,
+            "constant": None,
             "pending": None,
             "base": None,
         }

@@ -13,9 +13,17 @@ from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import Constant, Step
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.registry import Application
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
+from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView, channels_first
 
-__all__ = ["Restored", "as_map", "channels_as_map", "restored", "settled", "single_map"]
+__all__ = [
+    "Restored",
+    "as_map",
+    "channels_as_map",
+    "picked_channels",
+    "restored",
+    "settled",
+    "single_map",
+]
 
 
 def single_map(
@@ -59,7 +67,7 @@ def channels_as_map(
             f"{source.name} at once, which no cell of a larger map can hold",
         )
     more, source = settled(app, source)
-    picked, source = _picked(app, source, local.reshape(-1))
+    picked, source = picked_channels(app, source, local.reshape(-1))
     return (*steps, *more, *picked), source
 
 
@@ -84,14 +92,14 @@ def as_map(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], Featu
     if isinstance(found, Refusal):
         return found
     steps, source, local = found
-    if source.pending is not None and not source.is_cell:
+    if not source.scales_by_channel:
         return app.refuse("position-dependent", "follows a scale that differs between positions")
     more, source = settled(app, source)
     positions = source.size // source.channels
     by_channel = local.reshape(-1, positions)
     if not (by_channel == by_channel[:, :1] // positions * positions + np.arange(positions)).all():
         return baked
-    picked, source = _picked(app, source, by_channel[:, 0] // positions)
+    picked, source = picked_channels(app, source, by_channel[:, 0] // positions)
     return (*steps, *more, *picked), source
 
 
@@ -115,7 +123,9 @@ def restored(app: Application, *, any_layout: bool = False) -> Restored | Refusa
 
     Args:
         app: The node and its operands.
-        any_layout: Whether maps that are all in one other layout will do as they are.
+        any_layout: Whether maps that are all in one other layout will do as they are, as for a
+            node that combines cell i of each. It broadcasts: a cell of the whole image that Expand
+            has spread over the positions is taken as it was before.
     """
     views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
     same = {view.layout for view in views}
@@ -124,6 +134,7 @@ def restored(app: Application, *, any_layout: bool = False) -> Restored | Refusa
     maps: list[FeatureMap] = []
     made: dict[ir.Value, FeatureMap] = {}
     steps: tuple[Step, ...] = ()
+    spread: set[tuple[int, ...]] = set()
     for value, fact in zip(app.node.inputs, app.operands, strict=True):
         if not isinstance(fact, FeatureView) or value is None:
             continue
@@ -131,6 +142,11 @@ def restored(app: Application, *, any_layout: bool = False) -> Restored | Refusa
             maps.append(made[value])
             continue
         found = as_map(app, fact)
+        if isinstance(found, Refusal) and any_layout:
+            cell = _spread_cell(app, value, fact)
+            if cell is not None:
+                spread.add(fact.shape[2:])
+                found = cell
         if isinstance(found, Refusal):
             return found
         more, feature_map = found
@@ -138,54 +154,72 @@ def restored(app: Application, *, any_layout: bool = False) -> Restored | Refusa
         maps.append(feature_map)
         if fact.layout is None:
             made[value] = feature_map
+    if spread - {feature_map.extent for feature_map in maps}:
+        return app.refuse("baked-size", "combines cells of the whole image, spread to a fixed size")
     return Restored(tuple(maps), made, steps)
 
 
-def _picked(
+def _spread_cell(
+    app: Application, value: ir.Value, view: FeatureView
+) -> tuple[tuple[Step, ...], FeatureMap] | None:
+    """The map of one cell for the whole image that the view repeats at all positions.
+
+    None if it is anything else, or if another node reads the tensor, for which it must be spread.
+    """
+    source = view.only_map
+    if source is None or len(view.shape) != 2 + len(source.extent) or view.batch_axis != 0:
+        return None
+    if not source.is_cell or any(axis.stride for axis in source.field):
+        return None
+    if len(value.uses()) > 1 or value.is_graph_output():
+        return None
+    by_channel = view.local_index(source).reshape(view.shape[1], -1)
+    if not (by_channel == by_channel[:, :1]).all():
+        return None
+    steps, source = settled(app, source)
+    picked, source = picked_channels(app, source, by_channel[:, 0])
+    return (*steps, *picked), source
+
+
+def picked_channels(
     app: Application, source: FeatureMap, channels: IntArray
 ) -> tuple[tuple[Step, ...], FeatureMap]:
-    """The map with these channels of another, in this order."""
+    """The map with these channels of another, in this order; what waits goes on waiting."""
     if channels.size == source.channels and bool((channels == np.arange(channels.size)).all()):
         return (), source
     name = app.names.fresh(f"{app.node.outputs[0].name}.channels")
-    picked = app.new_map(source, name=name, channels=channels.size)
+    base = source.base or source
+    picked = app.new_map(base, name=name, channels=channels.size)
     indices = Constant(
         app.names.fresh(f"{name}.indices"),
         (channels.size,),
         lambda: ir.Tensor(channels.astype(np.int64)),
     )
-    return (Step("Gather", (source, indices), picked, app.node, {"axis": 1}),), picked
+    step = Step("Gather", (base, indices), picked, app.node, {"axis": 1})
+    if source.pending is None:
+        return (step,), picked
+    waits = Affine(source.pending.scale[channels], source.pending.shift[channels])
+    return (step,), app.new_map(picked, name=name, pending=waits, base=picked)
 
 
 def settled(app: Application, feature_map: FeatureMap) -> tuple[tuple[Step, ...], FeatureMap]:
-    """Carry out a pending scale and shift on a map of single cells: one per channel."""
+    """Carry out a pending scale and shift that has one value per channel."""
     if feature_map.pending is None or feature_map.base is None:
         return (), feature_map
+    assert feature_map.scales_by_channel
     dtype = feature_map.dtype.numpy()
-    shape = feature_map.per_sample_shape
-    scale = feature_map.pending.scale.astype(dtype).reshape(shape)
-    shift = feature_map.pending.shift.astype(dtype).reshape(shape)
+    shape = (feature_map.channels, *[1] * len(feature_map.extent))
+    scale, shift = (
+        array.reshape(feature_map.channels, -1)[:, 0].astype(dtype).reshape(shape)
+        for array in (feature_map.pending.scale, feature_map.pending.shift)
+    )
     scaled = app.new_map(feature_map.base, name=app.names.fresh(f"{feature_map.name}.scaled"))
     shifted = app.new_map(scaled, name=app.names.fresh(f"{feature_map.name}.shifted"))
+    by = Constant(app.names.fresh(f"{shifted.name}.scale"), shape, lambda: ir.Tensor(scale))
+    to = Constant(app.names.fresh(f"{shifted.name}.shift"), shape, lambda: ir.Tensor(shift))
     return (
-        Step(
-            "Mul",
-            (
-                feature_map.base,
-                Constant(app.names.fresh(f"{shifted.name}.scale"), shape, lambda: ir.Tensor(scale)),
-            ),
-            scaled,
-            app.node,
-        ),
-        Step(
-            "Add",
-            (
-                scaled,
-                Constant(app.names.fresh(f"{shifted.name}.shift"), shape, lambda: ir.Tensor(shift)),
-            ),
-            shifted,
-            app.node,
-        ),
+        Step("Mul", (feature_map.base, by), scaled, app.node),
+        Step("Add", (scaled, to), shifted, app.node),
     ), shifted
 
 

@@ -14,12 +14,12 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import output_length
 from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
 from onnx_fc2conv.views.rules.grids import joined_field
-from onnx_fc2conv.views.rules.movement import concatenate
+from onnx_fc2conv.views.rules.movement import concatenate, pad_features
 from onnx_fc2conv.views.rules.registry import Application, describe, rule
 from onnx_fc2conv.views.rules.restore import Restored, restored
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
 
-__all__ = ["conv", "global_pool", "pool"]
+__all__ = ["conv", "pool"]
 
 
 @dataclass(frozen=True)
@@ -85,26 +85,6 @@ def pool(app: Application) -> Outcome:
     return _slide(app, found, window, channels=source.channels)
 
 
-@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def global_pool(app: Application) -> Outcome:
-    """One cell for the whole image, whatever its size."""
-    found = restored(app)
-    if isinstance(found, Refusal):
-        return found
-    (source,) = found.maps
-    if source.made_by_fc:
-        return app.refuse("slides-after-fc", "pools the single cell that an FC layer gives")
-    field = tuple(f.pool_globally(e) for f, e in zip(source.field, source.extent, strict=True))
-    output = app.new_map(
-        source,
-        value=app.node.outputs[0],
-        extent=(1,) * len(source.extent),
-        field=field,
-        mixes_positions=describe(app.node),
-    )
-    return Kept((output,), restored=found.restored, steps=found.steps)
-
-
 @rule("Concat")
 def concat(app: Application) -> Outcome:
     """Of maps along the channels: a map. Of anything else: data movement."""
@@ -141,10 +121,11 @@ def concat(app: Application) -> Outcome:
 def pad(app: Application) -> Outcome:
     """Padding of the spatial axes (Pad-2/11/13/18/19/21)."""
     view = app.view(0)
-    assert view is not None
+    if view is None or any(isinstance(fact, FeatureView) for fact in app.operands[1:]):
+        return app.refuse("data-dependent", "pads by amounts or values that depend on the image")
     source = view.whole_map
     if view.layout is None or source is None:
-        return app.refuse("reshaped-map", f"pads a view of shape {list(view.shape)}")
+        return pad_features(app)
     if source.made_by_fc:
         return app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
     rank = len(view.layout)
@@ -152,7 +133,11 @@ def pad(app: Application) -> Outcome:
     known, axes = app.known(1), app.operand(3)
     if known is not None and not known.sized:
         pads = tuple(int(amount) for amount in known.array)
-    if pads is None or len(pads) != 2 * rank or axes is not None:
+    if isinstance(axes, Known) and not axes.sized and pads is not None:
+        pads = _pads_of_all(pads, [int(axis) % rank for axis in axes.array.reshape(-1)], rank)
+    elif axes is not None:
+        pads = None
+    if pads is None or len(pads) != 2 * rank:
         return app.refuse("data-dependent", "pads by amounts that are not constant for all axes")
     begins = [pads[axis] for axis in view.layout]
     ends = [pads[rank + axis] for axis in view.layout]
@@ -163,15 +148,27 @@ def pad(app: Application) -> Outcome:
         *((f.slide(1, pad=begin, end_pad=end), e + begin + end) for f, e, begin, end in spatial),
         strict=True,
     )
+    if min(extent) < 1:
+        return app.refuse("shape-mismatch", f"crops {list(source.extent)} to nothing")
     output = app.new_map(
         source,
         value=app.node.outputs[0],
         layout=view.layout,
         field=field,
         extent=extent,
-        pads=describe(app.node) if any(pads) else None,
+        pads=describe(app.node) if any(amount > 0 for amount in pads) else None,
     )
     return Kept((output,))
+
+
+def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int, ...] | None:
+    """Pads of all axes, from those of some (Pad-18); a negative one crops."""
+    if len(pads) != 2 * len(axes):
+        return None
+    whole = [0] * (2 * rank)
+    for position, axis in enumerate(axes):
+        whole[axis], whole[rank + axis] = pads[position], pads[len(axes) + position]
+    return tuple(whole)
 
 
 def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _Window | Refusal:

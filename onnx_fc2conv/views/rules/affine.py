@@ -1,0 +1,102 @@
+"""A scale and a shift of the elements of a view, that waits until a layer takes it in.
+
+What differs from position to position of a flattened map cannot be carried out on a larger map. A
+linear layer folds it into its kernel and bias (`kernel`); on single cells, and where all positions
+of a channel have the same, it is carried out at once when something else needs the map
+(`restore.settled`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.plan import Emitted, Step
+from onnx_fc2conv.views.rules.frames import Frame, frames
+from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.rules.restore import picked_channels
+from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView
+
+__all__ = ["as_affine", "scaled_view", "waiting"]
+
+_HOMOGENEOUS = ("Relu", "LeakyRelu", "Abs")
+
+
+def scaled_view(
+    app: Application, view: FeatureView, scale: AnyArray, shift: AnyArray
+) -> Emitted | Refusal:
+    """The view times a scale plus a shift, both float64 of the shape of one sample."""
+    steps: tuple[Step, ...] = ()
+    index = np.empty(view.index.size, np.int64)
+    for frame in frames(app.space, [view.index], [scale, shift]):
+        affine = Affine(frame.spread(scale), frame.spread(shift))
+        more, elements, waits = waiting(app, frame, affine)
+        steps = (*steps, *more)
+        index[elements.where] = waits.first_label + elements.elements
+    return Emitted(steps, view.reindexed(index.reshape(view.index.shape)))
+
+
+def waiting(
+    app: Application, frame: Frame, affine: Affine
+) -> tuple[tuple[Step, ...], Frame, FeatureMap]:
+    """The map of a frame of one operand that waits for its scale and shift, [T, *extent]."""
+    wide = frame.widened()
+    if wide is not frame:
+        whole = np.ones(wide.size), np.zeros(wide.size)
+        for target, part in zip(whole, (affine.scale, affine.shift), strict=True):
+            target[wide.elements] = part.reshape(-1)[frame.elements]
+        shape = wide.sources[0].per_sample_shape
+        affine = Affine(whole[0].reshape(shape), whole[1].reshape(shape))
+    steps, source = picked_channels(app, wide.sources[0], wide.channels[0])
+    base = source.base or source
+    before = source.pending
+    if before is not None:
+        affine = Affine(before.scale * affine.scale, before.shift * affine.scale + affine.shift)
+    return steps, wide, app.new_map(source, pending=affine, base=base)
+
+
+def as_affine(app: Application, position: int | None, constant: AnyArray) -> Affine | None:
+    """The scale and shift that the operator with this constant operand is; None if it is neither.
+
+    ``position`` is the place of the constant, None if there is none (Neg).
+    """
+    if not np.issubdtype(constant.dtype, np.floating):
+        return None
+    value = constant.astype(np.float64)
+    one, zero = np.ones_like(value), np.zeros_like(value)
+    match app.node.op_type, position:
+        case "Neg", None:
+            return Affine(-one, zero)
+        case "Add" | "Sum", 0 | 1:
+            return Affine(one, value)
+        case "Mul", 0 | 1:
+            return Affine(value, zero)
+        case "Sub", 1:
+            return Affine(one, -value)
+        case "Sub", 0:
+            return Affine(-one, value)
+        case "Div", 1 if value.all():
+            return Affine(one / value, zero)
+        case _:
+            return None
+
+
+def positive_scale(
+    app: Application, frame: Frame
+) -> tuple[tuple[Step, ...], Frame, FeatureMap] | None:
+    """f(a·x) = a·f(x) for a ≥ 0: the operator on the map, the scale goes on waiting.
+
+    None if the operator is none of these (Relu, LeakyRelu, Abs), or what waits is no such scale.
+    """
+    wide = frame.widened()
+    (source,) = wide.sources
+    if app.node.op_type not in _HOMOGENEOUS or not wide.shows_all_channels:
+        return None
+    if source.pending is None or source.pending.shift.any() or (source.pending.scale < 0).any():
+        return None
+    base = source.base or source
+    name = app.node.outputs[0].name or app.node.op_type
+    made = app.new_map(base, name=app.names.fresh(f"{name}.unscaled"))
+    step = Step(app.node.op_type, (base,), made, app.node, carried=tuple(app.node.attributes))
+    return (step,), wide, app.new_map(made, pending=source.pending, base=made)

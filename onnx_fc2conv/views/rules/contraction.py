@@ -1,0 +1,169 @@
+"""From the contraction of a view's axis to Convs on the maps that the view draws on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lcm, prod
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.labels import IntArray
+from onnx_fc2conv.views.plan import Constant, Step
+from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.kernel import Kernel, Part
+from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.rules.restore import single_map
+from onnx_fc2conv.views.rules.rows import (
+    Rows,
+    distinct,
+    rows_along,
+    rows_at_positions,
+    sample_axes,
+)
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
+
+__all__ = ["Reading", "read", "sum_of_convs"]
+
+_MAX_PADDED = 1 << 24
+"""Elements of a kernel that repeats the weight for each row; more would only fill memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a layer reads: for each row r the list ``which[r]`` of elements, at position ``at[r]``.
+
+    Attributes:
+        parts: What it reads from each map; its kernels have the outputs of all lists.
+        lists: Number of lists.
+        which, at: Of the operand's shape without the batch and the contracted axis.
+        steps: The nodes that make the maps.
+    """
+
+    parts: tuple[Part, ...]
+    lists: int
+    which: IntArray
+    at: IntArray
+    steps: tuple[Step, ...] = ()
+
+
+def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Reading | Refusal:
+    """What a layer with K outputs reads that contracts this axis of the view."""
+    (axis,) = sample_axes(view, (axis,))
+    one_row = view.index.size == view.index.shape[axis]
+    if one_row and len(view.maps) > 1:
+        return _from_several_maps(app, view, axis)
+    found = single_map(app, view)
+    if isinstance(found, Refusal):
+        return found
+    steps, source, local = found
+    rows = rows_along(local, (axis,))
+    if one_row:
+        nowhere = np.zeros(rows.shape[:-1], np.int64)
+        part = Part(source, source.extent, rows.reshape(1, -1))
+        return Reading((part,), 1, nowhere, nowhere, steps)
+    lists, part = _of_rows(source, rows)
+    made = len(part.elements) * outputs
+    elements = made * source.channels // part.groups * prod(part.window)
+    if len(part.elements) > 1 and elements > _MAX_PADDED:
+        return app.refuse(
+            "token-wise",
+            f"is applied to {rows[..., 0].size} rows per sample (operand {list(view.shape)}) that "
+            f"read several positions, or other channels each; the kernel would have {elements:,} "
+            "elements",
+        )
+    return Reading((part,), len(part.elements), lists.which, lists.at, steps)
+
+
+def _of_rows(source: FeatureMap, rows: IntArray) -> tuple[Rows, Part]:
+    """What a layer reads that is applied to each of several rows [*rows, D] of a sample."""
+    at_positions = rows_at_positions(rows, source.size // source.channels)
+    if at_positions is not None and source.scales_by_channel:
+        return at_positions, Part(source, (1,) * len(source.extent), at_positions.lists)
+    lists = distinct(rows)
+    return lists, Part(source, source.extent, lists.lists)
+
+
+def _from_several_maps(app: Application, view: FeatureView, axis: int) -> Reading | Refusal:
+    """One row of features of several maps: joined where they lie alike, else a part each."""
+    nowhere = np.zeros(rows_along(view.index, (axis,)).shape[:-1], np.int64)
+    found = single_map(app, view)
+    if not isinstance(found, Refusal):
+        steps, source, local = found
+        part = Part(source, source.extent, local.reshape(1, -1))
+        return Reading((part,), 1, nowhere, nowhere, steps)
+    index = view.index.reshape(-1)
+    parts: list[Part] = []
+    for source in view.maps:
+        local = index - source.first_label
+        (columns,) = np.nonzero((local >= 0) & (local < source.size))
+        parts.append(Part(source, source.extent, local[None, columns], columns))
+    return Reading(tuple(parts), 1, nowhere, nowhere)
+
+
+def sum_of_convs(
+    app: Application,
+    parts: list[Part],
+    kernels: list[Kernel],
+    bias: Constant | ir.Value | None,
+) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+    """A Conv for each map, with the strides that bring their cells into step, and their sum.
+
+    A map with one cell for the whole image is added to every cell.
+    """
+    ranks = {len(part.source.extent) for part in parts}
+    if len(ranks) > 1:
+        return app.refuse("misaligned", f"draws on maps of {sorted(ranks)} spatial axes")
+    fields = [part.source.field for part in parts]
+    common = [lcm(*(f.stride for f in axis if f.stride)) for axis in zip(*fields, strict=True)]
+    name = app.node.outputs[0].name or "sum"
+    steps: list[Step] = []
+    maps: list[FeatureMap] = []
+    for part, kernel in zip(parts, kernels, strict=True):
+        source = part.source
+        strides = tuple(
+            whole // f.stride if f.stride else 1
+            for f, whole in zip(source.field, common, strict=True)
+        )
+        extent = tuple(e - k + 1 for e, k in zip(source.extent, part.window, strict=True))
+        field = tuple(map(_slid, source.field, part.window, strides))
+        made = app.new_map(
+            source,
+            name=name if len(parts) == 1 else app.names.fresh(f"{name}.{source.name}"),
+            channels=kernel.constant.shape[0],
+            extent=extent,
+            field=field,
+            made_by_fc=source.made_by_fc
+            if part.window != source.extent
+            else any(axis.stride for axis in field),
+        )
+        attributes: dict[str, int | tuple[int, ...]] = {"kernel_shape": part.window}
+        if kernel.groups > 1:
+            attributes["group"] = kernel.groups
+        if max(strides, default=1) > 1:
+            attributes["strides"] = strides
+        operands = (source.base or source, kernel.constant, *(() if bias is None else (bias,)))
+        steps.append(Step("Conv", operands, made, app.node, attributes))
+        maps.append(made)
+        bias = None
+    total = maps[0]
+    for number, summand in enumerate(maps[1:], 2):
+        joined = joined_field(app, (total, summand))
+        if isinstance(joined, Refusal):
+            return joined
+        both = app.new_map(
+            total,
+            name=name if number == len(maps) else app.names.fresh(f"{name}.sum"),
+            field=joined,
+            sources=(total, summand),
+            made_by_fc=total.made_by_fc or summand.made_by_fc,
+        )
+        steps.append(Step("Add", (total, summand), both, app.node))
+        total = both
+    return tuple(steps), total
+
+
+def _slid(field: AxisField, kernel: int, stride: int) -> AxisField:
+    return field.slide(kernel, stride)

@@ -1,0 +1,54 @@
+"""Operators that no map of windows can go through: refused by name, with what to do about it."""
+
+from __future__ import annotations
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.rules.registry import Application, rule
+
+__all__ = ["attention", "recurrent", "selection", "unknown"]
+
+_ML = "ai.onnx.ml"
+_STANDARD = ("", "ai.onnx")
+
+
+@rule("Attention")
+@rule("Attention", "MultiHeadAttention", "GroupQueryAttention", domain="com.microsoft")
+def attention(app: Application) -> Refusal:
+    """Attention-23: every position is weighted by all others."""
+    return app.refuse(
+        "attention",
+        "weights each position by all others: on a larger map these would be other positions",
+    )
+
+
+@rule("LSTM", "GRU", "RNN")
+def recurrent(app: Application) -> Refusal:
+    """LSTM, GRU and RNN-1/7/14/22."""
+    return app.refuse("recurrent", "reads the features one after the other, not as a window")
+
+
+@rule("NonMaxSuppression", "Unique", "NonZero")
+def selection(app: Application) -> Refusal:
+    """Operators whose output has as many elements as the image happens to give."""
+    return app.refuse(
+        "post-processing",
+        "makes a list whose length depends on the image; cut it off and apply it outside, to the "
+        "map",
+    )
+
+
+def unknown(app: Application) -> Refusal:
+    """The refusal of an operator that has no rule."""
+    domain = app.node.domain
+    if domain == _ML:
+        return app.refuse(
+            "post-processing",
+            "is post-processing of scores (ai.onnx.ml); cut it off and apply it outside",
+        )
+    if domain not in _STANDARD:
+        return app.refuse(
+            "other-domain",
+            f"is an operator of the domain {domain}, of which nothing is known here; export with "
+            "standard operators, or cut it off",
+        )
+    return app.refuse("no-rule", "no rule says what this operator does on a larger feature map")

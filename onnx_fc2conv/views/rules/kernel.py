@@ -1,0 +1,218 @@
+"""Kernels: the weight W [K, D] of a layer, put where its Conv reads the elements of a map.
+
+    K[p·K + k, elements[p, d]] = W[k, columns[d]],  0 elsewhere
+
+with one block of K outputs for each list ``elements[p]`` that the layer is applied to (one for a
+fully connected layer). Where the only list is all elements in order, the kernel is W in another
+shape, byte for byte; nothing is copied, in memory or on disk. A scale of the elements that waits
+(`FeatureMap.pending`) goes into the kernel, a shift into the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.views.labels import AnyArray, IntArray
+from onnx_fc2conv.views.plan import Constant
+from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.view import FeatureMap, Known
+
+__all__ = ["Kernel", "Part", "Weight", "make_kernel", "pending_shift", "scaled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """The constant operand of a layer.
+
+    Attributes:
+        value: The operand as it is stored.
+        transposed: Whether it is stored as [D, K] rather than [K, D].
+        alpha: Factor of the product.
+        name: Name of the tensor.
+    """
+
+    value: Known
+    transposed: bool
+    alpha: float
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """(K, D); leading axes of length 1 do not count, a vector has K = 1. None if no matrix."""
+        shape = self.value.shape
+        if len(shape) == 1:
+            return 1, shape[0]
+        if len(shape) < 1 or any(length != 1 for length in shape[:-2]):
+            return None
+        rows, columns = shape[-2:]
+        return (columns, rows) if self.transposed else (rows, columns)
+
+    @property
+    def row_major(self) -> bool:
+        """Whether the stored bytes are those of [K, D]."""
+        return not self.transposed or 1 in self.value.shape[-2:]
+
+    def matrix(self) -> AnyArray:
+        """The weight as [K, D]."""
+        array = self.value.array
+        if array.ndim == 1:
+            return array[None, :]
+        matrix = array.reshape(array.shape[-2:])
+        return matrix.T if self.transposed else matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a layer reads from one map.
+
+    Attributes:
+        source: The map [N, C, *S].
+        window: Extent of the kernel: S, or 1 along every axis for a layer at each position.
+        elements: For each list that the layer is applied to, where in the row-major (C, *window)
+            its elements are; [P, D'].
+        columns: The columns of W that they are multiplied by, [D']; None for all, in order.
+    """
+
+    source: FeatureMap
+    window: tuple[int, ...]
+    elements: IntArray
+    columns: IntArray | None = None
+
+    @cached_property
+    def groups(self) -> int:
+        """Number of groups of a grouped Conv: P if list p is in block p of the channels, else 1."""
+        lists, channels = len(self.elements), self.source.channels
+        if lists == 1 or channels % lists or self.source.pending is not None:
+            return 1
+        block = channels // lists * prod(self.window)
+        inside = self.elements - np.arange(lists)[:, None] * block
+        fits = (inside == inside[:1]).all() and inside.min() >= 0 and inside.max() < block
+        return lists if fits else 1
+
+    def of_lists(self, affine: AnyArray) -> AnyArray:
+        """A scale or shift [C, *S] of the map, for the elements of each list: [P, D']."""
+        per_window = affine.reshape(self.source.channels, -1)
+        if prod(self.window) == 1:
+            per_window = per_window[:, :1]
+        chosen: AnyArray = per_window.reshape(-1)[self.elements]
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A kernel [P·K, C / groups, *window], and how its bytes come from the weight's."""
+
+    constant: Constant
+    groups: int
+    bytes_kept: str
+
+
+def make_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
+    """The kernel of the Conv of a part; its elements are read when it is written, not before."""
+    assert weight.shape is not None
+    outputs, source = weight.shape[0], part.source
+    lists, groups = len(part.elements), part.groups
+    size = source.channels // groups * prod(part.window)
+    shape = (lists * outputs, source.channels // groups, *part.window)
+    blocks = part.elements[:1] if groups > 1 else part.elements
+    identity = (
+        lists == 1
+        and part.columns is None
+        and blocks.size == size
+        and bool((blocks[0] == np.arange(size)).all())
+    )
+    name = app.names.fresh(f"{weight.name}.kernel")
+    folds = weight.alpha != 1.0 or source.pending is not None
+    if identity and weight.row_major and not folds:
+        return Kernel(Constant(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same")
+    scale = None if source.pending is None else part.of_lists(source.pending.scale)
+
+    def build() -> AnyArray:
+        matrix = weight.matrix() if part.columns is None else weight.matrix()[:, part.columns]
+        made: list[AnyArray] = []
+        for number, elements in enumerate(blocks):
+            block = matrix
+            if scale is not None:
+                block = (matrix.astype(np.float64) * scale[number] * weight.alpha).astype(
+                    matrix.dtype
+                )
+            elif weight.alpha != 1.0:
+                block = scaled(matrix, weight.alpha)
+            made.append(np.ascontiguousarray(block) if identity else _placed(block, elements, size))
+        together = made[0] if lists == 1 else np.concatenate(made * (lists // len(made)))
+        return together.reshape(shape)
+
+    twice = any(np.unique(elements).size != elements.size for elements in blocks)
+    constant = Constant(name, shape, _lazily(build, weight.value, shape))
+    return Kernel(constant, groups, "folded" if folds or twice else "permuted")
+
+
+def _placed(weight: AnyArray, elements: IntArray, size: int) -> AnyArray:
+    """The columns of [K, D] at these places of [K, size]; those of one place are added up."""
+    if np.unique(elements).size == elements.size:
+        placed = np.zeros((len(weight), size), weight.dtype)
+        placed[:, elements] = weight
+        return placed
+    total = np.zeros((size, len(weight)), np.float64)
+    np.add.at(total, elements, weight.T.astype(np.float64))
+    return total.T.astype(weight.dtype)
+
+
+def _lazily(
+    build: Callable[[], AnyArray], weight: Known, shape: tuple[int, ...]
+) -> Callable[[], ir.TensorProtocol]:
+    """A tensor whose elements are put in order when it is written, not before."""
+    dtype = weight.tensor.dtype if weight.tensor is not None else None
+
+    def make() -> ir.TensorProtocol:
+        actual = dtype if dtype is not None else ir.DataType.from_numpy(weight.array.dtype)
+        return ir.LazyTensor(lambda: ir.Tensor(build(), dtype=actual), actual, ir.Shape(shape))
+
+    return make
+
+
+def _reshaped(weight: Known, shape: tuple[int, ...]) -> ir.TensorProtocol:
+    """The same bytes under another shape: nothing is copied, in memory or on disk."""
+    stored = weight.tensor
+    if isinstance(stored, ir.ExternalTensor):
+        return ir.ExternalTensor(
+            stored.location,
+            stored.offset,
+            stored.length,
+            stored.dtype,
+            shape=ir.Shape(shape),
+            name=stored.name,
+            base_dir=stored.base_dir,
+        )
+    dtype = stored.dtype if stored is not None else None
+    return ir.Tensor(weight.array.reshape(shape), dtype=dtype)
+
+
+def pending_shift(weight: Weight, part: Part) -> AnyArray | None:
+    """What a constant map, or the pending shift of one, adds to each output: [P·K] float64."""
+    source = part.source
+    if source.constant is not None:
+        shift = source.constant.astype(np.float64)[part.elements]
+    elif source.pending is not None:
+        shift = part.of_lists(source.pending.shift)
+    else:
+        return None
+    if not shift.any():
+        return None
+    matrix = weight.matrix() if part.columns is None else weight.matrix()[:, part.columns]
+    total: AnyArray = weight.alpha * (shift @ matrix.astype(np.float64).T)
+    return total.reshape(-1)
+
+
+def scaled(array: AnyArray, factor: float) -> AnyArray:
+    """The array times a factor, rounded once to the array's dtype."""
+    product: AnyArray = (array.astype(np.float64) * np.float64(np.float32(factor))).astype(
+        array.dtype
+    )
+    return product

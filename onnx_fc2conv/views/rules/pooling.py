@@ -1,0 +1,277 @@
+"""Global pooling in any spelling: over all positions of a map, or over all along some axes.
+
+Which elements are pooled together is read off their labels, so that GlobalAveragePool, a mean over
+axes [1, 2] of [N, H, W, C] and a mean over axis 2 of [N, C, H·W] are one case.
+
+Either the pooling keeps seeing the whole image: one cell at any size. Or it becomes a pooling with
+a window of the native extent and stride 1, whose cell p is the original pooling of the window at p:
+
+    mean → AveragePool    max → MaxPool    min → -MaxPool(-x)    sum → count·AveragePool
+    L1, L2 → LpPool
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.labels import SAMPLE, IntArray
+from onnx_fc2conv.views.plan import (
+    AttributeValue,
+    Constant,
+    Emitted,
+    Kept,
+    Outcome,
+    Step,
+    WindowPooling,
+)
+from onnx_fc2conv.views.rules.registry import Application, describe, node_name, rule
+from onnx_fc2conv.views.rules.restore import restored
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels
+
+__all__ = ["global_pool", "pool_view", "pooled_axes", "pooled_map", "reducing_step"]
+
+_WINDOWED = {
+    "GlobalAveragePool": "AveragePool",
+    "ReduceMean": "AveragePool",
+    "ReduceSum": "AveragePool",
+    "GlobalMaxPool": "MaxPool",
+    "ReduceMax": "MaxPool",
+    "ReduceMin": "MaxPool",
+    "GlobalLpPool": "LpPool",
+    "ReduceL1": "LpPool",
+    "ReduceL2": "LpPool",
+}
+_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+
+
+@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def global_pool(app: Application) -> Outcome:
+    """GlobalAveragePool-1/22, GlobalMaxPool-1/22, GlobalLpPool-1/2/22, of axes 2 and up."""
+    view = app.view(0)
+    assert view is not None
+    if view.layout is None:
+        axes = tuple(range(2, len(view.shape)))
+        spatial = pooled_axes(view, axes)
+        source = view.only_map
+        if source is not None and spatial is not None and len(spatial) == len(source.extent):
+            return pool_view(app, view, axes, spatial, keepdims=True)
+    found = restored(app)
+    if isinstance(found, Refusal):
+        return found
+    (source,) = found.maps
+    spatial = tuple(range(len(source.extent)))
+    if not app.windowed:
+        output = pooled_map(app, source, spatial, value=app.node.outputs[0])
+        if isinstance(output, Refusal):
+            return output
+        return Kept((output,), restored=found.restored, steps=found.steps)
+    slid = _windowed(app, source, spatial)
+    if isinstance(slid, Refusal):
+        return slid
+    steps, output = slid
+
+    def labels() -> Labels:
+        return Labels(output.labels(app.batches.native), output.labels(app.batches.other))
+
+    result = FeatureView(app.space, app.batches, labels)
+    return Emitted((*found.steps, *steps), result, poolings=(_found(app, steps),))
+
+
+def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The spatial axes of the only map that a reduction of the view's ``axes`` pools as a whole.
+
+    None if anything else is brought together than, for each channel, all positions along some
+    spatial axes, each once.
+    """
+    source = view.only_map
+    if source is None or source.pending is not None or not axes:
+        return None
+    rank = len(source.extent)
+    if view.layout is not None:
+        found = tuple(view.layout.index(axis) - 2 for axis in axes)
+        return tuple(sorted(found)) if min(found) >= 0 else None
+    if source.is_cell:
+        return None
+    local = view.labels.native % SAMPLE - source.first_label
+    rest = [axis for axis in range(local.ndim) if axis not in axes]
+    groups = local.transpose(*rest, *axes).reshape(prod(local.shape[a] for a in rest), -1)
+    _, *positions = np.unravel_index(groups, source.per_sample_shape)
+    varying = [a for a in range(rank) if bool((positions[a] != positions[a][:, :1]).any())]
+    short = [a for a in range(rank) if source.extent[a] == 1]
+    pooled = tuple(range(rank)) if len({*varying, *short}) == rank else tuple(varying)
+    shape = [1 if a in pooled else e for a, e in enumerate(source.extent)]
+    together = _element(groups, source, shape)
+    ordered = np.sort(groups, axis=1)
+    complete = (
+        groups.shape[1] == prod(source.extent[a] for a in pooled)
+        and bool((together == together[:, :1]).all())
+        and bool((ordered[:, 1:] > ordered[:, :-1]).all())
+    )
+    return pooled if complete and varying else None
+
+
+def pooled_map(
+    app: Application, source: FeatureMap, spatial: tuple[int, ...], **changes: object
+) -> FeatureMap | Refusal:
+    """The map with one cell for the whole image along these spatial axes."""
+    if source.made_by_fc:
+        return app.refuse(
+            "slides-after-fc",
+            "pools the single cell that an FC layer gives; on a map it would pool all windows",
+        )
+    return app.new_map(
+        source,
+        extent=tuple(1 if a in spatial else e for a, e in enumerate(source.extent)),
+        field=tuple(
+            f.pool_globally(e) if a in spatial else f
+            for a, (f, e) in enumerate(zip(source.field, source.extent, strict=True))
+        ),
+        mixes_positions=describe(app.node),
+        pooled_by=app.node,
+        **changes,
+    )
+
+
+def pool_view(
+    app: Application,
+    view: FeatureView,
+    axes: tuple[int, ...],
+    spatial: tuple[int, ...],
+    *,
+    keepdims: bool,
+) -> Outcome:
+    """Pool the map of the view along ``spatial``; the result is the view without ``axes``."""
+    source = view.only_map
+    assert source is not None
+    poolings: tuple[WindowPooling, ...] = ()
+    if app.windowed:
+        slid = _windowed(app, source, spatial)
+        if isinstance(slid, Refusal):
+            return slid
+        steps, output = slid
+        poolings = (_found(app, steps),)
+    else:
+        pooled = pooled_map(app, source, spatial)
+        if isinstance(pooled, Refusal):
+            return pooled
+        output = pooled
+        steps = (reducing_step(app, source, output, tuple(a + 2 for a in spatial)),)
+    result = _without_axes(app, view, axes, source, output, keepdims=keepdims)
+    return Emitted(steps, result, poolings=poolings)
+
+
+def reducing_step(
+    app: Application, source: FeatureMap, output: FeatureMap, axes: tuple[int, ...]
+) -> Step:
+    """The node itself on the map [N, C, *spatial], over these axes, which it keeps."""
+    op_type = app.node.op_type
+    if op_type.startswith("Global"):
+        return Step(op_type, (source,), output, app.node, carried=tuple(app.node.attributes))
+    if app.opset < (13 if op_type == "ReduceSum" else 18):
+        return Step(op_type, (source,), output, app.node, {"axes": axes, "keepdims": 1})
+    constant = Constant(
+        app.names.fresh(f"{output.name}.axes"),
+        (len(axes),),
+        lambda: ir.Tensor(np.array(axes, np.int64)),
+    )
+    return Step(op_type, (source, constant), output, app.node, {"keepdims": 1})
+
+
+def _windowed(
+    app: Application, source: FeatureMap, spatial: tuple[int, ...]
+) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+    """Steps that slide a window of the native extent along these spatial axes."""
+    node, op_type = app.node, app.node.op_type
+    pooling = _WINDOWED.get(op_type)
+    if pooling is None:
+        return app.refuse(
+            "window-pooling",
+            f"no pooling operator does what {op_type} does; with --pool keep it sees the whole "
+            "image",
+        )
+    if source.dtype not in _FLOATS:
+        return app.refuse("unsupported-type", f"pools {source.dtype}, which {pooling} does not")
+    kernel = tuple(e if a in spatial else 1 for a, e in enumerate(source.extent))
+    field = tuple(f.slide(k) for f, k in zip(source.field, kernel, strict=True))
+    output = app.new_map(
+        source,
+        extent=tuple(1 if a in spatial else e for a, e in enumerate(source.extent)),
+        field=field,
+        made_by_fc=source.made_by_fc or any(axis.stride for axis in field),
+    )
+    attributes: dict[str, AttributeValue] = {"kernel_shape": kernel}
+    carried = tuple(name for name in ("p",) if name in node.attributes)
+    if op_type in ("ReduceL1", "ReduceL2"):
+        attributes["p"] = 1 if op_type == "ReduceL1" else 2
+    if op_type not in ("ReduceSum", "ReduceMin"):
+        return (Step(pooling, (source,), output, node, attributes, carried),), output
+
+    def inner(what: str, like: FeatureMap) -> FeatureMap:
+        return app.new_map(like, name=app.names.fresh(f"{output.name}.{what}"))
+
+    if op_type == "ReduceSum":
+        mean = inner("mean", output)
+        count = np.array(prod(kernel), source.dtype.numpy())
+        factor = Constant(app.names.fresh(f"{output.name}.count"), (), lambda: ir.Tensor(count))
+        return (
+            Step(pooling, (source,), mean, node, attributes),
+            Step("Mul", (mean, factor), output, node),
+        ), output
+    negative = inner("negative", source)
+    most = inner("most", output)
+    return (
+        Step("Neg", (source,), negative, node),
+        Step(pooling, (negative,), most, node, attributes),
+        Step("Neg", (most,), output, node),
+    ), output
+
+
+def _found(app: Application, steps: tuple[Step, ...]) -> WindowPooling:
+    """How reports name what slides now."""
+    step = next(step for step in steps if step.op_type in _WINDOWED.values())
+    kernel = step.attributes["kernel_shape"]
+    assert isinstance(kernel, tuple)
+    window = tuple(int(length) for length in kernel)
+    return WindowPooling(node_name(app.node), app.node.op_type, step.op_type, window)
+
+
+def _without_axes(  # noqa: PLR0913 - a view before and after
+    app: Application,
+    view: FeatureView,
+    axes: tuple[int, ...],
+    source: FeatureMap,
+    output: FeatureMap,
+    *,
+    keepdims: bool,
+) -> FeatureView:
+    """The reduced tensor as a view of the pooled map."""
+
+    def reduced(labels: IntArray) -> IntArray:
+        first = labels[
+            tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(labels.ndim))
+        ]
+        element = _element(first % SAMPLE - source.first_label, source, output.extent)
+        made: IntArray = first // SAMPLE * SAMPLE + output.first_label + element
+        return made if keepdims else made.squeeze(axes)
+
+    def labels() -> Labels:
+        other = view.labels.other
+        return Labels(reduced(view.labels.native), None if other is None else reduced(other))
+
+    return FeatureView(app.space, app.batches, labels)
+
+
+def _element(
+    elements: IntArray, source: FeatureMap, extent: tuple[int, ...] | list[int]
+) -> IntArray:
+    """Elements of the map as elements of one that has a single cell along the pooled axes."""
+    channel, *positions = np.unravel_index(elements, source.per_sample_shape)
+    kept = [
+        p if e == s else np.zeros_like(p)
+        for p, e, s in zip(positions, extent, source.extent, strict=True)
+    ]
+    return np.ravel_multi_index((channel, *kept), (source.channels, *extent)).astype(np.int64)

@@ -1,0 +1,188 @@
+"""Resize and Upsample by constant factors, and DepthToSpace: maps on another grid.
+
+A factor f makes f cells of each, so that neighboring cells lie stride/f pixels apart; but shifting
+the image by one of these steps does not shift the map. Only every f-th cell has a crop to be equal
+to (`AxisField.spread`), until a later stride takes just those. A factor 1/f is a window of f cells
+with stride f.
+
+Where the operator takes neighboring cells into account (linear, cubic, or nearest with another
+rounding), it repeats the cells at its border: that is a kind of padding.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.plan import Kept, Outcome
+from onnx_fc2conv.views.rules.movement import move
+from onnx_fc2conv.views.rules.registry import Application, describe, rule
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
+
+__all__ = ["depth_to_space", "resize"]
+
+_NEAREST_IN_PLACE = {
+    "asymmetric": {"floor"},
+    "half_pixel": {"round_prefer_floor", "round_prefer_ceil"},
+    "half_pixel_symmetric": {"round_prefer_floor", "round_prefer_ceil"},
+    "pytorch_half_pixel": {"round_prefer_floor", "round_prefer_ceil"},
+    "tf_half_pixel_for_nn": {"floor"},
+}
+"""By coordinate mode, the roundings at which each of the f cells is a copy of the one it is in."""
+
+
+@rule("Resize", "Upsample")
+def resize(app: Application) -> Outcome:
+    """Resize-10/11/13/18/19, Upsample-7/9, by constant factors f or 1/f of the spatial axes."""
+    view = app.operand(0)
+    if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:
+        return app.refuse("reshaped-map", "resizes a reshaped feature map")
+    source, layout = view.whole_map, view.layout
+    scales = _scales(app, len(layout))
+    if isinstance(scales, Refusal):
+        return scales
+    if scales[layout[0]] != 1 or scales[layout[1]] != 1:
+        return app.refuse("padded-channels", "resizes the batch or the channels")
+    factors = [scales[axis] for axis in layout[2:]]
+    if all(factor == 1 for factor in factors):
+        return Kept((app.new_map(source, value=app.node.outputs[0], layout=layout),))
+    mode = app.node.attributes.get_string("mode", "nearest")
+    coordinates = "asymmetric"
+    if app.node.op_type == "Resize" and app.opset >= 11:
+        coordinates = app.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    if coordinates not in _NEAREST_IN_PLACE:
+        return app.refuse(
+            "misaligned",
+            f"has coordinates by the mode {coordinates}: its grid depends on the size of the image",
+        )
+    moved = [_axis(app, source, axis, factor, coordinates) for axis, factor in enumerate(factors)]
+    for found in moved:
+        if isinstance(found, Refusal):
+            return found
+    fields, extent = zip(*(found for found in moved if not isinstance(found, Refusal)), strict=True)
+    rounding = app.node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    return Kept(
+        (
+            app.new_map(
+                source,
+                value=app.node.outputs[0],
+                layout=layout,
+                field=fields,
+                extent=extent,
+                pads=describe(app.node)
+                if _reaches_out(app, factors, mode, coordinates, rounding)
+                else None,
+                subdivides=describe(app.node) if max(factors) > 1 else None,
+            ),
+        )
+    )
+
+
+def _scales(app: Application, rank: int) -> list[Fraction] | Refusal:
+    """The factor of each axis of the tensor."""
+    sizes = app.operand(3)
+    if sizes is not None and app.opset >= 11:
+        known = sizes.array.tolist() if isinstance(sizes, Known) else "computed sizes"
+        return app.refuse(
+            "baked-size", f"resizes to {known}, not by a factor; export it with scale_factor"
+        )
+    if app.node.op_type == "Upsample" and app.opset < 9:
+        floats = app.node.attributes.get_floats("scales", None)
+        given = None if floats is None else list(floats)
+    else:
+        scales = app.operand(1 if app.opset < 11 or app.node.op_type == "Upsample" else 2)
+        if not isinstance(scales, Known) or scales.sized:
+            return app.refuse("data-dependent", "resizes by factors that are not constant")
+        given = [float(scale) for scale in scales.array.reshape(-1)]
+    axes = app.ints_attribute("axes") or tuple(range(rank))
+    if given is None or len(given) != len(axes):
+        return app.refuse("invalid-node", f"has scales {given} for {len(axes)} axes")
+    found = [Fraction(1)] * rank
+    for axis, scale in zip(axes, given, strict=True):
+        found[axis % rank] = Fraction(scale)
+    return found
+
+
+def _axis(
+    app: Application, source: FeatureMap, axis: int, factor: Fraction, coordinates: str
+) -> tuple[AxisField, int] | Refusal:
+    """Field and extent along one axis."""
+    field, length = source.field[axis], source.extent[axis]
+    if factor == 1:
+        return field, length
+    if source.made_by_fc:
+        return app.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
+    if factor.denominator == 1 and factor > 1:
+        return _spread(app, field, length, int(factor))
+    if factor.numerator == 1 and coordinates != "half_pixel_symmetric":
+        window = factor.denominator
+        if length // window < 1 or (coordinates == "pytorch_half_pixel" and length // window == 1):
+            return app.refuse("shape-mismatch", f"leaves one cell or none of {length}")
+        return field.slide(window, window), length // window
+    return app.refuse(
+        "misaligned",
+        f"resizes by {float(factor):g}: its cells would lie between the cells of its input in ways "
+        "that change from cell to cell; only factors f and 1/f keep a grid",
+    )
+
+
+def _spread(
+    app: Application, field: AxisField, length: int, factor: int
+) -> tuple[AxisField, int] | Refusal:
+    if factor == 1:
+        return field, length
+    if field.stride == 0 or field.stride % factor:
+        return app.refuse(
+            "misaligned",
+            f"makes {factor} cells of each, where cells lie {field.stride} pixels apart: they "
+            "would lie at fractions of pixels",
+        )
+    return field.spread(factor), length * factor
+
+
+def _reaches_out(
+    app: Application, factors: list[Fraction], mode: str, coordinates: str, rounding: str
+) -> bool:
+    """Whether a cell at the border would take cells from beyond it."""
+    if app.int_attribute("antialias", 0) or mode == "cubic":
+        return True
+    if max(factors) <= 1:
+        return False
+    if app.node.op_type == "Upsample" or app.opset < 11:
+        return mode != "nearest"
+    return mode != "nearest" or rounding not in _NEAREST_IN_PLACE[coordinates]
+
+
+@rule("DepthToSpace")
+def depth_to_space(app: Application) -> Outcome:
+    """DepthToSpace-1/11/13: b·b channels become a block of cells (Shi et al. 2016)."""
+    view = app.operand(0)
+    if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:
+        return move(app)
+    source, block = view.whole_map, app.int_attribute("blocksize", 1)
+    if view.layout != (0, 1, 2, 3):
+        return app.refuse("layout", "takes axis 1 for the channels, which it is not here")
+    if block < 1 or source.channels % block**2:
+        return app.refuse(
+            "invalid-node", f"takes blocks of {block} from {source.channels} channels"
+        )
+    if source.made_by_fc:
+        return move(app)
+    moved = [
+        _spread(app, field, length, block)
+        for field, length in zip(source.field, source.extent, strict=True)
+    ]
+    for found in moved:
+        if isinstance(found, Refusal):
+            return found
+    fields, extent = zip(*(found for found in moved if not isinstance(found, Refusal)), strict=True)
+    output = app.new_map(
+        source,
+        value=app.node.outputs[0],
+        channels=source.channels // block**2,
+        field=fields,
+        extent=extent,
+        subdivides=describe(app.node) if block > 1 else None,
+    )
+    return Kept((output,))

@@ -1,0 +1,132 @@
+"""Tensors that are not made from the image, where they meet its features.
+
+A vector [N, D] beside the image (a second input, or computed from one) is a map of D channels that
+has one cell for the whole image, like a globally pooled one: it meets every cell of a larger map.
+The nodes that compute it stay as they are. Constants that are joined with features are such a map
+too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.plan import Constant, Step
+from onnx_fc2conv.views.rules.registry import Application, Fact
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known, Opaque, channels_first
+
+__all__ = ["constant_map", "with_sides"]
+
+
+def with_sides(
+    app: Application, *, constants: bool = False
+) -> tuple[tuple[Step, ...], Application] | Refusal:
+    """The node with each operand that is not from the image as a view of a map of one cell.
+
+    Refused unless the operand's shape is known, with the samples on axis 0.
+
+    Args:
+        app: The node.
+        constants: Whether constant operands become maps as well.
+    """
+    steps: tuple[Step, ...] = ()
+    operands: list[Fact | None] = []
+    for value, fact in zip(app.node.inputs, app.operands, strict=True):
+        if isinstance(fact, Opaque) and value is not None:
+            found = _side(app, value)
+        elif isinstance(fact, Known) and constants:
+            found = _constant(app, fact)
+        else:
+            operands.append(fact)
+            continue
+        if isinstance(found, Refusal):
+            return found
+        more, view = found
+        steps = (*steps, *more)
+        operands.append(view)
+    return steps, replace(app, operands=tuple(operands))
+
+
+def constant_map(app: Application, values: AnyArray) -> tuple[Step, FeatureMap]:
+    """A map of one cell with these values [C] for channels, whatever the image."""
+    like = next(fact for fact in app.operands if isinstance(fact, FeatureView)).maps[0]
+    name = app.names.fresh(f"{app.node.outputs[0].name}.constant")
+    dtype = ir.DataType.from_numpy(values.dtype)
+    made = _one_cell(app, name, values.size, len(like.extent), dtype)
+    made = app.space.add(replace(made, constant=values))
+    shape = (1, *made.per_sample_shape)
+    stored = Constant(
+        app.names.fresh(f"{name}.values"), shape, lambda: ir.Tensor(values.reshape(shape))
+    )
+    return Step("Identity", (stored,), made, app.node), made
+
+
+def _one_cell(
+    app: Application, name: str, channels: int, rank: int, dtype: ir.DataType
+) -> FeatureMap:
+    return FeatureMap(
+        name=name,
+        channels=channels,
+        extent=(1,) * rank,
+        dtype=dtype,
+        field=(AxisField(stride=0),) * rank,
+        first_label=app.space.reserve(channels),
+        layout=channels_first(2 + rank),
+    )
+
+
+def _side(app: Application, value: ir.Value) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
+    """A tensor [N, …] of the model."""
+    shape, name = value.shape, value.name or ""
+    if shape is None or value.dtype is None or len(shape) < 1:
+        return app.refuse("other-input", f"is given {name}, of which the shape is not known")
+    features = tuple(dim for dim in shape[1:] if isinstance(dim, int))
+    samples = shape[0]
+    if len(features) < len(shape) - 1 or (
+        isinstance(samples, int) and samples != app.batches.native
+    ):
+        return app.refuse(
+            "other-input",
+            f"combines features of the image with {name} {list(shape)}, which is not one vector "
+            "for each image",
+        )
+    views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
+    rank = len(views[0].maps[0].extent)
+    plain = channels_first(2 + rank)
+    layout = next((view.layout for view in views if view.layout is not None), plain)
+    if len(shape) == len(layout) and all(shape[axis] == 1 for axis in layout[2:]):
+        made = _one_cell(app, name, prod(features), rank, value.dtype)
+        made = app.space.add(replace(made, layout=layout, value=value))
+        return (), FeatureView.of(made, app.space, app.batches)
+    made = _one_cell(app, app.names.fresh(f"{name}.map"), prod(features), rank, value.dtype)
+    app.space.add(made)
+    target = np.array([0, *made.per_sample_shape], np.int64)
+    stored = Constant(
+        app.names.fresh(f"{made.name}.shape"), target.shape, lambda: ir.Tensor(target)
+    )
+    index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(features)
+    view = FeatureView.of_index(app.space, app.batches, index, 0, any_batch=True)
+    return (Step("Reshape", (value, stored), made, app.node),), view
+
+
+def _constant(app: Application, known: Known) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
+    """A constant with the axes of the views that it is joined with."""
+    view = next(fact for fact in app.operands if isinstance(fact, FeatureView))
+    axis = view.batch_axis
+    array = known.array
+    if array.ndim != len(view.shape):
+        return app.refuse("invalid-node", f"is given a constant of shape {list(array.shape)}")
+    if axis is not None:
+        if not (array == array.take([0], axis=axis)).all():
+            return app.refuse("batch-mixing", "its constant differs from sample to sample")
+        array = array.take(0, axis=axis)
+    step, made = constant_map(app, np.ascontiguousarray(array.reshape(-1)))
+    index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(array.shape)
+    any_batch = known.sized and axis is not None and view.labels.other is not None
+    return (step,), FeatureView.of_index(app.space, app.batches, index, axis, any_batch=any_batch)
