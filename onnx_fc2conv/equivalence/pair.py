@@ -111,7 +111,19 @@ class Pair:
         """By output that ends in a saturating operator, the operator's input in either model."""
         one = saturating_inputs(self.reference.graph)
         two = saturating_inputs(self.converted.graph)
-        return {name: (one[name], two[name]) for name in one if name in two}
+        shapes = {
+            value.name: value.shape
+            for node in self.converted.graph
+            for value in node.outputs
+            if value.shape is not None
+        }
+
+        def alike(output: str) -> bool:
+            """A saturating operator over groups of features works on a tensor of another rank."""
+            made, before = shapes.get(output), shapes.get(two[output])
+            return made is None or before is None or len(made) <= len(before)
+
+        return {name: (one[name], two[name]) for name in one if name in two and alike(name)}
 
     @cached_property
     def outputs(self) -> dict[str, str]:

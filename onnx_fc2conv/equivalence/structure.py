@@ -73,6 +73,7 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
     names = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
     moved: set[str] = set()
+    reshaped: set[str | None] = set()  # the same numbers in another rank: what follows is shared
     candidates: dict[tuple[object, ...], list[ir.Node]] = {}
     by_name = {node.outputs[0].name: node for node in converted.graph if node.outputs}
     for node in converted.graph:
@@ -82,23 +83,25 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
         inputs = [v for v in node.inputs if v is not None and v not in fixed]
         if not inputs:
             continue
-        twins: list[ir.Node] = []
-        if all(v.name in names for v in inputs):
-            key = (node.domain, node.op_type, *(names[v.name] for v in inputs))
-            twins = [t for t in candidates.get(key, []) if not _ranks_differ(node, t)]
+        key = (node.domain, node.op_type, *(names.get(v.name) for v in inputs))
+        known = all(v.name in names for v in inputs)
+        twins = candidates.get(key, []) if known else []
         if twins:
             same_name = (t for t in twins if t.outputs[0].name == node.outputs[0].name)
             twin = next(same_name, twins[0])
-            candidates[key].remove(twin)
+            twins.remove(twin)
         else:
             namesake = by_name.get(node.outputs[0].name)
             if namesake is None or not _moved_alike(node, namesake, names, fixed, fixed_too):
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
+        if _ranks_differ(node, twin):
+            reshaped.update(value.name for value in node.outputs)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
-    return Shared({one: two for one, two in names.items() if one and two}, frozenset(moved))
+    alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
+    return Shared(alike, frozenset(moved))
 
 
 def _ranks_differ(node: ir.Node, twin: ir.Node) -> bool:
