@@ -27,6 +27,10 @@ from onnx_fc2conv.views import (
 __all__ = ["Conversion", "Interface", "convert", "inspect"]
 
 
+_OLDEST_OPSET = 7
+"""Before it, elementwise operators broadcast in a way of their own (Add-1/6)."""
+
+
 @dataclass(frozen=True)
 class Interface:
     """Shapes of the model's inputs and outputs by name, symbolic dims as their names."""
@@ -146,6 +150,11 @@ def _convert(source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs) -
     if fc_to_conv.static and reduction.reduce != "none":
         raise ArgumentError("static mode keeps the outputs as they are: leave out --reduce")
     before = Interface.of(source)
+    opset = source.opset_imports.get("", _OLDEST_OPSET)
+    if opset < _OLDEST_OPSET:
+        reason = f"opset {opset} is older than {_OLDEST_OPSET}, which onnxruntime starts with"
+        refusal = Refusal("old-opset", "model", reason)
+        return Conversion(None, (), (), (refusal,), {}, before, None)
     Normalize()(source)
     if not (has_fc_layer(source) or fc_to_conv.pool == "window"):
         reason = "the model has no Gemm or MatMul: there is nothing to convert"
