@@ -21,6 +21,7 @@ from onnx_fc2conv.views.inputs import (
     native_batch,
     native_shapes,
 )
+from onnx_fc2conv.views.known import Known, NotComputable, Opaque
 from onnx_fc2conv.views.labels import AnyArray, evaluate
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
@@ -45,16 +46,7 @@ from onnx_fc2conv.views.rules.groups import regrouped
 from onnx_fc2conv.views.rules.registry import Rule, node_name
 from onnx_fc2conv.views.rules.restore import as_map, channels_as_map
 from onnx_fc2conv.views.squeezes import squeezes
-from onnx_fc2conv.views.view import (
-    Batches,
-    FeatureMap,
-    FeatureView,
-    Known,
-    LabelSpace,
-    NotComputable,
-    Opaque,
-    channels_first,
-)
+from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
 
 __all__ = ["Interpreter", "interpret"]
 

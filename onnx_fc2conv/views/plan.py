@@ -9,8 +9,9 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = [
     "FC_OPERATORS",

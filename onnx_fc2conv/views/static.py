@@ -14,9 +14,10 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.inputs import InputShapes
 from onnx_fc2conv.views.interpreter import Interpreter
+from onnx_fc2conv.views.known import Opaque
 from onnx_fc2conv.views.plan import FC_OPERATORS, LeftAlone, Plan, Rebuilt
 from onnx_fc2conv.views.rules.registry import node_name
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, Opaque, channels_first
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
 
 __all__ = ["interpret_statically"]
 

@@ -9,9 +9,10 @@ from math import prod
 import numpy as np
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.rules.registry import Application
-from onnx_fc2conv.views.view import FeatureView, Known, Mixed
+from onnx_fc2conv.views.view import FeatureView, Mixed
 
 __all__ = ["Broadcast", "broadcast"]
 

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Emitted, Kept, Outcome, Step, Viewed
 from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
@@ -23,7 +24,7 @@ from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled
 from onnx_fc2conv.views.rules.sides import with_sides
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known, channels_first
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = ["elementwise"]
 

@@ -18,10 +18,11 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant
 from onnx_fc2conv.views.rules.registry import Application
-from onnx_fc2conv.views.view import FeatureMap, Known
+from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["Kernel", "Part", "Weight", "make_kernel", "pending_shift", "scaled"]
 

@@ -23,12 +23,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import SAMPLE, AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Outcome
 from onnx_fc2conv.views.rules.contraction import Reading, read, sum_of_convs
 from onnx_fc2conv.views.rules.kernel import Weight, make_kernel, pending_shift, scaled
 from onnx_fc2conv.views.rules.registry import Application, node_name, rule
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known, Labels, Mixed
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
 
 __all__ = ["gemm", "matmul"]
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, batch_axis, evaluate
 from onnx_fc2conv.views.plan import Emitted, Outcome, Step, Viewed
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.sides import constant_map, with_sides
-from onnx_fc2conv.views.view import FeatureView, Known, Labels, Mixed
+from onnx_fc2conv.views.view import FeatureView, Labels, Mixed
 
 __all__ = ["concatenate", "move", "pad_features"]
 

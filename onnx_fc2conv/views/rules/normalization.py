@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Emitted, Kept, Outcome, Step
 from onnx_fc2conv.views.rules.affine import scaled_view
 from onnx_fc2conv.views.rules.groups import Along, along_features
 from onnx_fc2conv.views.rules.registry import Application, rule
-from onnx_fc2conv.views.view import FeatureView, Known, channels_first
+from onnx_fc2conv.views.view import FeatureView, channels_first
 
 __all__ = ["batch_normalization", "softmax"]
 

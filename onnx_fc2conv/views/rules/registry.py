@@ -13,16 +13,9 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.plan import Outcome
-from onnx_fc2conv.views.view import (
-    Batches,
-    FeatureMap,
-    FeatureView,
-    Known,
-    LabelSpace,
-    Opaque,
-    channels_first,
-)
+from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
 
 __all__ = ["RULES", "Application", "Fact", "NameScope", "Rule", "describe", "node_name", "rule"]
 

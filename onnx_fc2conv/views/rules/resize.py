@@ -15,10 +15,11 @@ from fractions import Fraction
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Kept, Outcome
 from onnx_fc2conv.views.rules.movement import move
 from onnx_fc2conv.views.rules.registry import Application, describe, rule
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["depth_to_space", "resize"]
 

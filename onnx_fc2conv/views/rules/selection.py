@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Kept, Outcome
 from onnx_fc2conv.views.rules.movement import move
 from onnx_fc2conv.views.rules.registry import Application, rule
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["gather", "slice_", "split"]
 

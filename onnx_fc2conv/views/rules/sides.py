@@ -16,10 +16,11 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Step
 from onnx_fc2conv.views.rules.registry import Application, Fact
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known, Opaque, channels_first
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = ["constant_map", "with_sides"]
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import output_length
+from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.movement import concatenate, pad_features
 from onnx_fc2conv.views.rules.registry import Application, describe, rule
 from onnx_fc2conv.views.rules.restore import Restored, restored
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Known
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["conv", "pool"]
 

@@ -1,0 +1,85 @@
+"""Tensors that are no views of the image: of known value, or of which nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.view import Batches
+
+__all__ = ["Known", "NotComputable", "Opaque"]
+
+
+class NotComputable(ValueError):  # noqa: N818 - an outcome that becomes a refusal
+    """A constant tensor's value cannot be computed here."""
+
+
+class Known:
+    """A tensor that does not depend on the image's pixels.
+
+    Attributes:
+        sized: Whether it was computed from the shape of an image-dependent tensor, so that it
+            changes with the batch or the image size.
+        tensor: The stored tensor, where the value is exactly that and nothing was computed.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[int], AnyArray],
+        batches: Batches,
+        *,
+        sized: bool = False,
+        tensor: ir.TensorProtocol | None = None,
+    ) -> None:
+        self._compute = compute
+        self._computed: dict[int, AnyArray] = {}
+        self.batches = batches
+        self.sized = sized
+        self.tensor = tensor
+
+    @classmethod
+    def stored(cls, tensor: ir.TensorProtocol, batches: Batches) -> Known:
+        """A stored tensor: an initializer or the value of a Constant node."""
+        return cls(lambda _: tensor.numpy(), batches, tensor=tensor)
+
+    def at(self, batch: int) -> AnyArray:
+        """The value at this batch size.
+
+        Raises:
+            NotComputable: If the model's own computation of it fails there.
+        """
+        key = batch if self.sized else self.batches.native
+        if self.tensor is not None:
+            return self._compute(key)
+        if key not in self._computed:
+            try:
+                self._computed[key] = self._compute(key)
+            except Exception as error:
+                raise NotComputable(" ".join(str(error).split())[:200]) from error
+        return self._computed[key]
+
+    @property
+    def array(self) -> AnyArray:
+        """The value at the native batch size."""
+        return self.at(self.batches.native)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape; a stored tensor is not read for it."""
+        if self.tensor is not None:
+            return tuple(self.tensor.shape.numpy())
+        return tuple(self.array.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A tensor of which nothing is known here: no rule led further.
+
+    Attributes:
+        from_image: Whether it depends on an image input, by way of a refused node.
+    """
+
+    from_image: bool
