@@ -13,9 +13,10 @@ Each model gets one line on standard output, in the order in which they were fou
     CRASHED    an exception that no user could act upon, or a dead process: always a bug
     timeout    took longer than --timeout
 
-and at the end they are counted, refusals by the code of their first reason. The exit code is 1 if
-any failed or crashed. Models are run in worker processes with one onnxruntime thread each: one
-that dies or hangs takes no other with it.
+and at the end they are counted, refusals by the code of their first reason; of the --json file
+tools/coverage_page.py makes a page with tables. The exit code is 1 if any failed or crashed. Models
+are run in worker processes with one onnxruntime thread each: one that dies or hangs takes no other
+with it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Model:
 
     name: str
     source: Path | bytes
+    group: str = ""  # the folder, or the kind of backend test
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Result:
     detail: str = ""  # one line
     reasons: tuple[str, ...] = ()  # every refusal or failed tier, or the traceback
     seconds: float = 0.0
+    group: str = ""
 
 
 def work(connection: Connection) -> None:
@@ -203,7 +206,7 @@ def found(folders: Sequence[Path]) -> list[Model]:
     models: list[Model] = []
     for folder in folders:
         files = sorted(folder.rglob("*.onnx")) if folder.is_dir() else [folder]
-        models.extend(Model(str(file), file) for file in files)
+        models.extend(Model(str(file), file, folder.name) for file in files)
     return models
 
 
@@ -214,11 +217,17 @@ def backend_tests() -> list[Model]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the cases compute infinities on purpose
         cases = collect_testcases(None)
-    models = [Model(f"node/{case.name}", case.model.SerializeToString()) for case in cases]
+    models = [
+        Model(f"node/{case.name}", case.model.SerializeToString(), "backend: node")
+        for case in cases
+    ]
     data = Path(onnx.backend.test.__file__).parent / "data"
     for folder in BACKEND_FOLDERS:
         files = sorted((data / folder).rglob("*.onnx"))
-        models.extend(Model(f"{folder}/{file.parent.name}", file) for file in files)
+        models.extend(
+            Model(f"{folder}/{file.parent.name}", file, f"{folder} (backend tests)")
+            for file in files
+        )
     return models
 
 
@@ -280,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with progress_bar() as progress:
         task = progress.add_task("", total=len(options.models))
         for index, result in sweep(options.models, max(1, options.jobs), options.timeout):
-            results[index] = result
+            results[index] = replace(result, group=options.models[index].group)
             progress.update(task, advance=1, description=result.name)
             while printed in results:
                 line = results[printed]
