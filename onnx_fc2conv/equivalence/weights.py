@@ -8,6 +8,7 @@ the weights of an element that the layer reads twice) is folded into the weight 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -56,12 +57,16 @@ def check_weights(pair: Pair) -> list[TierResult]:
         v.name for node in pair.reference.graph if node.op_type in MOVEMENT for v in node.outputs
     }
     stops = {one: two for one, two in pair.shared.items() if one not in moved} | products
-    results = [
-        _result(conv, "failed", "the reference has no such layer")
-        if layer is None
-        else _check_layer(pair, layer, conv, stops)
-        for layer, conv in found
-    ]
+    convs = Counter(id(layer) for layer, _ in found)
+    results: list[TierResult] = []
+    for layer, conv in found:
+        if layer is None:
+            results.append(_result(conv, "failed", "the reference has no such layer"))
+        elif convs[id(layer)] > 1:
+            reason = f"one of {convs[id(layer)]} Convs of one layer; the other tiers compare it"
+            results.append(_result(conv, "skipped", reason))
+        else:
+            results.append(_check_layer(pair, layer, conv, stops))
     stated = {_key(layer) for layer, _ in found if layer is not None}
     stay = {_key(node) for node in pair.converted.graph if node.op_type in _FC_OPERATORS}
     reason = "no Conv of the converted model says that it stands for this layer"

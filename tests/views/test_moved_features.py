@@ -197,3 +197,36 @@ def test_padded_samples_are_refused() -> None:
     net = Net()
     y = net.op("Pad", net.flat(net.trunk()), i64(1, 0, 0, 0), shape=(D,), name="p")
     assert_refused(net.model(net.fc(y)), "batch-mixing", "Pad p")
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 18])
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("layer", [True, False])
+def test_a_score_for_the_background(opset: int, batch: str | int, layer: bool) -> None:
+    """Constants beside the scores, and an operator that needs both."""
+    net = Net(opset=opset, batch=batch)
+    scores = net.fc(net.flat(net.trunk()), 3)
+    if opset < 11:
+        y = net.op("Pad", scores, pads=[0, 1, 0, 2], value=0.5)
+    else:
+        y = net.op("Pad", scores, i64(0, 1, 0, 2), np.array(0.5, np.float32))
+    y = net.op("Softmax", y, axis=1)
+    if layer:
+        y = net.fc(Tensor(y.value, (6,)))
+    gone = ("Gemm", "MatMul", "Flatten")
+    assert_slides(net.model(y), gone=gone, free_batch=batch == "N")
+
+
+def test_many_constants_beside_the_scores_are_refused() -> None:
+    net = Net(batch=1)
+    scores = net.fc(net.flat(net.trunk()), 3)
+    y = net.op("Concat", scores, net.random(1, 12), axis=1)
+    y = net.op("Softmax", y, axis=1)
+    assert_refused(net.model(y), "constant-features", "Softmax", "with 12 constants")
+
+
+def test_an_activation_of_one_feature_in_five() -> None:
+    net = Net()
+    one, rest = net.ops("Split", net.head(net.trunk(), 5), i64(1, 4), outputs=2, axis=1)
+    y = net.op("Concat", rest, net.op("Tanh", one), axis=1, shape=(5,))
+    assert_slides(net.model(net.fc(y)))

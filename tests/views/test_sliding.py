@@ -9,7 +9,7 @@ import pytest
 
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.pipeline import convert
-from tests.nets import Net, Tensor, conv, op_types
+from tests.nets import Net, Tensor, conv, i64, op_types
 from tests.oracle import (
     assert_refused,
     assert_slides,
@@ -138,10 +138,26 @@ def test_pad_of_nothing_is_exact() -> None:
     assert_slides(net.model(net.head(conv(net, padded, (6, 8)))))
 
 
-def test_pad_of_channels_is_refused() -> None:
-    net = Net()
-    padded = net.op("Pad", net.x, np.array([0, 1, 0, 0, 0, 0, 0, 0]), shape=(3, 8, 10), name="pad")
-    assert_refused(net.model(net.head(padded)), "padded-channels", "Pad pad")
+@pytest.mark.parametrize("opset", [8, 13, 18])
+def test_pad_of_channels(opset: int) -> None:
+    """The shortcut of a small ResNet: every second pixel, and channels of zeros."""
+    net = Net(opset=opset)
+    strided = conv(net, net.x, (3, 4), channels=4, strides=[2, 2])
+    if opset < 10:
+        pixels = net.op("AveragePool", net.x, kernel_shape=[1, 1], strides=[2, 2])
+        padded = net.op("Pad", pixels, pads=[0, 1, 0, 0, 0, 1, 0, 0])
+    else:
+        pixels = net.op("Slice", net.x, i64(0, 0), i64(1 << 60, 1 << 60), i64(2, 3), i64(2, 2))
+        padded = net.op("Pad", pixels, i64(0, 1, 0, 0, 0, 1, 0, 0))
+    shortcut = net.op("MaxPool", padded, kernel_shape=[2, 2])
+    y = net.op("Add", strided, shortcut, shape=strided.shape)
+    assert_slides(net.model(net.head(net.op("Relu", y, shape=y.shape))))
+
+
+def test_pad_of_samples_is_refused() -> None:
+    net = Net(batch=1)
+    padded = net.op("Pad", net.x, np.array([1, 0, 0, 0, 0, 0, 0, 0]), shape=(2, 8, 10), name="pad")
+    assert_refused(net.model(net.head(padded)), "batch-mixing", "Pad pad")
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 3])

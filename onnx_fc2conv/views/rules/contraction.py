@@ -87,10 +87,14 @@ def _of_rows(source: FeatureMap, rows: IntArray) -> tuple[Rows, Part]:
 
 
 def _from_several_maps(app: Application, view: FeatureView, axis: int) -> Reading | Refusal:
-    """One row of features of several maps: joined where they lie alike, else a part each."""
+    """One row of features of several maps: joined where they lie alike, else a part each.
+
+    What the layer reads of a constant map goes into its bias.
+    """
     nowhere = np.zeros(rows_along(view.index, (axis,)).shape[:-1], np.int64)
-    found = single_map(app, view)
-    if not isinstance(found, Refusal):
+    constant = any(source.constant is not None for source in view.maps)
+    found = None if constant else single_map(app, view)
+    if found is not None and not isinstance(found, Refusal):
         steps, source, local = found
         part = Part(source, source.extent, local.reshape(1, -1))
         return Reading((part,), 1, nowhere, nowhere, steps)

@@ -181,8 +181,8 @@ def _on_frame(
         affine = _waits(app, together, frame)
         if affine is not None:
             return affine
-        if app.node.op_type in _TOTAL:
-            frame = frame.widened()
+        if app.node.op_type in _TOTAL and not _is_wasteful(wide := frame.widened()):
+            frame = wide
     if not frame.is_covered:
         refusal = _partly_refusal(app, frame)
         if refusal is not None:
@@ -256,11 +256,16 @@ def _partly_refusal(app: Application, frame: Frame) -> Refusal | None:
             f"works on {frame.elements.size} elements of {names} only, and may not be finite at "
             "the others",
         )
-    if frame.size > 4 * frame.elements.size:
+    if _is_wasteful(frame):
         return app.refuse(
             "position-dependent", f"combines other channels at each position of {names}"
         )
     return None
+
+
+def _is_wasteful(frame: Frame) -> bool:
+    """Whether most elements of the frame would be computed for nothing."""
+    return frame.size > 4 * frame.elements.size
 
 
 def _sources(

@@ -44,7 +44,7 @@ def resize(app: Application) -> Outcome:
     if isinstance(scales, Refusal):
         return scales
     if scales[layout[0]] != 1 or scales[layout[1]] != 1:
-        return app.refuse("padded-channels", "resizes the batch or the channels")
+        return app.refuse("no-rule", f"resizes the batch or the channels, by {scales}")
     factors = [scales[axis] for axis in layout[2:]]
     if all(factor == 1 for factor in factors):
         return Kept((app.new_map(source, value=app.node.outputs[0], layout=layout),))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import Constant, Step
+from onnx_fc2conv.views.labels import AnyArray, IntArray
+from onnx_fc2conv.views.plan import AttributeValue, Constant, Step
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.registry import Application
 from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView, channels_first
@@ -24,6 +25,9 @@ __all__ = [
     "settled",
     "single_map",
 ]
+
+_MAX_PADS = 8
+"""Nodes that constants among the features may take; each copies the map."""
 
 
 def single_map(
@@ -39,17 +43,18 @@ def single_map(
         )
     if len(view.maps) == 1:
         return (), view.maps[0], view.local_index(view.maps[0])
-    joined = _concatenated(app, view.maps)
+    maps = tuple(sorted(view.maps, key=lambda m: m.constant is not None))
+    joined = _concatenated(app, maps)
     if isinstance(joined, Refusal):
         return joined
-    step, together = joined
-    starts = {m.first_label: s for m, s in zip(view.maps, _starts(view.maps), strict=True)}
+    steps, together = joined
+    starts = {m.first_label: s for m, s in zip(maps, _starts(maps), strict=True)}
     index = view.index.copy()
-    for feature_map in view.maps:
+    for feature_map in maps:
         first = feature_map.first_label
         inside = (view.index >= first) & (view.index < first + feature_map.size)
         index[inside] += starts[first] - first
-    return (step,), together, index
+    return steps, together, index
 
 
 def channels_as_map(
@@ -229,22 +234,66 @@ def _starts(maps: tuple[FeatureMap, ...]) -> list[int]:
 
 def _concatenated(
     app: Application, maps: tuple[FeatureMap, ...]
-) -> tuple[Step, FeatureMap] | Refusal:
-    """One map of the channels of all; they must have the same size and grid."""
-    names = " and ".join(f"{m.name} {list(m.extent)}" for m in maps)
-    if len({m.extent for m in maps}) > 1:
+) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+    """One map of the channels of all; they must have the same size and grid, or be constants."""
+    features = tuple(m for m in maps if m.constant is None) or maps
+    names = " and ".join(f"{m.name} {list(m.extent)}" for m in features)
+    if len({m.extent for m in features}) > 1:
         return app.refuse("several-maps", f"draws on feature maps of several sizes: {names}")
-    if any(m.pending is not None for m in maps):
+    if any(m.pending is not None for m in features):
         return app.refuse("several-maps", f"scales one of several maps by position: {names}")
-    field = joined_field(app, maps, broadcasts=False)
+    field = joined_field(app, features, broadcasts=False)
     if isinstance(field, Refusal):
         return field
+    if len(features) == 1:
+        return _padded(app, features[0], maps[1:])
     joined = app.new_map(
-        maps[0],
+        features[0],
         name=app.names.fresh(f"{app.node.outputs[0].name}.channels"),
-        channels=sum(m.channels for m in maps),
+        channels=sum(m.channels for m in features),
         field=field,
-        sources=maps,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        sources=features,
+        made_by_fc=any(m.made_by_fc for m in features),
     )
-    return Step("Concat", maps, joined, app.node, {"axis": 1}), joined
+    step = Step("Concat", features, joined, app.node, {"axis": 1})
+    padded = _padded(app, joined, maps[len(features) :])
+    if isinstance(padded, Refusal):
+        return padded
+    steps, joined = padded
+    return (step, *steps), joined
+
+
+def _padded(
+    app: Application, feature_map: FeatureMap, constants: tuple[FeatureMap, ...]
+) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+    """The map with constants for further channels: a Pad for each run of equal ones."""
+    if not constants:
+        return (), feature_map
+    values = [value for m in constants if m.constant is not None for value in m.constant]
+    runs = [(value, len(list(run))) for value, run in groupby(values)]
+    if len(runs) > _MAX_PADS or not feature_map.is_cell:
+        return app.refuse(
+            "constant-features",
+            f"joins {feature_map.name} {list(feature_map.per_sample_shape)} with {len(values)} "
+            "constants; only a layer can take that in",
+        )
+    steps: list[Step] = []
+    for value, count in runs:
+        name = app.names.fresh(f"{app.node.outputs[0].name}.padded")
+        more = app.new_map(feature_map, name=name, channels=feature_map.channels + count)
+        rank = 2 + len(feature_map.extent)
+        pads = (0,) * (rank + 1) + (count,) + (0,) * (rank - 2)
+        if app.opset < 11:
+            attributes: dict[str, AttributeValue] = {"pads": pads, "value": float(value)}
+            steps.append(Step("Pad", (feature_map,), more, app.node, attributes))
+        else:
+            amounts = np.array(pads, np.int64)
+            by = _stored(app, f"{name}.pads", amounts)
+            filler = _stored(app, f"{name}.value", np.array(value, feature_map.dtype.numpy()))
+            steps.append(Step("Pad", (feature_map, by, filler), more, app.node))
+        feature_map = more
+    return tuple(steps), feature_map
+
+
+def _stored(app: Application, name: str, array: AnyArray) -> Constant:
+    return Constant(app.names.fresh(name), tuple(array.shape), lambda: ir.Tensor(array))

@@ -120,15 +120,13 @@ def concat(app: Application) -> Outcome:
 
 @rule("Pad")
 def pad(app: Application) -> Outcome:
-    """Padding of the spatial axes (Pad-2/11/13/18/19/21)."""
+    """Padding of the spatial axes and the channels of a map (Pad-2/11/13/18/19/21)."""
     view = app.view(0)
     if view is None or any(isinstance(fact, FeatureView) for fact in app.operands[1:]):
         return app.refuse("data-dependent", "pads by amounts or values that depend on the image")
     source = view.whole_map
     if view.layout is None or source is None:
         return pad_features(app)
-    if source.made_by_fc:
-        return app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
     rank = len(view.layout)
     pads = app.ints_attribute("pads")
     known, axes = app.known(1), app.operand(3)
@@ -142,22 +140,27 @@ def pad(app: Application) -> Outcome:
         return app.refuse("data-dependent", "pads by amounts that are not constant for all axes")
     begins = [pads[axis] for axis in view.layout]
     ends = [pads[rank + axis] for axis in view.layout]
-    if any(begins[:2]) or any(ends[:2]):
-        return app.refuse("padded-channels", "pads the batch or the channels")
+    if begins[0] or ends[0]:
+        axis = view.layout[0]
+        return app.refuse("batch-mixing", f"pads axis {axis}, which holds the samples")
+    if source.made_by_fc and any((*begins[2:], *ends[2:])):
+        return app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
+    channels = source.channels + begins[1] + ends[1]
     spatial = zip(source.field, source.extent, begins[2:], ends[2:], strict=True)
     field, extent = zip(
         *((f.slide(1, pad=begin, end_pad=end), e + begin + end) for f, e, begin, end in spatial),
         strict=True,
     )
-    if min(extent) < 1:
-        return app.refuse("shape-mismatch", f"crops {list(source.extent)} to nothing")
+    if min(channels, *extent) < 1:
+        return app.refuse("shape-mismatch", f"crops {list(source.per_sample_shape)} to nothing")
     output = app.new_map(
         source,
         value=app.node.outputs[0],
         layout=view.layout,
+        channels=channels,
         field=field,
         extent=extent,
-        pads=describe(app.node) if any(amount > 0 for amount in pads) else None,
+        pads=describe(app.node) if max(*begins[2:], *ends[2:]) > 0 else None,
     )
     return Kept((output,))
 
