@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -51,6 +51,7 @@ class Oracle:
         channels_last: Whether the images are [N, *spatial, C].
         tolerance: Largest error, relative to the largest output.
         options: How to convert: keyword arguments of `convert`.
+        session: Makes a function of a model.
     """
 
     gone: tuple[str, ...] = FC_TRACES
@@ -61,6 +62,7 @@ class Oracle:
     tolerance: float = 1e-5
     dtype: Any = np.float32
     options: Mapping[str, Any] = field(default_factory=dict)
+    session: Callable[[onnx.ModelProto | ir.Model], Run] = session
 
     def check(self, model: onnx.ModelProto | ir.Model) -> Conversion:
         """Convert and compare at the native size and at larger ones."""
@@ -92,7 +94,7 @@ class Oracle:
 
     def _runner(self, model: onnx.ModelProto | ir.Model) -> Run:
         """The model as a function of images [N, C, *spatial]."""
-        run = session(model)
+        run = self.session(model)
         if not self.channels_last:
             return run
         return lambda feeds: run({name: np.moveaxis(x, 1, -1) for name, x in feeds.items()})
