@@ -82,7 +82,8 @@ size and, cell by cell, at larger ones.
 
       fc2conv classifier.onnx same_interface.onnx --static
     """
-    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
+    from onnx_fc2conv.cli.advice import explain_refusals  # noqa: PLC0415 - lazy: --help is quick
+    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
     from onnx_fc2conv.model_io import check_writable, load, staged  # noqa: PLC0415
     from onnx_fc2conv.pipeline import convert, inspect  # noqa: PLC0415
@@ -106,7 +107,7 @@ size and, cell by cell, at larger ones.
     if planned.refusals or dry_run:
         terminal.conversion(done)
         _write(done, reports)
-        terminal.refusals(planned.refusals)
+        explain_refusals(terminal, planned, source, shapes, static=static)
         if planned.refusals:
             raise typer.Exit(3)
         terminal.line("Dry run: nothing was written.")

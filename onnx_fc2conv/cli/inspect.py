@@ -38,7 +38,8 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
 
       fc2conv inspect classifier.onnx --json | jq .geometry
     """
-    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
+    from onnx_fc2conv.cli.advice import explain_refusals  # noqa: PLC0415 - lazy: --help is quick
+    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
     from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415
 
@@ -52,6 +53,6 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
         typer.echo(report.to_json(), nl=False)
     else:
         terminal.conversion(report)
-        terminal.refusals(conversion.refusals)
+        explain_refusals(terminal, conversion, model, shapes, static=static)
     if conversion.refusals:
         raise typer.Exit(3)

@@ -169,6 +169,8 @@ def only_movement(model: ir.Model, keep: Collection[str] = ()) -> ir.Model:
     """
     fixed = _not_moving(model.graph)
     for node in list(model.graph):
+        if node.op_type == "Concat" and 0 < len(fixed & set(node.inputs)) < len(node.inputs):
+            raise NotTraced("constants are joined with its features; the other tiers compare it")
         if node.op_type in MOVEMENT or all(output in fixed for output in node.outputs):
             continue
         moving = [v for v in node.inputs if v is not None and v not in fixed]

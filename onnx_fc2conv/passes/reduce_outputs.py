@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
+from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views import OutputMap, interpret
 from onnx_fc2conv.views.rules import NameScope, describe
 
@@ -104,7 +105,7 @@ def _refusal(output: OutputMap) -> Refusal | None:
         return None
     return Refusal(
         "reduced-integers",
-        describe(node),
+        node.metadata_props.get(ORIGIN, describe(node)),
         f"output {output.value.name!r} holds {dtype}, of which a mean or maximum over positions "
         "says nothing",
     )

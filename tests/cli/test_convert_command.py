@@ -9,8 +9,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from onnx_fc2conv.remedies import REMEDIES
 from tests.cli.conftest import MODELS, Run
 from tests.nets import Net
+from tests.refused_models import REFUSED
 
 
 def test_converts_checks_and_writes(run: Run, face25: Path, tmp_path: Path) -> None:
@@ -155,10 +157,25 @@ def test_a_refusal_is_reported_and_exits_3(run: Run, tmp_path: Path) -> None:
     assert result.code == 3
     assert result.error_lines == [
         "fc2conv: refused: model: the model has no Gemm or MatMul: there is nothing to convert "
-        "[nothing-to-convert]"
+        "[nothing-to-convert]",
+        f"fc2conv: what to do [nothing-to-convert]: {REMEDIES['nothing-to-convert']}",
     ]
     assert not (tmp_path / "out.onnx").exists()
     assert json.loads(report.read_text())["status"] == "refused"
+
+
+@pytest.mark.parametrize("command", [["convert"], ["inspect"]])
+def test_a_refusal_says_what_static_mode_would_do(
+    run: Run, tmp_path: Path, command: list[str]
+) -> None:
+    onnx.save(REFUSED["pool-indices"].model(), tmp_path / "in.onnx")
+    output = [tmp_path / "out.onnx"] if command == ["convert"] else []
+    result = run(*command, tmp_path / "in.onnx", *output)
+    assert result.code == 3
+    refused, remedy, static = result.error_lines
+    assert refused.startswith("fc2conv: refused: MaxPool n: ")
+    assert remedy.startswith("fc2conv: what to do [pool-indices]: Export without unpooling. ")
+    assert static == "fc2conv: --static would convert 1 of 1 fully connected layers"
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ def _side(app: Application, value: ir.Value) -> tuple[tuple[Step, ...], FeatureV
     ):
         return app.refuse(
             "other-input",
-            f"combines features of the image with {name} {list(shape)}, which is not one vector "
-            "for each image",
+            f"combines features of the image with {name} [{', '.join(map(_dim, shape))}], which is "
+            "not one vector for each image",
         )
     views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
     rank = len(views[0].maps[0].extent)
@@ -114,6 +114,10 @@ def _side(app: Application, value: ir.Value) -> tuple[tuple[Step, ...], FeatureV
     index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(features)
     view = FeatureView.of_index(app.space, app.batches, index, 0, any_batch=True)
     return (Step("Reshape", (value, stored), made, app.node),), view
+
+
+def _dim(dim: int | ir.SymbolicDim) -> str:
+    return str(dim) if isinstance(dim, int) else dim.value or "?"
 
 
 def _constant(app: Application, known: Known) -> tuple[tuple[Step, ...], FeatureView] | Refusal:

@@ -1,0 +1,45 @@
+"""What the user can do about a refusal, printed below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from onnx_fc2conv.model_io import ModelSource
+from onnx_fc2conv.pipeline import Conversion, inspect
+from onnx_fc2conv.remedies import REMEDIES
+
+if TYPE_CHECKING:
+    from onnx_fc2conv.cli.console import Terminal
+
+__all__ = ["explain_refusals"]
+
+
+def explain_refusals(
+    terminal: Terminal,
+    planned: Conversion,
+    source: ModelSource,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    static: bool,
+) -> None:
+    """Print the refusals, the remedy of each code, and what ``--static`` would make of the model.
+
+    Args:
+        terminal: Where to print: on its standard error.
+        planned: The conversion that was refused, if one was.
+        source: The model.
+        shapes: Native shapes of its inputs.
+        static: Whether the refused conversion was a static one.
+    """
+    terminal.refusals(planned.refusals)
+    for code in dict.fromkeys(refusal.code for refusal in planned.refusals):
+        terminal.error(f"what to do [{code}]: {REMEDIES[code]}")
+    if static or not planned.refusals:
+        return
+    kept = inspect(source, input_shapes=shapes, static=True)
+    if kept.heads and not kept.refusals:
+        layers = len(kept.heads) + len(kept.left_alone)
+        terminal.error(
+            f"--static would convert {len(kept.heads)} of {layers} fully connected layers"
+        )

@@ -1,0 +1,60 @@
+"""What a user can do about a refusal, by its code.
+
+``docs/refusals.md`` shows the same sentences beside what each code means; a test compares them, and
+does what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+__all__ = ["REMEDIES"]
+
+_STATIC = "`--static` leaves it as it is and converts the layers around it, for one image size."
+
+REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "attention": _STATIC,
+        "baked-size": f"Export that reshape by channels, that resize by `scale_factor`. {_STATIC}",
+        "batch-mixing": "Export the model with batch size 1, or with a symbolic batch.",
+        "batch-sizes": "Export the model with one batch size, or with a symbolic one.",
+        "bias-not-constant": f"Add the bias outside the layer. {_STATIC}",
+        "ceil-mode": f"Export with `count_include_pad=0` or without `ceil_mode`. {_STATIC}",
+        "constant-features": f"Leave the constants out. {_STATIC}",
+        "data-dependent": f"Export with constants. {_STATIC}",
+        "dropout-mask": "Export for inference: `model.eval()`.",
+        "flattened-features": f"Remove that output or operator. {_STATIC}",
+        "invalid-node": "Repair the model: it is damaged.",
+        "layout": f"Check the model: does it compute what you think? {_STATIC}",
+        "misaligned": f"Give the branches the same strides. {_STATIC}",
+        "no-rule": f"Report it with the operator's name. {_STATIC}",
+        "not-computable": "Fold the model's constants first, or repair it.",
+        "nothing-to-convert": "Use the model as it is. With `--pool window` a global pooling is "
+        "replaced, so that it gives a map.",
+        "old-opset": "Lift it, with a fixed batch size: "
+        "`onnx.version_converter.convert_version(model, 13)`.",
+        "other-domain": f"Export with standard operators, or cut it off. {_STATIC}",
+        "other-input": "Give that input the shape [N, D].",
+        "pool-indices": f"Export without unpooling. {_STATIC}",
+        "position-dependent": "Carry out the operator before that scale or shift, which only a "
+        "linear layer can take in.",
+        "positional-constant": _STATIC,
+        "post-processing": f"Cut it off the model and apply it outside, to the map. {_STATIC}",
+        "recurrent": _STATIC,
+        "reduced-integers": "Output the scores, or leave out `--reduce`.",
+        "reshaped-map": f"Resize the map before it is reshaped. {_STATIC}",
+        "several-maps": f"Apply the operator to each of the maps. {_STATIC}",
+        "shape-mismatch": "Give the native size: `--input-shape`.",
+        "slides-after-fc": _STATIC,
+        "subdivided-cells": _STATIC,
+        "subgraph": f"Export without control flow. {_STATIC}",
+        "token-wise": _STATIC,
+        "training-mode": "Export for inference: `model.eval()`.",
+        "unsupported-type": "Cast the operand and the weight to floating point.",
+        "weight-not-constant": _STATIC,
+        "weight-not-matrix": f"Write a layer for each of the matrices. {_STATIC}",
+        "window-pooling": "Leave out `--pool window`.",
+    }
+)
+"""A sentence or two for each code, with options and Python in backquotes."""

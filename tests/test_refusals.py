@@ -1,0 +1,57 @@
+"""Every refusal: its code, what it names, and that its remedy is one."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+from onnx_fc2conv import check, convert
+from onnx_fc2conv.remedies import REMEDIES
+from tests.oracle import converted_model, refusals
+from tests.refused_models import REFUSED
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_code_has_a_case() -> None:
+    assert set(REFUSED) == set(REMEDIES)
+
+
+def test_the_catalog_shows_the_remedies() -> None:
+    text = (ROOT / "docs" / "refusals.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| (.+) \|$", text, re.MULTILINE)
+    assert dict(rows) == dict(REMEDIES)
+
+
+@pytest.mark.parametrize("code", sorted(REFUSED))
+def test_refusal(code: str) -> None:
+    case = REFUSED[code]
+    first = refusals(case.model(), **case.options)[0]
+    assert first.code == code, first
+    assert first.node == case.node
+    for part in case.reason:
+        assert part in first.reason
+
+
+@pytest.mark.parametrize("code", sorted(REFUSED))
+def test_remedy(code: str) -> None:
+    """The converted model is equivalent, by the options that the remedy names or a mended model."""
+    case = REFUSED[code]
+    if callable(case.remedy):
+        model, options = case.remedy(), dict(case.options)
+    else:
+        model, options = case.model(), dict(case.remedy)
+        named = {"static": "--static", "pool": "--pool window", "input_shapes": "--input-shape"}
+        for option in options:
+            assert named[option] in REMEDIES[code]
+    conversion = convert(model, **options)
+    assert conversion.heads or conversion.poolings
+    shapes = options.get("input_shapes", {})
+    with warnings.catch_warnings():
+        report = check(
+            model, converted_model(conversion), geometry=conversion.geometry, input_shapes=shapes
+        )
+    assert report, report.failures
