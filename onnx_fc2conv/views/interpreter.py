@@ -282,10 +282,11 @@ class Interpreter:
         fact = self.facts.get(value)
         if not isinstance(fact, FeatureView):
             return None
-        if fact.layout is not None and fact.whole_map is not None:
-            stays = value not in self.restored
-            return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
         node = value.producer()
+        if fact.layout is not None and fact.whole_map is not None:
+            converted = node is not None and ORIGIN in node.metadata_props
+            stays = value not in self.restored or converted
+            return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
         assert node is not None
         app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
         if ORIGIN in node.metadata_props:  # made by a conversion: a map, its channels moved

@@ -113,7 +113,9 @@ def classifiers(
         else head(net, y, parts, joins=not last_axis)
     )
     free = True
-    end = parts.any(ends.ENDS)
+    # A vector beside a single image stays a single vector: no batch of images goes with it.
+    single = "side_vector" not in parts.names
+    end = parts.any({k: end for k, end in ends.ENDS.items() if single or k != "without_batch"})
     if end is ends.without_batch:
         net = _with_batch_1(net)
         free = False

@@ -264,3 +264,11 @@ def test_features_twice_times_constants(first: str) -> None:
     both = net.op("Concat", flat, flat, axis=1)
     y = net.op("Mul", both, net.random(72), shape=(72,))
     assert_slides(net.model(net.fc(y)))
+
+
+def test_the_largest_of_each_group_is_an_output_that_a_layer_reads() -> None:
+    net = Net()
+    pairs = net.op("Reshape", net.fc(net.flat(net.trunk()), 6), i64(-1, 3, 2))
+    largest = net.op("ReduceMax", pairs, axes=[2], keepdims=0, shape=(3,))
+    gone = ("Gemm", "Flatten")
+    assert_slides(net.model(largest, net.fc(largest)), gone=gone)
