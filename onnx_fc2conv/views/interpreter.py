@@ -261,7 +261,7 @@ class Interpreter:
         sized = any(
             isinstance(fact, FeatureView) or (isinstance(fact, Known) and fact.sized)
             for fact in operands
-        )
+        ) and not _counts_axes(node)
         cache: dict[int, list[AnyArray]] = {}
 
         def outputs(batch: int) -> list[AnyArray]:
@@ -344,6 +344,12 @@ def _answer(rule: Rule, app: Application) -> Outcome:
         return rule(app)
     except NotComputable as error:
         return app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
+
+
+def _counts_axes(node: ir.Node) -> bool:
+    """Whether the node gives the rank of a tensor, which is the same at any size."""
+    shape = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    return node.op_type in ("Shape", "Size") and shape is not None and shape.op_type == "Shape"
 
 
 def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:

@@ -130,3 +130,26 @@ def test_everything_at_once_is_refused() -> None:
     net = Net()
     y = net.op("ReduceMean", net.head(net.trunk()), keepdims=0, name="mean")
     assert_refused(net.model(y), "batch-mixing", "ReduceMean mean")
+
+
+def test_a_sum_over_no_axis() -> None:
+    net = Net()
+    y = net.op("ReduceSum", net.trunk(), noop_with_empty_axes=1, shape=(3, 3, 4))
+    assert_slides(net.model(net.head(y)))
+
+
+def test_squares_over_no_axis_are_refused() -> None:
+    net = Net(opset=18)
+    y = net.op("ReduceSumSquare", net.trunk(), noop_with_empty_axes=1, shape=(3, 3, 4), name="r")
+    assert_refused(net.model(net.head(y)), "no-rule", "ReduceSumSquare r", "no axis")
+
+
+@pytest.mark.parametrize("count", ["Size", "Shape"])
+def test_axes_counted_from_the_last_one(count: str) -> None:
+    """As ONNX's own functions write LayerNormalization: the rank is the length of the shape."""
+    net = Net(opset=18)
+    y = net.op("Softplus", net.fc(net.flat(net.trunk()), 5), shape=(5,))
+    rank = net.op("Reshape", net.op(count, net.op("Shape", y)), np.array([1]))
+    axes = net.op("Sub", rank, np.array([1]))
+    y = net.op("Div", y, net.op("ReduceMean", y, axes, keepdims=1), shape=(5,))
+    assert_slides(net.model(net.fc(y)), gone=("Gemm", "Flatten"))

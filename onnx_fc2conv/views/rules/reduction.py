@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.plan import Kept, Outcome
+from onnx_fc2conv.views.plan import Kept, Outcome, Viewed
 from onnx_fc2conv.views.rules.groups import Along, along_features, integers
 from onnx_fc2conv.views.rules.pooling import (
     pool_view,
@@ -20,6 +20,9 @@ from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["arg_reduce", "reduce"]
+
+_IDENTITIES = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
+"""Reductions of which one element alone is itself."""
 
 
 @rule(
@@ -40,7 +43,7 @@ def reduce(app: Application) -> Outcome:
         return app.refuse("data-dependent", "reduces over axes that depend on the image")
     if axes is None:
         if app.int_attribute("noop_with_empty_axes", 0):
-            return app.refuse("invalid-node", "reduces over no axis")
+            return _over_nothing(app, view)
         axes = tuple(range(len(view.shape)))
     return _reduced(app, view, axes, None)
 
@@ -51,6 +54,13 @@ def arg_reduce(app: Application) -> Outcome:
     view = app.view(0)
     assert view is not None
     return _reduced(app, view, (app.int_attribute("axis", 0),), ir.DataType.INT64)
+
+
+def _over_nothing(app: Application, view: FeatureView) -> Outcome:
+    """``noop_with_empty_axes`` (ReduceSum-13, the others from 18 on): every element by itself."""
+    if app.node.op_type not in _IDENTITIES:
+        return app.refuse("no-rule", "reduces over no axis, which the operator does in its own way")
+    return Viewed((view,))
 
 
 def _reduced(
