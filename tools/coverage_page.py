@@ -1,8 +1,9 @@
 r"""Write docs/coverage.md: what became of thousands of models, from the results of sweeps.
 
-    python tools/export_classics.py build/classics                     # needs torch
+    python tools/export_classics.py --out build/classics               # these two need torch
+    python tools/export_heads.py --out build/torch_heads
     python tools/make_heads.py build/heads
-    python tools/sweep.py models ../shared/models build/classics build/heads \
+    python tools/sweep.py models ../shared/models build/classics build/torch_heads build/heads \
         --backend-tests --timeout 400 --json build/dense.json
     python tools/coverage_page.py build/dense.json --output docs/coverage.md
 
