@@ -75,7 +75,8 @@ class ConversionReport:
         if self.conversion.heads:
             lines += ["| layer | weight | kernel | bytes |", "| --- | --- | --- | --- |"]
             lines += [
-                f"| {h.op_type} `{h.node}` | {times(h.weight_shape)} | {times(h.kernel_shape)} | "
+                f"| {h.op_type} `{h.node}` | {times(h.weight_shape)} | "
+                f"{f'{h.parts} of at most ' if h.parts > 1 else ''}{times(h.kernel_shape)} | "
                 f"{h.bytes_kept} |"
                 for h in self.conversion.heads
             ]

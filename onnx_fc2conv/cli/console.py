@@ -73,10 +73,11 @@ class Terminal:
         if conversion.heads:
             table = _table()
             for head in conversion.heads:
+                convs = "Conv" if head.parts == 1 else f"{head.parts} Convs of at most"
                 table.add_row(
                     f"  {head.op_type} {escape(head.node)}",
                     times(head.weight_shape),
-                    f"→ Conv {times(head.kernel_shape)}",
+                    f"→ {convs} {times(head.kernel_shape)}",
                     f"[dim]{_BYTES[head.bytes_kept]}[/]",
                 )
             self._section("Fully connected layers", table)

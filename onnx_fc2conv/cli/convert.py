@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onnx_fc2conv.cli.options import (
+    AllLinear,
     Atol,
     InputShapes,
+    MaxDepth,
+    MaxKernel,
     ModelPath,
     Pool,
     PoolName,
@@ -40,6 +44,9 @@ def convert_command(  # noqa: PLR0913 - one parameter an option
     static: Static = False,
     pool: Pool = PoolName.KEEP,
     reduce: Reduce = ReduceName.NONE,
+    all_linear: AllLinear = False,
+    max_kernel: MaxKernel = None,
+    max_depth: MaxDepth = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Prove that OUT computes what IN does.")
     ] = True,
@@ -81,6 +88,10 @@ size and, cell by cell, at larger ones.
       fc2conv vgg16.onnx any_size.onnx --reduce mean
 
       fc2conv classifier.onnx same_interface.onnx --static
+
+      fc2conv transformer.onnx convs.onnx --static --all-linear
+
+      fc2conv vgg16.onnx dense.onnx --max-kernel 5 --max-depth 32768
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
@@ -99,9 +110,17 @@ size and, cell by cell, at larger ones.
 
     with terminal.progress("Reading and planning"):
         source = load(model)
-        planned = inspect(
-            source, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
+        rewrite = partial(
+            convert,
+            input_shapes=shapes,
+            static=static,
+            pool=pool.value,
+            reduce=reduce.value,
+            all_linear=all_linear,
+            max_kernel=max_kernel,
+            max_depth=max_depth,
         )
+        planned = inspect(source, **rewrite.keywords)
     done = ConversionReport(str(model), str(output), planned)
     if planned.refusals or dry_run:
         terminal.conversion(done)
@@ -112,9 +131,7 @@ size and, cell by cell, at larger ones.
         terminal.line("Dry run: nothing was written.")
         return
 
-    conversion = convert(
-        source, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
-    )
+    conversion = rewrite(source)
     assert conversion.model is not None
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)

@@ -12,8 +12,11 @@ import typer
 from onnx_fc2conv.errors import ArgumentError
 
 __all__ = [
+    "AllLinear",
     "Atol",
     "InputShapes",
+    "MaxDepth",
+    "MaxKernel",
     "ModelPath",
     "Pool",
     "PoolName",
@@ -131,3 +134,34 @@ def parse_input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]
             )
         shapes[name] = shape
     return shapes
+
+
+AllLinear = Annotated[
+    bool,
+    typer.Option(
+        "--all-linear",
+        help="With --static: convert every Gemm and MatMul by a constant matrix, in transformers "
+        "and MLPs too, not only those that an image leads to.",
+    ),
+]
+MaxKernel = Annotated[
+    int | None,
+    typer.Option(
+        "--max-kernel",
+        metavar="N",
+        min=1,
+        help="Largest extent of an emitted kernel along any axis; a larger one is split into a sum "
+        "of Convs. TI TIDL: 7. AMD DPU: 16.",
+    ),
+]
+MaxDepth = Annotated[
+    int | None,
+    typer.Option(
+        "--max-depth",
+        metavar="N",
+        min=1,
+        help="Most weights that one output channel of an emitted Conv may have (channels × kernel "
+        "height × width); more are split into a sum of Convs. AMD DPU: channel_parallel × "
+        "bank_depth, 32768 for DPUCZDX8G.",
+    ),
+]

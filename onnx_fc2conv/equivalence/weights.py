@@ -8,7 +8,7 @@ the weights of an element that the layer reads twice) is folded into the weight 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -47,7 +47,7 @@ def check_weights(pair: Pair) -> list[TierResult]:
         reason = "the converted model does not say which Conv stands for which layer"
         return [TierResult("weights", "all layers", "skipped", reason)]
     products = {
-        layer.outputs[0].name or "": conv.outputs[0].name or ""
+        layer.outputs[0].name or "": _product(conv).name or ""
         for layer, conv in found
         if layer is not None
     }
@@ -56,17 +56,29 @@ def check_weights(pair: Pair) -> list[TierResult]:
         v.name for node in pair.reference.graph if node.op_type in MOVEMENT for v in node.outputs
     }
     stops = {one: two for one, two in pair.shared.items() if one not in moved} | products
+    together: dict[ir.Node, list[ir.Node]] = {}
+    for layer, conv in found:
+        if layer is not None:
+            together.setdefault(layer, []).append(conv)
     results = [
         _result(conv, "failed", "the reference has no such layer")
-        if layer is None
-        else _check_layer(pair, layer, conv, stops)
         for layer, conv in found
+        if layer is None
     ]
+    results += [_check_layer(pair, layer, convs, stops) for layer, convs in together.items()]
     stated = {_key(layer) for layer, _ in found if layer is not None}
     stay = {_key(node) for node in pair.converted.graph if node.op_type in _FC_OPERATORS}
     reason = "no Conv of the converted model says that it stands for this layer"
     silent = [key for key in layers if key not in stated | stay]
     return results + [TierResult("weights", key, "skipped", reason) for key in silent]
+
+
+def _product(conv: ir.Node) -> ir.Value:
+    """What the nodes that stand for the Conv's layer make of it together."""
+    origin, value = conv.metadata_props[ORIGIN], conv.outputs[0]
+    while own := [n for n in value.consumers() if n.metadata_props.get(ORIGIN) == origin]:
+        value = own[0].outputs[0]
+    return value
 
 
 def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -121,16 +133,26 @@ class _Layer:
         return (self.weight.astype(np.float64) * factor).astype(self.weight.dtype)
 
 
-def _check_layer(pair: Pair, layer: ir.Node, conv: ir.Node, stops: Mapping[str, str]) -> TierResult:
+def _check_layer(
+    pair: Pair, layer: ir.Node, convs: Sequence[ir.Node], stops: Mapping[str, str]
+) -> TierResult:
+    """Compare the weight with the kernel of the Conv, or of all that its sum is split into."""
+    conv = next((conv for conv in convs if len(conv.inputs) > 2), convs[0])
+    if sum(len(conv.inputs) > 2 for conv in convs) > 1:
+        return _result(conv, "failed", "several of the Convs that it is split into add a bias")
     try:
-        kernel = constant_array(pair.converted, conv.inputs[1])
+        found = [_read(pair, conv, stops) for conv in convs]
+        kernel = np.concatenate([part for part, _ in found], axis=1)
+        places = np.concatenate([trace.places for _, trace in found])
         both = _Layer(
             _weight(pair, layer),
-            kernel.reshape(len(kernel), -1),
+            kernel,
             layer.attributes.get_float("alpha", 1.0) if layer.op_type == "Gemm" else 1.0,
             trace(pair, pair.reference, _operand(pair.reference, layer), stops),
-            trace(pair, pair.converted, conv.inputs[0], set(stops.values())),
+            replace(found[0][1], places=places),
         )
+        if len({trace.start for _, trace in found}) > 1:
+            raise NotTraced("it is a sum over several maps; the other tiers compare it")
     except NotTraced as reason:
         return _result(conv, "skipped", str(reason))
     except (Fc2ConvError, RunError, ValueError) as error:
@@ -163,6 +185,13 @@ def _check_layer(pair: Pair, layer: ir.Node, conv: ir.Node, stops: Mapping[str, 
         return result
     problem = bias_problem(pair.reference, layer, pair.converted, conv)
     return replace(result, status="failed", detail=problem) if problem else result
+
+
+def _read(pair: Pair, conv: ir.Node, stops: Mapping[str, str]) -> tuple[AnyArray, Trace]:
+    """A Conv's kernel as [K, E], and where the E elements that it reads come from."""
+    kernel = constant_array(pair.converted, conv.inputs[1])
+    operand = trace(pair, pair.converted, conv.inputs[0], set(stops.values()))
+    return kernel.reshape(len(kernel), -1), operand
 
 
 def _compare(conv: ir.Node, both: _Layer) -> TierResult:

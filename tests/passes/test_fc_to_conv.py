@@ -113,7 +113,9 @@ def test_inside_a_sequential() -> None:
 
 
 def test_the_pass_reads_well() -> None:
-    assert repr(FcToConv()) == "FcToConv(input_shapes={}, static=False, pool='keep')"
+    assert repr(FcToConv()) == (
+        "FcToConv(input_shapes={}, static=False, pool='keep', all_linear=False)"
+    )
     assert (
         repr(FreeInputSize({"x": (1, 3, 8, 8)}))
         == "FreeInputSize(input_shapes={'x': (1, 3, 8, 8)})"
