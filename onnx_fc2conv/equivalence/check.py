@@ -13,6 +13,7 @@ from onnx_fc2conv.equivalence.comparison import Tolerance
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
 from onnx_fc2conv.equivalence.native import check_native
+from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, runtime_version
@@ -78,6 +79,14 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     results.extend(check_weights(pair))
     say("native")
     results.extend(check_native(pair))
+    reductions = any(meaning.reduction is not None for meaning in geometry.values())
+    if any(pair.growing.values()) and not reductions and same_interface(pair):
+        say("other sizes")
+        alike = check_other_sizes(pair)
+        if alike:
+            seconds = time.perf_counter() - start
+            found = (*results, *alike)
+            return EquivalenceReport(found, provider, runtime_version(), seed, seconds)
     say("feature windows")
     whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
     reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}

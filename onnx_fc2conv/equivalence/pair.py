@@ -81,6 +81,14 @@ class Pair:
         return fixed.pop() if len(fixed) == 1 else None
 
     @cached_property
+    def keeps_batch(self) -> bool:
+        """Whether both are limited to one batch size above 1, or what is taken for a batch size."""
+        sizes = {i.shape[:1] for i in self.inputs} | {
+            s[:1] for s in self._converted_shapes.values()
+        }
+        return sizes == {(self.fixed_batch,)} and self.fixed_batch not in (None, 1)
+
+    @cached_property
     def batches(self) -> tuple[int, ...]:
         """The batch sizes at which the native size is compared."""
         free = any(self._has_free_batch(i) for i in self.inputs)
@@ -196,6 +204,8 @@ class Pair:
     def _has_free_batch(self, an_input: ModelInput) -> bool:
         """Whether either model takes several samples of this input, or the converted any size."""
         shapes = (an_input.shape, self._converted_shapes[an_input.name])
+        if shapes[0][:1] == shapes[1][:1] != (None,):
+            return False
         free = any(shape[:1] == (None,) for shape in shapes)
         return free or bool(self.growing[an_input.name])
 
@@ -229,7 +239,7 @@ def run_in_batches(
     Raises:
         RunError: If the model computes neither several samples nor one.
     """
-    count = next(array.shape[0] for array in feeds.values() if array.ndim > 1)
+    count = next((array.shape[0] for array in feeds.values() if array.ndim > 1), 1)
     if batch is None:
         try:
             return _stacked(session, feeds, outputs, min(count, 32), count)

@@ -47,7 +47,7 @@ def check_weights(pair: Pair) -> list[TierResult]:
         reason = "the converted model does not say which Conv stands for which layer"
         return [TierResult("weights", "all layers", "skipped", reason)]
     products = {
-        layer.outputs[0].name or "": _product(conv).name or ""
+        layer.outputs[0].name or "": _last(conv).outputs[0].name or ""
         for layer, conv in found
         if layer is not None
     }
@@ -73,12 +73,12 @@ def check_weights(pair: Pair) -> list[TierResult]:
     return results + [TierResult("weights", key, "skipped", reason) for key in silent]
 
 
-def _product(conv: ir.Node) -> ir.Value:
-    """What the nodes that stand for the Conv's layer make of it together."""
-    origin, value = conv.metadata_props[ORIGIN], conv.outputs[0]
-    while own := [n for n in value.consumers() if n.metadata_props.get(ORIGIN) == origin]:
-        value = own[0].outputs[0]
-    return value
+def _last(conv: ir.Node) -> ir.Node:
+    """The last of the nodes that stand for the Conv's layer together."""
+    origin, node = conv.metadata_props[ORIGIN], conv
+    while own := [n for n in node.outputs[0].consumers() if n.metadata_props.get(ORIGIN) == origin]:
+        node = own[0]
+    return node
 
 
 def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -136,7 +136,37 @@ class _Layer:
 def _check_layer(
     pair: Pair, layer: ir.Node, convs: Sequence[ir.Node], stops: Mapping[str, str]
 ) -> TierResult:
-    """Compare the weight with the kernel of the Conv, or of all that its sum is split into."""
+    """Compare the weight with the kernel of the Conv, or of all that its sum is split into.
+
+    Where the elements that it reads cannot be followed, the matrix itself will do.
+    """
+    result = _check_places(pair, layer, convs, stops)
+    if result.status != "passed" and len(convs) == 1 and _is_matrix(pair, layer, convs[0]):
+        detail = "the layer's matrix, byte for byte; what it is applied to the other tiers compare"
+        return replace(result, status="passed", detail=detail)
+    return result
+
+
+def _is_matrix(pair: Pair, layer: ir.Node, conv: ir.Node) -> bool:
+    """Whether the Conv applies the layer's very matrix to its operand, made a map for it alone."""
+    try:
+        kernel, weight = constant_array(pair.converted, conv.inputs[1]), _weight(pair, layer)
+    except (Fc2ConvError, RunError, ValueError):
+        return False
+    if kernel.shape != (*weight.shape, 1, 1) or kernel.dtype != weight.dtype:
+        return False
+    lifted = "Unsqueeze", "Transpose", "Reshape"
+    made = conv.inputs[0].producer() if conv.inputs[0] is not None else None
+    own = made is not None and made.metadata_props.get(ORIGIN) == conv.metadata_props[ORIGIN]
+    if made is None or not own or made.op_type not in lifted:
+        return False
+    return not (_bits(weight) != _bits(kernel.reshape(weight.shape))).any()
+
+
+def _check_places(
+    pair: Pair, layer: ir.Node, convs: Sequence[ir.Node], stops: Mapping[str, str]
+) -> TierResult:
+    """Compare the weights by the elements that the layer and its Convs read."""
     conv = next((conv for conv in convs if len(conv.inputs) > 2), convs[0])
     if sum(len(conv.inputs) > 2 for conv in convs) > 1:
         return _result(conv, "failed", "several of the Convs that it is split into add a bias")
@@ -166,6 +196,9 @@ def _check_layer(
         return _result(conv, "skipped", detail)
     features = both.operand.places.size
     rows, rest = divmod(features, both.weight.shape[1])
+    if rest and not features * both.operand.batch % both.weight.shape[1]:
+        detail = "the first axis of its operand is not that of samples; the other tiers compare it"
+        return _result(conv, "skipped", detail)
     if rows > 1 and not rest and len(both.kernel) in (len(both.weight), rows * len(both.weight)):
         detail = f"the layer is applied to {rows} rows of a sample; the other tiers compare it"
         return _result(conv, "skipped", detail)
@@ -183,7 +216,7 @@ def _check_layer(
     result = _compare(conv, both)
     if result.status != "passed" or both.operand.shifted(both.conv_operand):
         return result
-    problem = bias_problem(pair.reference, layer, pair.converted, conv)
+    problem = bias_problem(pair.reference, layer, pair.converted, conv, _last(conv))
     return replace(result, status="failed", detail=problem) if problem else result
 
 

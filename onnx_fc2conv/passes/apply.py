@@ -150,8 +150,7 @@ class _Builder:
 
     def lift(self, lifted: Lifted) -> None:
         """Let a layer be a Conv in its own place."""
-        made = Lifter(self.graph, self.stored).lift(lifted)
-        self.names.insert(0, (made, lifted.node.outputs[0].name or ""))
+        self.names.insert(0, Lifter(self.graph, self.stored).lift(lifted))
 
     def _after(
         self,

@@ -31,8 +31,12 @@ class Lifter:
     graph: ir.Graph
     stored: Initializers
 
-    def lift(self, lifted: Lifted) -> ir.Value:
-        """Let every node that reads the product read that of the Conv; returns the latter."""
+    def lift(self, lifted: Lifted) -> tuple[ir.Value, str]:
+        """Let every node that reads the product read that of the Conv.
+
+        Returns:
+            The latter, and the name of the former.
+        """
         product = lifted.node.outputs[0]
         operand = lifted.node.inputs[lifted.position]
         assert operand is not None
@@ -42,7 +46,7 @@ class Lifter:
             product = following.outputs[0]
         value.type, value.shape = product.type, product.shape
         product.replace_all_uses_with(value, replace_graph_outputs=True)
-        return value
+        return value, product.name or ""
 
     def _product(self, lifted: Lifted, operand: ir.Value, bias: ir.Value | None) -> ir.Value:
         rest = [axis for axis in range(lifted.rank) if axis != lifted.axis]
