@@ -82,11 +82,9 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     reductions = any(meaning.reduction is not None for meaning in geometry.values())
     if any(pair.growing.values()) and not reductions and same_interface(pair):
         say("other sizes")
-        alike = check_other_sizes(pair)
-        if alike:
-            seconds = time.perf_counter() - start
-            found = (*results, *alike)
-            return EquivalenceReport(found, provider, runtime_version(), seed, seconds)
+        results.extend(check_other_sizes(pair))
+        seconds = time.perf_counter() - start
+        return EquivalenceReport(tuple(results), provider, runtime_version(), seed, seconds)
     say("feature windows")
     whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
     reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}

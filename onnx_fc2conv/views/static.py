@@ -7,7 +7,7 @@ no rule makes a convolution of a map is lifted (see `lifting`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +27,7 @@ from onnx_fc2conv.views.plan import (
     Outcome,
     Plan,
     Rebuilt,
+    Step,
 )
 from onnx_fc2conv.views.rules.registry import Application, node_name
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
@@ -166,28 +167,51 @@ class _StaticInterpreter(Interpreter):
     def _rebuilt(self) -> tuple[Rebuilt, ...]:
         """The tensors that nodes which stay read, or that are outputs, but that only maps hold now.
 
-        From the outputs back: whatever is a view of maps that steps make is rebuilt, and what leads
-        to it is not needed any more.
+        From the outputs, and from what the steps read, back: a tensor behind a layer that is a Conv
+        of a map now is rebuilt, and what leads to it is not needed any more. Where it cannot be,
+        the layer is lifted instead.
         """
         rebuilt: list[Rebuilt] = []
-        queue = list(dict.fromkeys(self.graph.outputs))
+        behind = self._behind_layers()
+        queue = list(dict.fromkeys([*self.graph.outputs, *_read(self.steps)]))
         seen = set(queue)
         for value in queue:
-            again = self._rebuild(value)
+            again = self._rebuild(value) if value in behind else None
             if again is not None:
                 rebuilt.append(again)
                 continue
             node = value.producer()
-            for operand in () if node is None else (*node.inputs, *captured_values(node)):
+            if node is None:
+                continue
+            if value in behind and node.op_type in FC_OPERATORS and node not in self.lifted:
+                found = self.lifting.lift(node)
+                if not isinstance(found, str):
+                    self.lifted[node] = found[0]
+            for operand in (*node.inputs, *captured_values(node)):
                 if operand is not None and operand not in seen:
                     seen.add(operand)
                     queue.append(operand)
         return tuple(rebuilt)
 
-    def _rebuild(self, value: ir.Value) -> Rebuilt | None:
-        """How to make the tensor from the maps that it is a view of; None if it need not be made.
+    def _behind_layers(self) -> set[ir.Value]:
+        """The views between which and the tensors that stay lies a layer that is a Conv now."""
+        behind: set[ir.Value] = set()
+        for node in self.graph:
+            converted = node.op_type in FC_OPERATORS and node not in self.lifted
+            for value in node.outputs:
+                fact = self.facts.get(value)
+                if not isinstance(fact, FeatureView):
+                    continue
+                if fact.whole_map is not None and fact.whole_map.value is value:
+                    continue
+                if converted or not behind.isdisjoint(node.inputs):
+                    behind.add(value)
+        return behind
 
-        A tensor none of whose maps a step makes stays with the nodes that it had.
+    def _rebuild(self, value: ir.Value) -> Rebuilt | None:
+        """How to make the tensor from the maps that it is a view of; None if that is not possible.
+
+        A map made of constants alone has one sample, whatever the batch is.
         """
         fact = self.facts.get(value)
         if not isinstance(fact, FeatureView):
@@ -196,7 +220,7 @@ class _StaticInterpreter(Interpreter):
             sources, axis, index = fact.maps, fact.batch_axis, fact.index
         except Mixed:
             return None
-        if all((source.base or source).value is not None for source in sources):
+        if any(map(_is_constant, sources)):
             return None
         elements, start = np.empty_like(index), 0
         for source in sources:
@@ -205,6 +229,22 @@ class _StaticInterpreter(Interpreter):
             elements[inside] = local[inside] + start
             start += source.size
         return Rebuilt(value, sources, elements.reshape(-1), index.shape, axis)
+
+
+def _is_constant(feature_map: FeatureMap) -> bool:
+    """Whether the map is made of constants alone."""
+    if feature_map.constant is not None:
+        return True
+    return bool(feature_map.sources) and all(map(_is_constant, feature_map.sources))
+
+
+def _read(steps: Iterable[Step]) -> Iterator[ir.Value]:
+    """The tensors of the model that the steps read."""
+    for operand in (operand for step in steps for operand in step.inputs):
+        if isinstance(operand, ir.Value):
+            yield operand
+        elif isinstance(operand, FeatureMap) and operand.value is not None:
+            yield operand.value
 
 
 def _images(graph: ir.Graph, given: InputShapes) -> dict[ir.Value, tuple[int, ...]]:
