@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         RuntimeUnavailableError,
     )
     from onnx_fc2conv.geometry import OutputGeometry
-    from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs
+    from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs, SplitKernels
     from onnx_fc2conv.pipeline import Conversion, convert, inspect
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Refusal",
     "RefusedError",
     "RuntimeUnavailableError",
+    "SplitKernels",
     "check",
     "convert",
     "inspect",
@@ -57,7 +58,7 @@ _HOMES = {
         "RuntimeUnavailableError",
     ),
     "geometry": ("OutputGeometry",),
-    "passes": ("FcToConv", "FreeInputSize", "Normalize", "ReduceOutputs"),
+    "passes": ("FcToConv", "FreeInputSize", "Normalize", "ReduceOutputs", "SplitKernels"),
     "pipeline": ("Conversion", "convert", "inspect"),
 }
 

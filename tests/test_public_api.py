@@ -29,6 +29,7 @@ def test_the_public_names() -> None:
         "Refusal",
         "RefusedError",
         "RuntimeUnavailableError",
+        "SplitKernels",
         "check",
         "convert",
         "inspect",
