@@ -266,7 +266,9 @@ def _nothing_found(plan: Plan, fc_to_conv: FcToConv) -> tuple[Refusal, ...]:
         return (_nothing(f"no Gemm or MatMul is a layer with a constant matrix ({found})"),)
     reasons = "; ".join(f"{layer.node}: {layer.reason}" for layer in plan.left_alone[:3])
     why = f" ({reasons})" if reasons else ""
-    return (_nothing(f"no fully connected layer follows a feature map of an image input{why}"),)
+    more = "; --all-linear converts the others too" if why and fc_to_conv.static else ""
+    reason = f"no fully connected layer follows a feature map of an image input{why}{more}"
+    return (_nothing(reason),)
 
 
 def _nothing(reason: str) -> Refusal:
