@@ -169,7 +169,7 @@ class _StaticInterpreter(Interpreter):
 
         From the outputs, and from what the steps read, back: a tensor behind a layer that is a Conv
         of a map now is rebuilt, and what leads to it is not needed any more. Where it cannot be,
-        the layer is lifted instead.
+        its nodes stay, and what they read is rebuilt.
         """
         rebuilt: list[Rebuilt] = []
         behind = self._behind_layers()
@@ -183,21 +183,11 @@ class _StaticInterpreter(Interpreter):
             node = value.producer()
             if node is None:
                 continue
-            if value in behind and node.op_type in FC_OPERATORS and node not in self.lifted:
-                self._lift_instead(node)
             for operand in (*node.inputs, *captured_values(node)):
                 if operand is not None and operand not in seen:
                     seen.add(operand)
                     queue.append(operand)
         return tuple(rebuilt)
-
-    def _lift_instead(self, node: ir.Node) -> None:
-        """Lift a layer although a map holds its product too."""
-        found = self.lifting.lift(node)
-        if isinstance(found, str):
-            return
-        self.lifted[node], lifted = found
-        self.layers = [lifted if one.node == lifted.node else one for one in self.layers]
 
     def _behind_layers(self) -> set[ir.Value]:
         """The views between which and the tensors that stay lies a layer that is a Conv now."""

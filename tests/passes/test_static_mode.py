@@ -114,21 +114,25 @@ def test_a_tensor_of_several_maps_is_made_anew() -> None:
 
 
 def test_a_tensor_that_waits_for_a_scale_is_made_anew() -> None:
-    """A scale of each feature waits for the next layer, and CumSum is none."""
+    """A scale of each position waits for the next layer, and CumSum is none."""
     net = Net()
-    hidden = net.op("Reshape", net.head(net.trunk(), 8), i64(-1, 2, 4), shape=(2, 4))
-    scaled = net.op("Add", net.op("Mul", hidden, net.random(2, 4)), net.random(4))
-    y = net.op("CumSum", scaled, i64(1), shape=(2, 4))
-    assert_static(net.model(net.fc(net.op("Flatten", y, shape=(8,))), scaled), layers=2)
+    y = net.op("Transpose", net.op("Reshape", net.trunk(), i64(0, 3, 12)), perm=[0, 2, 1])
+    y = net.op("MatMul", y, net.random(3, 5))
+    scaled = net.op("Add", net.op("Mul", y, net.random(12, 1)), net.random(12, 1))
+    y = net.op("CumSum", scaled, i64(1), shape=(12, 5))
+    y = net.op("Reshape", y, i64(-1, 60), shape=(60,))
+    assert_static(net.model(net.fc(y), scaled), layers=2)
 
 
 def test_constants_beside_the_features_lead_to_no_layer_left() -> None:
-    net = Net()
-    joined = net.op("Concat", net.head(net.trunk()), net.random(1, 2), axis=1)
+    """Constants have one sample only: the tensor keeps its node; what that reads is made anew."""
+    net = Net(batch=2)
+    constants = np.repeat(net.random(1, 2), 2, axis=0)
+    joined = net.op("Concat", net.head(net.trunk()), constants, axis=1, shape=(6,))
     y = net.op("CumSum", joined, i64(1), shape=(6,))
-    conversion = convert(net.model(net.fc(y)), static=True)
-    assert len(conversion.heads) == 2
-    assert not {"Gemm", "MatMul"} & set(op_types(converted_model(conversion)))
+    conversion = assert_static(net.model(net.fc(y), joined), layers=2, batches=(2,))
+    stored = converted_model(conversion).graph.initializers
+    assert all(layer.kernel in stored for layer in conversion.heads)
 
 
 def test_a_convolution_behind_a_layer_and_a_layer_behind_that() -> None:
