@@ -12,6 +12,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_fc2conv.equivalence.comparison import Tolerance
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
@@ -62,6 +63,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     Raises:
         ArgumentError: If the models have different inputs, or a native size is missing.
         InvalidModelError: If either is not a valid model.
+        RefusedError: If either is of an old opset that cannot be lifted.
         RuntimeUnavailableError: If onnxruntime or the provider is missing.
     """
     start = time.perf_counter()
@@ -73,7 +75,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         geometry = inspect(one, input_shapes=input_shapes).geometry
     strides = _strides(pair, geometry)
 
-    results: list[TierResult] = []
+    results: list[TierResult] = check_lifted(as_model(reference), pair)
     say("weights")
     results.extend(check_weights(pair))
     say("native")

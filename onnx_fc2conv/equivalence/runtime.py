@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.reference import ReferenceRunner
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Provider", "RunError", "Session", "runtime_version"]
+__all__ = ["REFERENCE", "Provider", "RunError", "Runner", "Session", "runtime_version"]
 
 Provider = Literal["cpu", "cuda"]
+Runner = Provider | Literal["reference"]
+REFERENCE: Final = "reference"
+"""ONNX's reference implementation: slow, but it has all types."""
 
 _PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -45,17 +49,21 @@ def runtime_version() -> str:
 
 
 class Session:
-    """An onnxruntime session of a model.
+    """An onnxruntime session of a model, or one of ONNX's reference implementation.
 
     Graph optimization is EXTENDED: ALL would pack a second copy of every large kernel (a 7×7
     convolution of 512 channels takes seconds and gigabytes to load).
 
     Raises:
         RuntimeUnavailableError: If onnxruntime or the provider is missing.
-        InvalidModelError: If onnxruntime does not load the model.
+        InvalidModelError: If it does not load the model.
     """
 
-    def __init__(self, model: ir.Model, provider: Provider = "cpu") -> None:
+    def __init__(self, model: ir.Model, provider: Runner = "cpu") -> None:
+        if provider == REFERENCE:
+            self._session: Any = ReferenceRunner(model)
+            self.outputs: tuple[str, ...] = tuple(v.name or "" for v in model.graph.outputs)
+            return
         ort: Any = _onnxruntime()
         name, provider_options = _PROVIDERS[provider]
         if provider == "cuda" and hasattr(ort, "preload_dlls"):
@@ -89,7 +97,7 @@ class Session:
                 f"onnxruntime fell back from {name} to {self._session.get_providers()[0]}: its "
                 "CUDA or cuDNN libraries cannot be loaded"
             )
-        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        self.outputs = tuple(o.name for o in self._session.get_outputs())
 
     def run(
         self, feeds: Mapping[str, AnyArray], outputs: Sequence[str] | None = None

@@ -2,7 +2,8 @@
 
 from onnx_fc2conv.passes.fc_to_conv import FcToConv
 from onnx_fc2conv.passes.free_input_size import FreeInputSize
+from onnx_fc2conv.passes.lift_opset import LiftOpset
 from onnx_fc2conv.passes.normalize import Normalize
 from onnx_fc2conv.passes.reduce_outputs import ReduceOutputs
 
-__all__ = ["FcToConv", "FreeInputSize", "Normalize", "ReduceOutputs"]
+__all__ = ["FcToConv", "FreeInputSize", "LiftOpset", "Normalize", "ReduceOutputs"]
