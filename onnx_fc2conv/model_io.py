@@ -20,6 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError
+from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
 __all__ = ["ModelSource", "as_model", "load", "staged"]
 
@@ -40,7 +41,7 @@ def as_model(source: ModelSource) -> ir.Model:
         return source.clone()
     if isinstance(source, onnx.ModelProto):
         try:
-            model = ir.from_proto(source)
+            model = ir.from_proto(with_dense_tensors(source))
         except Exception as error:
             raise InvalidModelError(f"the ModelProto is not valid: {_first_line(error)}") from error
         _validate(model, "the ModelProto")
@@ -65,7 +66,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except ValueError as error:  # a NUL in the name
         raise InvalidModelError(f"cannot read {str(path)!r}: {error}") from error
     try:
-        model = ir.load(file)
+        proto = with_dense_tensors(onnx.load(file, load_external_data=False))
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, file.parent)
     except OSError as error:
         raise InvalidModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
@@ -87,6 +90,7 @@ def _validate(model: ir.Model, name: str) -> None:
                 _validate_external(tensor, name)
             elif isinstance(tensor, ir.TensorProtoTensor):
                 _validate_inline(tensor, name)
+    _validate_order(model.graph, name)
     if any(value.type is None for value in model.graph.outputs):
         # The specification wants a type here; runtimes infer it, and so do such models' users.
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
@@ -94,6 +98,20 @@ def _validate(model: ir.Model, name: str) -> None:
         CheckerPass()(_without_external_data(model))
     except Exception as error:
         raise InvalidModelError(f"{name} is not valid: {_first_line(error)}") from error
+
+
+def _validate_order(graph: ir.Graph, name: str) -> None:
+    """Find a node before the one that it reads from; ONNX wants them in topological order."""
+    made: set[ir.Node] = set()
+    for node in graph:
+        for value in node.inputs:
+            source = None if value is None else value.producer()
+            if value is not None and source is not None and source not in made:
+                raise InvalidModelError(
+                    f"{name} is not valid: its nodes are not in topological order: "
+                    f"{node.op_type} {node.name or ''} reads {value.name!r} before it is made"
+                )
+        made.add(node)
 
 
 def _without_external_data(model: ir.Model) -> ir.Model:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.comparison import Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import REFERENCE, RunError, Session
+from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import KINDS, sample
 from onnx_fc2conv.errors import InvalidModelError
 
@@ -27,13 +27,14 @@ def check_lifted(original: ir.Model, pair: Pair) -> list[TierResult]:
     if opset >= now:
         return []
     reasons: list[str] = []
-    for runner in (pair.provider, REFERENCE):
+    runners = {"onnxruntime": False, "ONNX's reference implementation": True}
+    for where, by_reference in runners.items():
         try:
-            comparison = _compared(Session(original, runner), pair)
+            session = Session(original, pair.provider, by_reference=by_reference)
+            comparison = _compared(session, pair)
         except (InvalidModelError, RunError, ValueError) as error:
             reasons.append(str(error))
             continue
-        where = "ONNX's reference implementation" if runner == REFERENCE else "onnxruntime"
         what = f"the original of opset {opset} in {where} and its lift to opset {now}"
         return [as_result(_TIER, "the reference", comparison, what)]
     why = (

@@ -12,14 +12,13 @@ from onnx.reference import ReferenceEvaluator
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["ReferenceRunner"]
+__all__ = ["ReferenceRunner", "hands_over_bfloat16", "rare_types"]
+
+_RARE = frozenset({ir.DataType.DOUBLE, ir.DataType.BFLOAT16})
 
 
 class ReferenceRunner:
     """A model in NumPy, with the calling convention of an onnxruntime session.
-
-    NumPy does not count bfloat16 among its floating-point types: outputs of it come as float32,
-    which holds the same numbers.
 
     Raises:
         InvalidModelError: If an operator, or this version of it, is not implemented.
@@ -39,8 +38,17 @@ class ReferenceRunner:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outputs = self._evaluator.run(list(names), dict(feeds))
-        return [_widened(np.asarray(output)) for output in outputs]
+        return [np.asarray(output) for output in outputs]
 
 
-def _widened(array: AnyArray) -> AnyArray:
-    return array.astype(np.float32) if array.dtype == ir.DataType.BFLOAT16.numpy() else array
+def rare_types(model: ir.Model) -> frozenset[ir.DataType]:
+    """The floating-point types of the model for which onnxruntime has few kernels."""
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values.extend(value for node in model.graph for value in node.outputs)
+    return frozenset(v.dtype for v in values if v.dtype is not None) & _RARE
+
+
+def hands_over_bfloat16(model: ir.Model) -> bool:
+    """Whether the model has an input or output that is no type of NumPy's own."""
+    graph = model.graph
+    return any(value.dtype == ir.DataType.BFLOAT16 for value in (*graph.inputs, *graph.outputs))

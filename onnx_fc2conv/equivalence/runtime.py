@@ -5,23 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.reference import ReferenceRunner
+from onnx_fc2conv.equivalence.reference import ReferenceRunner, hands_over_bfloat16, rare_types
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["REFERENCE", "Provider", "RunError", "Runner", "Session", "runtime_version"]
+__all__ = ["Provider", "RunError", "Session", "runtime_version"]
 
 Provider = Literal["cpu", "cuda"]
-Runner = Provider | Literal["reference"]
-REFERENCE: Final = "reference"
-"""ONNX's reference implementation: slow, but it has all types."""
 
 _PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -49,20 +46,33 @@ def runtime_version() -> str:
 
 
 class Session:
-    """An onnxruntime session of a model, or one of ONNX's reference implementation.
+    """An onnxruntime session of a model.
+
+    A model in float64 or bfloat16, for which onnxruntime lacks kernels, runs in ONNX's reference
+    implementation if onnxruntime does not load it, and any model does ``by_reference``.
 
     Graph optimization is EXTENDED: ALL would pack a second copy of every large kernel (a 7×7
     convolution of 512 channels takes seconds and gigabytes to load).
+
+    Attributes:
+        outputs: Names of the outputs.
+        not_loaded: Why onnxruntime does not run the model; None where it does.
 
     Raises:
         RuntimeUnavailableError: If onnxruntime or the provider is missing.
         InvalidModelError: If it does not load the model.
     """
 
-    def __init__(self, model: ir.Model, provider: Runner = "cpu") -> None:
-        if provider == REFERENCE:
-            self._session: Any = ReferenceRunner(model)
-            self.outputs: tuple[str, ...] = tuple(v.name or "" for v in model.graph.outputs)
+    def __init__(
+        self, model: ir.Model, provider: Provider = "cpu", *, by_reference: bool = False
+    ) -> None:
+        self.outputs: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
+        self.not_loaded: str | None = None
+        self._session: Any
+        if hands_over_bfloat16(model):
+            by_reference, self.not_loaded = True, "it takes no bfloat16 from NumPy"
+        if by_reference:
+            self._session = ReferenceRunner(model)
             return
         ort: Any = _onnxruntime()
         name, provider_options = _PROVIDERS[provider]
@@ -89,15 +99,18 @@ class Session:
                 providers=[(name, dict(provider_options))],
             )
         except Exception as error:
+            self.not_loaded = _text(error)
+            if rare_types(model):
+                self._session = ReferenceRunner(model)
+                return
             raise InvalidModelError(
-                f"onnxruntime does not load the model: {_text(error)}"
+                f"onnxruntime does not load the model: {self.not_loaded}"
             ) from error
         if self._session.get_providers()[0] != name:
             raise RuntimeUnavailableError(
                 f"onnxruntime fell back from {name} to {self._session.get_providers()[0]}: its "
                 "CUDA or cuDNN libraries cannot be loaded"
             )
-        self.outputs = tuple(o.name for o in self._session.get_outputs())
 
     def run(
         self, feeds: Mapping[str, AnyArray], outputs: Sequence[str] | None = None

@@ -52,7 +52,8 @@ def sample(
     rng: np.random.Generator,
 ) -> dict[str, AnyArray]:
     """One feed of the given kind; integer inputs take whole numbers of 0 to 255."""
-    return {i.name: _array(kind, shapes[i.name], i.dtype, rng) for i in inputs}
+    # NumPy gives a number where it is asked for an array of rank 0.
+    return {i.name: np.asarray(_array(kind, shapes[i.name], i.dtype, rng)) for i in inputs}
 
 
 def _array(

@@ -241,6 +241,10 @@ class Interpreter:
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:
             self.left_alone.append(LeftAlone(node_name(node), reason))
+        for inner in _inner_nodes(node):
+            if inner.op_type in FC_OPERATORS:
+                why = f"it is inside a body of {describe(node)}"
+                self.left_alone.append(LeftAlone(node_name(inner), why))
         for value in node.outputs:
             self.facts[value] = Opaque(from_image=from_image)
 
@@ -320,22 +324,26 @@ class Interpreter:
 
     def _captured(self, node: ir.Node) -> list[Fact]:
         """Facts about the tensors that the node's subgraphs take from this graph."""
-        graphs: list[ir.Graph] = []
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                graphs.append(attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                graphs.extend(attribute.as_graphs())
         return [
             self.facts[value]
-            for graph in graphs
-            for inner in ir.traversal.RecursiveGraphIterator(graph)
+            for inner in _inner_nodes(node)
             for value in inner.inputs
             if value is not None and value in self.facts
         ]
 
     def _opset(self, node: ir.Node) -> int:
         return self.opsets.get(node.domain, 1)
+
+
+def _inner_nodes(node: ir.Node) -> list[ir.Node]:
+    """The nodes in the bodies of an If, Loop or Scan, and in the bodies of those."""
+    graphs: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs.extend(attribute.as_graphs())
+    return [inner for graph in graphs for inner in ir.traversal.RecursiveGraphIterator(graph)]
 
 
 def _answer(rule: Rule, app: Application) -> Outcome:
