@@ -22,11 +22,12 @@ from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError
 from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
-__all__ = ["ModelSource", "as_model", "load", "staged"]
+__all__ = ["ModelSource", "as_model", "data_file", "load", "staged", "weigh"]
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
-_INLINE_LIMIT = 1 << 30
+INLINE_LIMIT = 1 << 30
+"""Bytes of weights above which they get a file of their own; one protobuf holds 2 GB at most."""
 
 
 def as_model(source: ModelSource) -> ir.Model:
@@ -173,9 +174,10 @@ def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) 
         raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
     try:
         temporary = folder / path.name
-        data = f"{path.name}.data" if _needs_external_data(model) else None
-        if data is not None:
-            check_writable(path.with_name(data), overwrite=overwrite)
+        beside = data_file(path, model)
+        data = None if beside is None else beside.name
+        if beside is not None:
+            check_writable(beside, overwrite=overwrite)
         try:
             ir.save(model, temporary, format="protobuf", external_data=data)
         except OSError as error:
@@ -183,8 +185,8 @@ def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) 
         yield temporary
         try:
             # Without a tensor large enough to go there, no data file is written.
-            if data is not None and (folder / data).exists():
-                (folder / data).replace(path.with_name(data))
+            if beside is not None and (folder / beside.name).exists():
+                (folder / beside.name).replace(beside)
             temporary.replace(path)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
@@ -206,17 +208,23 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise ArgumentError(f"the folder {path.parent} does not exist")
 
 
-def _needs_external_data(model: ir.Model) -> bool:
-    """Whether the model came with external data, or is too large for one protobuf."""
-    tensors = [
-        value.const_value
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    ]
-    return any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors) or (
-        sum(tensor.nbytes for tensor in tensors) > _INLINE_LIMIT
-    )
+def data_file(path: Path, model: ir.Model) -> Path | None:
+    """The file of the model's weights: if it came with one, or is too large for one protobuf."""
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in _stored(model))
+    if not external and weigh(model) <= INLINE_LIMIT:
+        return None
+    return path.with_name(f"{path.name}.data")
+
+
+def weigh(model: ir.Model) -> int:
+    """Bytes of weights that the model itself holds, without those in external data."""
+    tensors = (t for t in _stored(model) if not isinstance(t, ir.ExternalTensor))
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _stored(model: ir.Model) -> list[ir.TensorProtocol]:
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return [value.const_value for value in values if value.const_value is not None]
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.reference import ReferenceRunner, hands_over_bfloat16, rare_types
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
@@ -88,16 +92,14 @@ class Session:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.log_severity_level = 4
         options.enable_mem_pattern = False
-        model, folder = _with_external_folder(model)
-        if folder is not None:
-            key = "session.model_external_initializers_file_folder_path"
-            options.add_session_config_entry(key, folder)
         try:
-            self._session = ort.InferenceSession(
-                ir.to_proto(model).SerializeToString(),
-                options,
-                providers=[(name, dict(provider_options))],
-            )
+            with _serialized(model) as (source, folder):
+                if folder is not None:
+                    key = "session.model_external_initializers_file_folder_path"
+                    options.add_session_config_entry(key, folder)
+                self._session = ort.InferenceSession(
+                    source, options, providers=[(name, dict(provider_options))]
+                )
         except Exception as error:
             self.not_loaded = _text(error)
             if rare_types(model):
@@ -132,6 +134,24 @@ class Session:
 
 class RunError(Exception):
     """A model does not compute on these inputs; the message is onnxruntime's, in one line."""
+
+
+@contextmanager
+def _serialized(model: ir.Model) -> Generator[tuple[bytes | str, str | None]]:
+    """The model as onnxruntime takes it: in bytes, or in files if one protobuf cannot hold it.
+
+    Yields:
+        The bytes or the name of the file, and the folder of the external data that bytes refer to.
+    """
+    if weigh(model) <= INLINE_LIMIT:
+        ready, folder = _with_external_folder(model)
+        yield ir.to_proto(ready).SerializeToString(), folder
+        return
+    # onnxruntime maps the weights; where a mapped file cannot be deleted, it stays.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        file = Path(folder, "model.onnx")
+        ir.save(model, file, external_data="weights")
+        yield str(file), None
 
 
 def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
