@@ -84,6 +84,12 @@ def _validate(model: ir.Model, name: str) -> None:
     """Check the structure against the ONNX specification, and external data against the files."""
     if not len(model.graph) or not model.opset_imports:
         raise InvalidModelError(f"{name} is not an ONNX model: it has no graph")
+    opset, newest = model.opset_imports.get("", 0), onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise InvalidModelError(
+            f"{name} is of opset {opset}; the installed onnx {onnx.__version__} knows opsets up to "
+            f"{newest}"
+        )
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value

@@ -186,4 +186,5 @@ def _folder(tensor: ir.ExternalTensor) -> str:
 
 def _text(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "…"
+    # Many begin with a C++ signature of that length, and end with what is wrong.
+    return text if len(text) <= 300 else f"{text[:60]} … {text[-240:]}"

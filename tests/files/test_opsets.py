@@ -12,6 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_fc2conv.equivalence import check
+from onnx_fc2conv.equivalence.runtime import runtime_version
+from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.passes import old_operators
 from onnx_fc2conv.pipeline import Lifted, convert
 from tests.cli.conftest import Run, run
@@ -50,6 +52,25 @@ def test_every_opset(opset: int) -> None:
     conversion = assert_slides(net.model(net.y), gone=gone)
     assert conversion.lifted is None
     assert converted_model(conversion).opset_imports[""] == opset
+
+
+@pytest.mark.skipif(not runtime_version().startswith("1.31."), reason="a newer one loads more")
+@pytest.mark.parametrize("opset", [NEWEST + 1, NEWEST + 2])
+def test_an_opset_that_onnxruntime_does_not_load(opset: int) -> None:
+    """It converts; the check says why it cannot be checked."""
+    net = head(opset)
+    model = net.model(net.y)
+    made = converted_model(convert(model))
+    with pytest.raises(InvalidModelError, match=f"official support .* till opset {NEWEST}"):
+        check(model, made)
+
+
+def test_an_opset_of_the_future_is_invalid() -> None:
+    net = head(13)
+    model = net.model(net.y)
+    model.opset_import[0].version = 99
+    with pytest.raises(InvalidModelError, match="is of opset 99; the installed onnx"):
+        convert(model)
 
 
 def zoo(opset: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
