@@ -10,9 +10,9 @@ from typing import Literal
 
 from onnx_fc2conv.equivalence.report import EquivalenceReport
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.pipeline import Conversion, Interface
+from onnx_fc2conv.pipeline import Conversion, Interface, Lifted
 
-__all__ = ["FORMATS", "ConversionReport", "Status"]
+__all__ = ["FORMATS", "ConversionReport", "Status", "lifted_line", "times"]
 
 Status = Literal["equivalent", "different", "refused", "unchecked"]
 
@@ -55,6 +55,7 @@ class ConversionReport:
             "output": self.target,
             "heads": [_plain(asdict(layer)) for layer in conversion.heads],
             "poolings": [_plain(asdict(pooling)) for pooling in conversion.poolings],
+            "lifted": _lifted(conversion.lifted),
             "left_alone": [asdict(layer) for layer in conversion.left_alone],
             "refusals": [asdict(refusal) for refusal in conversion.refusals],
             "geometry": {name: g.as_dict() for name, g in conversion.geometry.items()},
@@ -72,6 +73,8 @@ class ConversionReport:
     def to_markdown(self) -> str:
         """The report as Markdown, for a pull request or a CI summary."""
         lines = [f"## fc2conv: {self.source}", "", f"**{self.status}**", ""]
+        if self.conversion.lifted is not None:
+            lines += [f"- {lifted_line(self.conversion.lifted)}", ""]
         if self.conversion.heads:
             lines += ["| layer | weight | kernel | bytes |", "| --- | --- | --- | --- |"]
             lines += [
@@ -114,6 +117,18 @@ class ConversionReport:
 def times(shape: tuple[int | str, ...]) -> str:
     """A shape as people write it: 48×24×6×6."""
     return "×".join(map(str, shape)) or "scalar"
+
+
+def lifted_line(lifted: Lifted) -> str:
+    """What was done to the opset, in one line."""
+    return (
+        f"lifted from opset {lifted.before} to {lifted.after}: the model is written in the "
+        f"operators of opset {lifted.after}"
+    )
+
+
+def _lifted(lifted: Lifted | None) -> object:
+    return None if lifted is None else {"from": lifted.before, "to": lifted.after}
 
 
 def _interface(interface: Interface | None) -> object:

@@ -24,11 +24,20 @@ from onnx_fc2conv.views import (
     output_geometry,
 )
 
-__all__ = ["Conversion", "Interface", "convert", "inspect"]
+__all__ = ["Conversion", "Interface", "Lifted", "convert", "inspect"]
 
 
-_OLDEST_OPSET = 7
-"""Before it, elementwise operators broadcast in a way of their own (Add-1/6)."""
+@dataclass(frozen=True)
+class Lifted:
+    """That an old model was written in newer operators before anything else.
+
+    Attributes:
+        before: Its opset.
+        after: The opset of the converted model.
+    """
+
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Conversion:
         before: Interface of the original model.
         after: Interface of the converted model; None where there is none.
         poolings: The global poolings that pool windows now.
+        lifted: The opsets before and after, where the model's was too old to convert; else None.
     """
 
     model: ir.Model | None
@@ -75,6 +85,7 @@ class Conversion:
     before: Interface
     after: Interface | None
     poolings: tuple[WindowPooling, ...] = ()
+    lifted: Lifted | None = None
 
 
 def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
@@ -169,12 +180,20 @@ def _convert(
     if fc_to_conv.static and reduction.reduce != "none":
         raise ArgumentError("static mode keeps the outputs as they are: leave out --reduce")
     before = Interface.of(source)
-    opset = source.opset_imports.get("", _OLDEST_OPSET)
-    if opset < _OLDEST_OPSET:
-        reason = f"opset {opset} is older than {_OLDEST_OPSET}, which onnxruntime starts with"
-        refusal = Refusal("old-opset", "model", reason)
-        return Conversion(None, (), (), (refusal,), {}, before, None)
-    Normalize()(source)
+    opset = source.opset_imports.get("")
+    try:
+        Normalize()(source)
+    except RefusedError as error:
+        return Conversion(None, (), (), error.refusals, {}, before, None)
+    now = source.opset_imports.get("")
+    lifted = Lifted(opset, now) if opset is not None and now is not None and opset < now else None
+    return replace(_rewrite(source, fc_to_conv, reduction, before), lifted=lifted)
+
+
+def _rewrite(
+    source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs, before: Interface
+) -> Conversion:
+    """Convert a normalized model in place, as far as that is possible."""
     if not (has_fc_layer(source) or fc_to_conv.pool == "window"):
         reason = "the model has no Gemm or MatMul: there is nothing to convert"
         return Conversion(None, (), (), (_nothing(reason),), {}, before, None)

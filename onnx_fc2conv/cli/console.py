@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from onnx_fc2conv.conversion_report import ConversionReport, times
+from onnx_fc2conv.conversion_report import ConversionReport, lifted_line, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +70,8 @@ class Terminal:
     def conversion(self, report: ConversionReport) -> None:
         """Layers, interface and grid of a conversion."""
         conversion = report.conversion
+        if conversion.lifted is not None:
+            self.line(lifted_line(conversion.lifted).capitalize())
         if conversion.heads:
             table = _table()
             for head in conversion.heads:

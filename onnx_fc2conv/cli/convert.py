@@ -95,7 +95,7 @@ size and, cell by cell, at larger ones.
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
-    from onnx_fc2conv.model_io import check_writable, load, staged  # noqa: PLC0415
+    from onnx_fc2conv.model_io import check_writable, data_file, load, staged  # noqa: PLC0415
     from onnx_fc2conv.pipeline import convert, inspect  # noqa: PLC0415
 
     start = time.perf_counter()
@@ -163,6 +163,9 @@ size and, cell by cell, at larger ones.
     _write(done, reports)
     proof = "equivalent" if check else "not checked"
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
+    data = data_file(target, conversion.model)
+    if data is not None and data.exists():
+        terminal.line(f"{output.name} is the graph; its weights are in {data.name}: keep both.")
 
 
 class _NotEquivalent(Exception):  # noqa: N818 - leaves the staged file behind, unwritten

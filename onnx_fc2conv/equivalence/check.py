@@ -10,8 +10,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.equivalence.comparison import Tolerance
+from onnx_fc2conv.equivalence.constant_outputs import check_constant_outputs
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.kernels import missing_kernels
+from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
 from onnx_fc2conv.equivalence.pair import Pair
@@ -63,6 +66,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     Raises:
         ArgumentError: If the models have different inputs, or a native size is missing.
         InvalidModelError: If either is not a valid model.
+        RefusedError: If either is of an old opset that cannot be lifted.
         RuntimeUnavailableError: If onnxruntime or the provider is missing.
     """
     start = time.perf_counter()
@@ -74,11 +78,13 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         geometry = inspect(one, input_shapes=input_shapes).geometry
     strides = _strides(pair, geometry)
 
-    results: list[TierResult] = []
+    results: list[TierResult] = missing_kernels(pair)
+    results.extend(check_lifted(as_model(reference), pair))
     say("weights")
     results.extend(check_weights(pair))
     say("native")
     results.extend(check_native(pair))
+    results.extend(check_constant_outputs(pair))
     reductions = any(meaning.reduction is not None for meaning in geometry.values())
     if any(pair.growing.values()) and not reductions and same_interface(pair):
         say("other sizes")
@@ -98,7 +104,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
 
 def _tolerance(reference: ir.Model, rtol: float | None, atol: float | None) -> Tolerance:
     dtype = computing_type(reference)
-    known = (ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
+    known = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
     if dtype is None or dtype not in known:
         return Tolerance(rtol, atol)
     return Tolerance(rtol, atol, np.dtype(dtype.numpy()))
@@ -140,14 +146,16 @@ def _strides(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tu
         name: tuple(max(1, pair.native[name][axis] // 2) for axis in axes)
         for name, axes in pair.growing.items()
     }
+    found: dict[str, tuple[int, ...]] = {}
     for meaning in geometry.values():
         if 0 in meaning.stride:
             continue
         for name, axes in pair.growing.items():
             native = tuple(pair.native[name][axis] for axis in axes)
             if name == meaning.input or native == meaning.window:
-                strides[name] = meaning.stride[: len(axes)]
-    return strides
+                steps = meaning.stride[: len(axes)]
+                found[name] = tuple(map(max, found.get(name, steps), steps))
+    return strides | found
 
 
 def _image_windows(
@@ -163,6 +171,9 @@ def _image_windows(
         if meaning is None:
             why = "where its cells lie in the image is not known"
             results.append(TierResult("image windows", output, "skipped", why))
+        elif _is_feature_map(value) and pair.shared.get(output) == output:
+            why = "a map at the native size already, which both models compute alike: no windows"
+            results.append(TierResult("image windows", output, "skipped", why))
         elif 0 in meaning.stride:
             why = f"one cell for an image of any size: {meaning.why}"
             results.append(TierResult("image windows", output, "skipped", why))
@@ -171,6 +182,11 @@ def _image_windows(
             asserted = meaning.windows_exact
             results.extend(check_image_windows(pair, output, own, asserted=asserted))
     return results
+
+
+def _is_feature_map(value: ir.Value) -> bool:
+    """Whether a tensor has several positions at the native size."""
+    return value.shape is not None and sum(dim != 1 for dim in list(value.shape)[1:]) > 1
 
 
 def _unverified(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:

@@ -15,6 +15,7 @@ from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
 from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs
 from onnx_fc2conv.equivalence.structure import (
     Shared,
+    constants,
     saturating_inputs,
     saturating_types,
     shared_values,
@@ -137,9 +138,10 @@ class Pair:
     def outputs(self) -> dict[str, str]:
         """What is compared: names in the reference, and in the converted model.
 
-        These are the outputs of the reference, and their logits.
+        These are the outputs of the reference that depend on an input, and their logits.
         """
-        names = {value.name or "": value.name or "" for value in self.reference.graph.outputs}
+        fixed = constants(self.reference.graph)
+        names = {v.name or "": v.name or "" for v in self.reference.graph.outputs if v not in fixed}
         return names | {one: two for one, two in self.logits.values() if one not in names}
 
     def compare(

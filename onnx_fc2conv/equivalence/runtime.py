@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.reference import ReferenceRunner, hands_over_bfloat16, rare_types
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
@@ -47,15 +52,32 @@ def runtime_version() -> str:
 class Session:
     """An onnxruntime session of a model.
 
+    A model in float64 or bfloat16, for which onnxruntime lacks kernels, runs in ONNX's reference
+    implementation if onnxruntime does not load it, and any model does ``by_reference``.
+
     Graph optimization is EXTENDED: ALL would pack a second copy of every large kernel (a 7×7
     convolution of 512 channels takes seconds and gigabytes to load).
 
+    Attributes:
+        outputs: Names of the outputs.
+        not_loaded: Why onnxruntime does not run the model; None where it does.
+
     Raises:
         RuntimeUnavailableError: If onnxruntime or the provider is missing.
-        InvalidModelError: If onnxruntime does not load the model.
+        InvalidModelError: If it does not load the model.
     """
 
-    def __init__(self, model: ir.Model, provider: Provider = "cpu") -> None:
+    def __init__(
+        self, model: ir.Model, provider: Provider = "cpu", *, by_reference: bool = False
+    ) -> None:
+        self.outputs: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
+        self.not_loaded: str | None = None
+        self._session: Any
+        if hands_over_bfloat16(model):
+            by_reference, self.not_loaded = True, "it takes no bfloat16 from NumPy"
+        if by_reference:
+            self._session = ReferenceRunner(model)
+            return
         ort: Any = _onnxruntime()
         name, provider_options = _PROVIDERS[provider]
         if provider == "cuda" and hasattr(ort, "preload_dlls"):
@@ -70,26 +92,27 @@ class Session:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.log_severity_level = 4
         options.enable_mem_pattern = False
-        model, folder = _with_external_folder(model)
-        if folder is not None:
-            key = "session.model_external_initializers_file_folder_path"
-            options.add_session_config_entry(key, folder)
         try:
-            self._session = ort.InferenceSession(
-                ir.to_proto(model).SerializeToString(),
-                options,
-                providers=[(name, dict(provider_options))],
-            )
+            with _serialized(model) as (source, folder):
+                if folder is not None:
+                    key = "session.model_external_initializers_file_folder_path"
+                    options.add_session_config_entry(key, folder)
+                self._session = ort.InferenceSession(
+                    source, options, providers=[(name, dict(provider_options))]
+                )
         except Exception as error:
+            self.not_loaded = _text(error)
+            if rare_types(model):
+                self._session = ReferenceRunner(model)
+                return
             raise InvalidModelError(
-                f"onnxruntime does not load the model: {_text(error)}"
+                f"onnxruntime does not load the model: {self.not_loaded}"
             ) from error
         if self._session.get_providers()[0] != name:
             raise RuntimeUnavailableError(
                 f"onnxruntime fell back from {name} to {self._session.get_providers()[0]}: its "
                 "CUDA or cuDNN libraries cannot be loaded"
             )
-        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
 
     def run(
         self, feeds: Mapping[str, AnyArray], outputs: Sequence[str] | None = None
@@ -111,6 +134,24 @@ class Session:
 
 class RunError(Exception):
     """A model does not compute on these inputs; the message is onnxruntime's, in one line."""
+
+
+@contextmanager
+def _serialized(model: ir.Model) -> Generator[tuple[bytes | str, str | None]]:
+    """The model as onnxruntime takes it: in bytes, or in files if one protobuf cannot hold it.
+
+    Yields:
+        The bytes or the name of the file, and the folder of the external data that bytes refer to.
+    """
+    if weigh(model) <= INLINE_LIMIT:
+        ready, folder = _with_external_folder(model)
+        yield ir.to_proto(ready).SerializeToString(), folder
+        return
+    # onnxruntime maps the weights; where a mapped file cannot be deleted, it stays.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        file = Path(folder, "model.onnx")
+        ir.save(model, file, external_data="weights")
+        yield str(file), None
 
 
 def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
@@ -145,4 +186,5 @@ def _folder(tensor: ir.ExternalTensor) -> str:
 
 def _text(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "…"
+    # Many begin with a C++ signature of that length, and end with what is wrong.
+    return text if len(text) <= 300 else f"{text[:60]} … {text[-240:]}"

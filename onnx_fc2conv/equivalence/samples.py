@@ -74,10 +74,13 @@ def sample(
     rng: np.random.Generator,
 ) -> dict[str, AnyArray]:
     """One feed of the given kind; integer inputs take whole numbers of 0 to 255."""
+    # NumPy gives a number where it is asked for an array of rank 0.
     return {
-        i.name: _array(kind, shapes[i.name], i.dtype, rng)
+        i.name: np.asarray(_array(kind, shapes[i.name], i.dtype, rng))
         if i.largest is None
-        else rng.integers(0, min(i.largest, 255), shapes[i.name], endpoint=True).astype(i.dtype)
+        else np.asarray(
+            rng.integers(0, min(i.largest, 255), shapes[i.name], endpoint=True)
+        ).astype(i.dtype)
         for i in inputs
     }
 

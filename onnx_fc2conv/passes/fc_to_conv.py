@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def has_fc_layer(model: ir.Model) -> bool:
-    """Whether the model has any node that could be a fully connected layer."""
-    return any(node.op_type in FC_OPERATORS and node.domain == "" for node in model.graph)
+    """Whether the model has any node that could be a fully connected layer, bodies included."""
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return any(node.op_type in FC_OPERATORS and node.domain == "" for node in nodes)
 
 
 @dataclass(frozen=True)

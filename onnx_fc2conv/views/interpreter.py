@@ -250,6 +250,10 @@ class Interpreter:
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:
             self.left_alone.append(LeftAlone(node_name(node), reason))
+        for inner in _inner_nodes(node):
+            if inner.op_type in FC_OPERATORS:
+                why = f"it is inside a body of {describe(node)}"
+                self.left_alone.append(LeftAlone(node_name(inner), why))
         for value in node.outputs:
             self.facts[value] = Opaque(from_image=from_image)
 
@@ -337,12 +341,7 @@ class Interpreter:
 
 def captured_values(node: ir.Node) -> list[ir.Value]:
     """The tensors that the nodes of the node's subgraphs read: their own, and those around them."""
-    graphs: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs.extend(attribute.as_graphs())
+    graphs = _bodies(node)
     return [
         value
         for graph in graphs
@@ -350,6 +349,23 @@ def captured_values(node: ir.Node) -> list[ir.Value]:
         for value in (graph.outputs if inner is None else inner.inputs)
         if value is not None
     ]
+
+
+def _inner_nodes(node: ir.Node) -> list[ir.Node]:
+    """The nodes in the bodies of an If, Loop or Scan, and in the bodies of those."""
+    bodies = _bodies(node)
+    return [inner for graph in bodies for inner in ir.traversal.RecursiveGraphIterator(graph)]
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    """The bodies of an If, Loop or Scan."""
+    graphs: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs.extend(attribute.as_graphs())
+    return graphs
 
 
 def _answer(rule: Rule, app: Application) -> Outcome:

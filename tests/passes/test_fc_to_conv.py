@@ -290,10 +290,3 @@ def test_layers_inside_a_function() -> None:
     conversion = assert_slides(model)
     assert conversion.model is not None
     assert not conversion.model.functions
-
-
-def test_a_model_of_an_old_opset_is_refused() -> None:
-    net = Net(opset=6)
-    y = net.op("MatMul", net.flat(net.x), net.random(net.x.size, 4), shape=(4,))
-    with pytest.raises(RefusedError, match=r"opset 6 .*\[old-opset\]"):
-        convert(net.model(y))

@@ -33,12 +33,13 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
 
 __all__ = ["CONV_TYPES", "Bias", "gemm", "matmul"]
 
-CONV_TYPES = (
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.DOUBLE,
-    ir.DataType.BFLOAT16,
-)
+CONV_TYPES = {
+    ir.DataType.FLOAT: 1,
+    ir.DataType.FLOAT16: 1,
+    ir.DataType.DOUBLE: 1,
+    ir.DataType.BFLOAT16: 22,
+}
+"""The types that Conv computes in, and since which opset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +137,10 @@ def _convolve(app: Application, layer: _Layer, out_axis: int, bias: Bias | None)
     if 0 in shape:
         return app.refuse("weight-not-matrix", "its weight is empty")
     types = {part.source.dtype for part in reading.parts}
-    if not types <= set(CONV_TYPES):
+    if any(CONV_TYPES.get(dtype, app.opset + 1) > app.opset for dtype in types):
         listed = " and ".join(sorted(map(str, types)))
-        return app.refuse("unsupported-type", f"computes in {listed}, which Conv does not")
+        why = f"computes in {listed}, which Conv does not in opset {app.opset}"
+        return app.refuse("unsupported-type", why)
 
     shifts = [pending_shift(weight, part) for part in reading.parts]
     bias_input = _bias_input(app, weight, bias, offset, shifts, reading.lists)
