@@ -1,0 +1,13 @@
+"""Convolutions as matrices: patches times filters, or one matrix for the whole layer."""
+
+from onnx_fc2conv.matrices.layer import ConvLayer, filter_matrix, patch_index
+from onnx_fc2conv.matrices.toeplitz import MatrixSize, conv_matrix, conv_matrix_size
+
+__all__ = [
+    "ConvLayer",
+    "MatrixSize",
+    "conv_matrix",
+    "conv_matrix_size",
+    "filter_matrix",
+    "patch_index",
+]
