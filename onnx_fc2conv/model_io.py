@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -138,8 +138,16 @@ def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
 
 
 @contextmanager
-def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) -> Generator[Path]:
+def staged(
+    target: str | os.PathLike[str],
+    model: ir.Model,
+    *,
+    overwrite: bool,
+    write: Callable[[ir.Model, Path], None] | None = None,
+) -> Generator[Path]:
     """Write the model beside ``target`` under a temporary name; keep it if the block ends well.
+
+    ``write`` makes the file, where it is to be another than onnx_ir's: of one piece.
 
     Yields:
         The temporary model file, whole and closed, for the checks to read.
@@ -155,11 +163,15 @@ def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) 
         raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
     try:
         temporary = folder / path.name
-        data = f"{path.name}.data" if _needs_external_data(model) else None
+        needs_data = write is None and _needs_external_data(model)
+        data = f"{path.name}.data" if needs_data else None
         if data is not None:
             check_writable(path.with_name(data), overwrite=overwrite)
         try:
-            ir.save(model, temporary, format="protobuf", external_data=data)
+            if write is None:
+                ir.save(model, temporary, format="protobuf", external_data=data)
+            else:
+                write(model, temporary)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
         yield temporary

@@ -45,7 +45,8 @@ def convert_to_fc(
         input_shapes: Shape by input name, such as ``{"image": (1, 3, 224, 224)}``, for inputs whose
             spatial dims are symbolic. The batch stays as the model has it.
         form: ``"im2col"``: each Conv a Gather of patches and a MatMul with its stretched filters;
-            ``"dense"``: each Conv one matrix of the flattened input, and maps stay flat between.
+            ``"dense"``: each Conv one matrix of the flattened input, and maps stay flat between;
+            ``"sparse"``: the same, for `onnx_fc2conv.matrices.sparse_proto` to write.
         layers: Names of the Conv nodes to rewrite; all if empty.
         max_bytes: The largest addition to the model. Sizes are predicted: nothing is allocated for
             a model that is refused.

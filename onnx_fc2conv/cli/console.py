@@ -100,7 +100,7 @@ class Terminal:
         """The layers that become matrices, and what that adds to the model."""
         table = _table()
         for layer in layers:
-            what = "matrix" if form == "dense" else "filters"
+            what = "filters" if form == "im2col" else "matrix"
             table.add_row(
                 f"  {escape(layer.node)}",
                 f"→ {what} {times(layer.shape)}",

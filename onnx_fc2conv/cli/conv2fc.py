@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from onnx_fc2conv.cli.options import (
 from onnx_fc2conv.cli.running import run
 from onnx_fc2conv.errors import ArgumentError
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 __all__ = ["app", "main"]
 
 _UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
@@ -34,6 +37,7 @@ class FormName(StrEnum):
 
     IM2COL = "im2col"
     DENSE = "dense"
+    SPARSE = "sparse"
 
 
 app = typer.Typer(
@@ -48,13 +52,18 @@ app = typer.Typer(
 @app.command()
 def conv2fc(  # noqa: PLR0913 - one parameter an option
     model: ModelPath,
-    output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT.onnx", help="The model to write; with --form sparse also OUT.npz."
+        ),
+    ],
     form: Annotated[
         FormName,
         typer.Option(
             "--form",
             help="im2col: a Gather of patches and a MatMul with the stretched filters; dense: one "
-            "matrix of the whole flattened input.",
+            "matrix of the whole flattened input; sparse: the same, stored by its nonzeros.",
         ),
     ] = FormName.IM2COL,
     layers: Annotated[
@@ -100,6 +109,8 @@ passes.
       conv2fc dense.onnx matrices.onnx --form dense --input-shape image:1,1,25,25
 
       conv2fc vgg16.onnx out.onnx --form dense --dry-run --max-bytes 1PB
+
+      conv2fc classifier.onnx matrices.npz --form sparse   (row, column, value of each matrix)
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.model_io import check_writable, load, staged  # noqa: PLC0415
@@ -108,6 +119,7 @@ passes.
     start = time.perf_counter()
     terminal = Terminal("conv2fc", quiet=quiet)
     shapes, limit = parse_input_shapes(input_shape), parse_size(max_bytes)
+    write, check = _writer(output, form), check and output.suffix != ".npz"
     target = output.absolute()
     if not dry_run:
         check_writable(target, overwrite=overwrite)
@@ -126,7 +138,7 @@ passes.
         conversion = convert_to_fc(
             source, input_shapes=shapes, form=form.value, layers=layers or (), max_bytes=limit
         )
-    with staged(target, conversion.model, overwrite=overwrite) as pending:
+    with staged(target, conversion.model, overwrite=overwrite, write=write) as pending:
         if check:
             from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
 
@@ -146,6 +158,23 @@ passes.
                 raise typer.Exit(1)
     proof = "equivalent" if check else "not checked"
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
+
+
+def _writer(output: Path, form: FormName) -> Callable[[ir.Model, Path], None] | None:
+    """What writes the file, if that is not onnx_ir.
+
+    Raises:
+        ArgumentError: If a form cannot be written as arrays.
+    """
+    from onnx_fc2conv.matrices import save_coordinates, save_sparse  # noqa: PLC0415
+
+    if output.suffix == ".npz":
+        if form is not FormName.SPARSE:
+            raise ArgumentError(f"{output}: only --form sparse is written as arrays (.npz)")
+        return save_coordinates
+    if form is FormName.SPARSE:
+        return save_sparse
+    return None
 
 
 def parse_size(text: str) -> int:

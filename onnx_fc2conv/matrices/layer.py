@@ -99,6 +99,13 @@ class ConvLayer:
         """Number of positions of the kernel."""
         return prod(self.window.kernel)
 
+    @property
+    def covers_input(self) -> bool:
+        """Whether the kernel covers the whole input, so that it is the layer's matrix itself."""
+        window = self.window
+        fits = window.kernel == window.extent and not any(window.begins)
+        return fits and self.groups == 1 and self.cells == 1 and max(window.dilations) == 1
+
     def by_position(self) -> npt.NDArray[Any]:
         """The kernel as [groups, K/groups, C/groups, kernel positions], a view of its bytes."""
         return self.kernel.numpy().reshape(

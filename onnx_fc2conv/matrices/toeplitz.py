@@ -20,7 +20,7 @@ from onnx_fc2conv.matrices.layer import ConvLayer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Coordinates", "MatrixSize", "conv_coordinates", "conv_matrix", "conv_matrix_size"]
+__all__ = ["Coordinates", "MatrixSize", "conv_coordinates", "conv_matrix_size"]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class MatrixSize:
 
     @property
     def sparse_bytes(self) -> int:
-        """Bytes of the nonzeros with their row and column, int64 each."""
-        return self.nonzeros * (self.itemsize + 16)
+        """Bytes of the nonzeros, each with its place as an int64."""
+        return self.nonzeros * (self.itemsize + 8)
 
 
 @dataclass(frozen=True, eq=False)
 class Coordinates:
-    """A sparse matrix as coordinates (COO), ordered by row, then column.
+    """A sparse matrix as coordinates (COO), each of them once.
 
     Attributes:
         rows, columns: int64 [nonzeros].
@@ -69,6 +69,17 @@ class Coordinates:
     columns: npt.NDArray[np.int64]
     values: npt.NDArray[Any]
     shape: tuple[int, int]
+
+    def dense(self) -> npt.NDArray[Any]:
+        """The whole matrix."""
+        matrix = np.zeros(self.shape, self.values.dtype)
+        matrix[self.rows, self.columns] = self.values
+        return matrix
+
+    def ordered(self) -> Coordinates:
+        """The same by ascending row, then column."""
+        order = np.lexsort((self.columns, self.rows))
+        return Coordinates(self.rows[order], self.columns[order], self.values[order], self.shape)
 
 
 def conv_matrix_size(layer: ConvLayer) -> MatrixSize:
@@ -95,29 +106,6 @@ def _pairs(window: SlidingWindow, axis: int) -> int:
     return found
 
 
-def conv_matrix(layer: ConvLayer) -> npt.NDArray[Any]:
-    """The layer's matrix [K·cells, C·positions], in the kernel's dtype.
-
-    Where the kernel covers the whole input it is the kernel's own bytes in another shape.
-    """
-    shape = (layer.outputs * layer.cells, layer.channels * layer.positions)
-    kernel = layer.kernel.numpy()
-    if layer.cells == 1 and layer.groups == 1 and kernel.shape[2:] == layer.window.extent:
-        return kernel.reshape(shape)
-    matrix = np.zeros((layer.outputs, layer.cells, layer.channels, layer.positions), kernel.dtype)
-    weights, index = layer.by_position(), layer.window.positions()
-    outputs, depth = weights.shape[1:3]
-    for element in range(index.shape[1]):
-        cells = np.flatnonzero(index[:, element] < layer.positions)
-        at = index[cells, element]
-        for group in range(layer.groups):
-            block = matrix[
-                group * outputs : (group + 1) * outputs, :, group * depth : (group + 1) * depth
-            ]
-            block[:, cells, :, at] = weights[group, :, :, element]
-    return matrix.reshape(shape)
-
-
 def conv_coordinates(layer: ConvLayer) -> Coordinates:
     """The nonzeros of the layer's matrix; entries where the kernel itself is zero are kept."""
     index, weights = layer.window.positions(), layer.by_position()
@@ -129,10 +117,5 @@ def conv_coordinates(layer: ConvLayer) -> Coordinates:
     rows = np.broadcast_to(k * layer.cells + cells, (groups * outputs, depth, len(at)))
     columns = c[:, :, None] * layer.positions + at
     values = weights.reshape(groups * outputs, depth, -1)[:, :, elements]
-    order = np.lexsort((columns.reshape(-1), rows.reshape(-1)))
-    return Coordinates(
-        rows.reshape(-1)[order],
-        columns.reshape(-1)[order],
-        values.reshape(-1)[order],
-        (layer.outputs * layer.cells, layer.channels * layer.positions),
-    )
+    shape = (layer.outputs * layer.cells, layer.channels * layer.positions)
+    return Coordinates(rows.reshape(-1), columns.reshape(-1), values.reshape(-1), shape)

@@ -19,8 +19,10 @@ from onnx_fc2conv.views.rules import describe
 
 __all__ = ["ConvToFc", "Form", "MatrixLayer", "MatrixPlan"]
 
-Form = Literal["im2col", "dense"]
-"""How a convolution is written: patches times filters, or one matrix for the whole layer."""
+Form = Literal["im2col", "dense", "sparse"]
+"""How a convolution is written: patches times filters, or one matrix for the whole layer.
+
+``"sparse"`` is ``"dense"`` whose size is that of its nonzeros: `sparse_proto` writes it so."""
 
 _TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
@@ -62,7 +64,8 @@ class ConvToFc(ir.passes.InPlacePass):
 
     1. A Conv with a constant kernel whose input has a known size becomes, with ``"im2col"``, one
        Gather of its patches by a constant index map and one MatMul with the stretched filters;
-       with ``"dense"`` one Gemm of the flattened input, whose matrix is block-Toeplitz.
+       with ``"dense"`` one Gemm of the flattened input, whose matrix is block-Toeplitz. A
+       ``"sparse"`` model is the same, to be written by `onnx_fc2conv.matrices.sparse_proto`.
     2. In the dense form, tensors stay flat between such layers: elementwise operators work on
        them as they are; AveragePool, GlobalAveragePool and BatchNormalization become matrices
        too. An operator that needs a map (MaxPool) gets it back by one Reshape.
@@ -72,7 +75,7 @@ class ConvToFc(ir.passes.InPlacePass):
        the kernel's own bytes.
 
     Attributes:
-        form: ``"im2col"`` or ``"dense"``.
+        form: ``"im2col"``, ``"dense"`` or ``"sparse"``.
         input_shapes: Shape by input name, where the model's own spatial dims are symbolic.
         layers: Names of the Conv nodes to rewrite; all if empty.
         max_bytes: The largest addition to the model, in bytes.
@@ -90,7 +93,7 @@ class ConvToFc(ir.passes.InPlacePass):
 
     def __post_init__(self) -> None:
         if self.form not in get_args(Form):
-            listed = " or ".join(map(repr, get_args(Form)))
+            listed = ", ".join(map(repr, get_args(Form)))
             raise ArgumentError(f"there is no form {self.form!r}; it is {listed}")
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -102,10 +105,10 @@ class ConvToFc(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)
         self._fix_sizes(model)
         chosen, _ = self._chosen(model)
-        if self.form == "dense":
-            FlatLayers(model.graph, chosen).apply()
-        else:
+        if self.form == "im2col":
             PatchProducts(model.graph).apply(chosen)
+        else:
+            FlatLayers(model.graph, chosen).apply()
         RemoveUnusedNodesPass()(model)
         ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return ir.passes.PassResult(model, modified=True)
@@ -121,12 +124,12 @@ class ConvToFc(ir.passes.InPlacePass):
         chosen, refusals = self._chosen(copy)
         if refusals or not chosen:
             return MatrixPlan((), refusals)
-        if self.form == "dense":
+        if self.form == "im2col":
+            layers = [_im2col(describe(node), layer) for node, layer in chosen.items()]
+        else:
             flat = FlatLayers(copy.graph, chosen)
             flat.apply()
-            layers = [_dense(name, size) for name, size in flat.sizes.items()]
-        else:
-            layers = [_im2col(describe(node), layer) for node, layer in chosen.items()]
+            layers = [self._matrix(name, size) for name, size in flat.sizes.items()]
         return MatrixPlan(tuple(layers), self._too_large(layers))
 
     def _chosen(self, model: ir.Model) -> tuple[dict[ir.Node, ConvLayer], tuple[Refusal, ...]]:
@@ -177,6 +180,10 @@ class ConvToFc(ir.passes.InPlacePass):
                 value.shape = None
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
 
+    def _matrix(self, name: str, size: MatrixSize) -> MatrixLayer:
+        nbytes = size.sparse_bytes if self.form == "sparse" else size.dense_bytes
+        return MatrixLayer(name, (size.rows, size.columns), size.nonzeros, nbytes)
+
     def _too_large(self, layers: Sequence[MatrixLayer]) -> tuple[Refusal, ...]:
         """A refusal of the largest layer, if all together exceed the limit."""
         total = sum(layer.nbytes for layer in layers)
@@ -185,7 +192,7 @@ class ConvToFc(ir.passes.InPlacePass):
         largest = max(layers, key=lambda layer: layer.nbytes)
         rows, columns = largest.shape[-2:]
         what = f"its index map takes {_in_units(largest.nbytes)}"
-        if self.form == "dense":
+        if self.form != "im2col":
             what = (
                 f"its matrix has {rows:,} × {columns:,} = {rows * columns:.2g} entries, of which "
                 f"{largest.nonzeros:.2g} are not zero: {_in_units(largest.nbytes)}"
@@ -193,10 +200,6 @@ class ConvToFc(ir.passes.InPlacePass):
         together = f"; all {len(layers)} layers take {_in_units(total)}" if layers[1:] else ""
         limit = f"more than --max-bytes {self.max_bytes:,}"
         return (Refusal("too-large", largest.node, f"{what}{together}: {limit}"),)
-
-
-def _dense(name: str, size: MatrixSize) -> MatrixLayer:
-    return MatrixLayer(name, (size.rows, size.columns), size.nonzeros, size.dense_bytes)
 
 
 def _im2col(name: str, layer: ConvLayer) -> MatrixLayer:

@@ -22,6 +22,7 @@ from onnx_fc2conv.matrices.linear_maps import (
     convolution_map,
     normalization_map,
 )
+from onnx_fc2conv.matrices.sparse_file import MatrixTensor
 from onnx_fc2conv.matrices.toeplitz import MatrixSize
 from onnx_fc2conv.passes.node_chain import NodeChain
 from onnx_fc2conv.views.rules import describe
@@ -113,10 +114,7 @@ class FlatLayers:
                 node, "Flatten", [value], {"axis": 1}, name=f"{name}.flat"
             )
         dtype = value.dtype or ir.DataType.FLOAT
-        shape = ir.Shape([linear.size.rows, linear.size.columns])
-        matrix = ir.LazyTensor(
-            lambda: ir.Tensor(linear.matrix()), dtype=dtype, shape=shape, name=f"{name}.matrix"
-        )
+        matrix = MatrixTensor(linear, dtype, f"{name}.matrix")
         inputs = [self._flat[value], self._chain.stored(f"{name}.matrix", matrix)]
         if linear.bias is not None:
             inputs.append(self._chain.constant(f"{name}.bias", linear.bias))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -65,6 +66,13 @@ def test_a_dry_run_writes_nothing(conv2fc: Run, digits8: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_arrays_for_other_tools(conv2fc: Run, digits8: Path, tmp_path: Path) -> None:
+    result = conv2fc(digits8, tmp_path / "out.npz", "--form", "sparse")
+    assert result.code == 0
+    assert "(not checked)" in result.out
+    assert "/0/Conv.value" in np.load(tmp_path / "out.npz").files
+
+
 def test_quiet_prints_nothing(conv2fc: Run, digits8: Path, tmp_path: Path) -> None:
     result = conv2fc(digits8, tmp_path / "out.onnx", "--quiet")
     assert (result.code, result.out, result.err) == (0, "", "")
@@ -78,6 +86,7 @@ def _same(path: Path) -> tuple[str, ...]:
     ("arguments", "code", "says"),
     [
         (lambda m, t: (m, t / "o.onnx", "--form", "dense", "--max-bytes", "1MB"), 3, "too-large"),
+        (lambda m, t: (m, t / "o.npz"), 2, "only --form sparse is written as arrays"),
         (lambda m, t: (m, t / "o.onnx", "--max-bytes", "much"), 2, "not written like 500MB"),
         (lambda m, t: (m, t / "o.onnx", "--layers", "conv9"), 2, "no Conv named 'conv9'"),
         (lambda m, t: (m, t / "o.onnx", "--input-shape", "imago:1,1,8,8"), 2, "no input 'imago'"),

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from onnx_fc2conv import ArgumentError, convert_to_fc, filter_matrix, patch_index
 from onnx_fc2conv.geometry import SlidingWindow
-from onnx_fc2conv.matrices import ConvLayer, conv_matrix, conv_matrix_size
-from onnx_fc2conv.matrices.toeplitz import conv_coordinates
+from onnx_fc2conv.matrices import ConvLayer, conv_coordinates, conv_matrix_size
 from tests.nets import Array, Net, Tensor, session
 
 
@@ -97,13 +96,13 @@ def test_both_forms_are_the_convolution_bit_for_bit(case: Case) -> None:
 def test_the_size_of_a_matrix_is_predicted(case: Case) -> None:
     (conv,) = case.ir_model().graph
     layer = ConvLayer.of(conv, (None, *case.image))
-    size, matrix, sparse = conv_matrix_size(layer), conv_matrix(layer), conv_coordinates(layer)
-    assert (size.rows, size.columns) == matrix.shape == sparse.shape
-    assert size.dense_bytes == matrix.nbytes
-    assert size.nonzeros == len(sparse.values)
-    again = np.zeros_like(matrix)
-    again[sparse.rows, sparse.columns] = sparse.values
-    np.testing.assert_array_equal(again, matrix)
+    size, found = conv_matrix_size(layer), conv_coordinates(layer)
+    assert (size.rows, size.columns) == found.shape
+    assert size.nonzeros == len(found.values)
+    assert size.dense_bytes == found.dense().nbytes
+    places = found.rows * size.columns + found.columns
+    assert len(np.unique(places)) == size.nonzeros
+    assert (np.diff(found.ordered().rows * size.columns + found.ordered().columns) > 0).all()
 
 
 @given(cases())
@@ -201,3 +200,10 @@ def test_a_node_that_is_no_convolution() -> None:
         filter_matrix(node)
     with pytest.raises(ArgumentError, match="it is no Conv"):
         patch_index(node, (1, 2, 8, 10))
+
+
+def test_a_kernel_of_the_inputs_size_that_is_shifted_by_padding() -> None:
+    """It covers another window than the input: its bytes are not the matrix."""
+    case = Case((1, 3), (1, 1, 3), {"pads": [1, 0], "strides": [3]}, bias=False, batch=2)
+    model = convert_to_fc(case.ir_model(), form="dense").model
+    np.testing.assert_array_equal(session(model)({"x": case.images()})["y"], case.expected())
