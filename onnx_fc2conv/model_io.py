@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -163,8 +163,16 @@ def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
 
 
 @contextmanager
-def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) -> Generator[Path]:
+def staged(
+    target: str | os.PathLike[str],
+    model: ir.Model,
+    *,
+    overwrite: bool,
+    write: Callable[[ir.Model, Path], None] | None = None,
+) -> Generator[Path]:
     """Write the model beside ``target`` under a temporary name; keep it if the block ends well.
+
+    ``write`` makes the file, where it is to be another than onnx_ir's: of one piece.
 
     Yields:
         The temporary model file, whole and closed, for the checks to read.
@@ -180,12 +188,15 @@ def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) 
         raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
     try:
         temporary = folder / path.name
-        beside = data_file(path, model)
+        beside = data_file(path, model) if write is None else None
         data = None if beside is None else beside.name
         if beside is not None:
             check_writable(beside, overwrite=overwrite)
         try:
-            ir.save(model, temporary, format="protobuf", external_data=data)
+            if write is None:
+                ir.save(model, temporary, format="protobuf", external_data=data)
+            else:
+                write(model, temporary)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
         yield temporary

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import onnx_fc2conv
-from onnx_fc2conv import pipeline
+from onnx_fc2conv import pipeline, to_fc
+from onnx_fc2conv.matrices import layer
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,9 +18,11 @@ def test_the_public_names() -> None:
     """A name that goes from here breaks somebody's code."""
     assert onnx_fc2conv.__all__ == [
         "ArgumentError",
+        "ConvToFc",
         "Conversion",
         "EquivalenceReport",
         "Fc2ConvError",
+        "FcConversion",
         "FcToConv",
         "FreeInputSize",
         "InvalidModelError",
@@ -32,7 +35,10 @@ def test_the_public_names() -> None:
         "SplitKernels",
         "check",
         "convert",
+        "convert_to_fc",
+        "filter_matrix",
         "inspect",
+        "patch_index",
     ]
     assert dir(onnx_fc2conv) == onnx_fc2conv.__all__
 
@@ -56,7 +62,7 @@ def test_importing_the_package_loads_no_heavy_module() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", [onnx_fc2conv, pipeline], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [onnx_fc2conv, pipeline, to_fc, layer], ids=lambda m: m.__name__)
 def test_docstring_examples(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     results = doctest.testmod(module)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
     from onnx_fc2conv.errors import Refusal
+    from onnx_fc2conv.passes.conv_to_fc import MatrixLayer
     from onnx_fc2conv.pipeline import Interface
 
 __all__ = ["Terminal"]
@@ -41,10 +42,12 @@ class Terminal:
     """Standard output for reports, standard error for progress and errors.
 
     Attributes:
+        program: The name that errors begin with.
         quiet: Whether only errors are printed.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, program: str = "fc2conv", *, quiet: bool = False) -> None:
+        self.program = program
         self.quiet = quiet
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
         self._out = Console(quiet=quiet, width=width, highlight=False)
@@ -52,7 +55,7 @@ class Terminal:
 
     def error(self, message: str) -> None:
         """One line, whatever the terminal's width."""
-        self._err.print(f"[red]fc2conv:[/] {escape(message)}")
+        self._err.print(f"[red]{self.program}:[/] {escape(message)}")
 
     def line(self, text: str = "") -> None:
         """A line of the report."""
@@ -95,6 +98,18 @@ class Terminal:
             self._section("Interface", _interface(conversion.before, conversion.after))
         if conversion.geometry and not conversion.refusals:
             self._section("Grid", _grid(report))
+
+    def matrices(self, layers: Sequence[MatrixLayer], form: str) -> None:
+        """The layers that become matrices, and what that adds to the model."""
+        table = _table()
+        for layer in layers:
+            what = "filters" if form == "im2col" else "matrix"
+            table.add_row(
+                f"  {escape(layer.node)}",
+                f"→ {what} {times(layer.shape)}",
+                f"[dim]{layer.nonzeros:,} nonzeros; adds {layer.nbytes:,} bytes[/]",
+            )
+        self._section("Convolutions", table)
 
     def refusals(self, refusals: Sequence[Refusal]) -> None:
         """Why nothing was written, on standard error."""
