@@ -62,9 +62,18 @@ def _pixels(file: Path, mode: str, size: tuple[int, int]) -> AnyArray:
     ops, image = _pillow("ImageOps"), _pillow("Image")
     with image.open(file) as opened:
         upright = ops.exif_transpose(opened).convert(mode)
-        fitted = ops.fit(upright, size, method=image.Resampling.BILINEAR)
+        box = _centered(upright.size, size)
+        fitted = upright.crop(box).resize(size, image.Resampling.BILINEAR)
     pixels: AnyArray = np.asarray(fitted, np.uint8).reshape(size[1], size[0], -1)
     return pixels
+
+
+def _centered(image: tuple[int, int], native: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest box about the center that has the proportions of the native size."""
+    scale = min(image[0] / native[0], image[1] / native[1])
+    width, height = (max(1, round(length * scale)) for length in native)
+    left, top = (image[0] - width) // 2, (image[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 def _pillow(module: str) -> Any:

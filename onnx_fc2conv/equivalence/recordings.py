@@ -82,18 +82,16 @@ def _read(path: Path, pair: Pair) -> Iterator[Mapping[str, AnyArray]]:
     if path.is_dir():
         yield from _read_folder(path, pair)
     elif path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             yield {name: arrays[name] for name in arrays.files}
     elif path.suffix == ".npy":
         if len(names) != 1:
             raise ArgumentError(f"{path}: the model has several inputs, give them as an .npz file")
-        yield {names[0]: np.load(path, allow_pickle=False)}
-    elif path.exists():
-        raise ArgumentError(
-            f"{path} is no .npz or .npy file, and no folder with ONNX test data or images"
-        )
+        with path.open("rb") as file:
+            yield {names[0]: np.load(file, allow_pickle=False)}
     else:
-        raise ArgumentError(f"cannot read the samples {path}: there is no such file or folder")
+        what = "is no .npz or .npy file, and no folder with ONNX test data or images"
+        raise ArgumentError(f"{path} {what if path.exists() else 'does not exist'}")
 
 
 def _read_folder(path: Path, pair: Pair) -> Iterator[Mapping[str, AnyArray]]:
