@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import onnx_fc2conv
-from onnx_fc2conv import pipeline
+from onnx_fc2conv import pipeline, testing
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,6 +36,10 @@ def test_the_public_names() -> None:
     assert dir(onnx_fc2conv) == onnx_fc2conv.__all__
 
 
+def test_the_public_names_for_tests() -> None:
+    assert testing.__all__ == ["CheckOptions", "assert_equivalent"]
+
+
 @pytest.mark.parametrize("name", onnx_fc2conv.__all__)
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     thing = getattr(onnx_fc2conv, name)
@@ -55,7 +59,7 @@ def test_importing_the_package_loads_no_heavy_module() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", [onnx_fc2conv, pipeline], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [onnx_fc2conv, pipeline, testing], ids=lambda m: m.__name__)
 def test_docstring_examples(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     results = doctest.testmod(module)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -56,8 +57,10 @@ def junit_xml(name: str, suites: Sequence[Suite]) -> str:
         properties = ET.SubElement(element, "properties")
         for key, value in suite.properties.items():
             ET.SubElement(properties, "property", name=_text(key), value=_text(value))
+        names: Counter[tuple[str, str]] = Counter()
         for case in suite.cases:
-            _add(element, case)
+            names[case.group, case.name] += 1
+            _add(element, case, names[case.group, case.name])
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, "unicode") + "\n"
 
@@ -73,10 +76,11 @@ def _counts(suites: Sequence[Suite]) -> Mapping[str, str]:
     }
 
 
-def _add(suite: ET.Element, case: TestCase) -> None:
-    element = ET.SubElement(
-        suite, "testcase", classname=f"fc2conv.{_text(case.group)}", name=_text(case.name), time="0"
-    )
+def _add(suite: ET.Element, case: TestCase, number: int) -> None:
+    """Add a case; the second of a name gets a number, or servers would show one of them only."""
+    name = case.name if number == 1 else f"{case.name} ({number})"
+    group = f"fc2conv.{_text(case.group)}"
+    element = ET.SubElement(suite, "testcase", classname=group, name=_text(name), time="0")
     if case.failure is not None:
         message = _text(case.failure)
         ET.SubElement(element, "failure", type="different", message=message).text = message

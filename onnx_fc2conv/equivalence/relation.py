@@ -215,10 +215,10 @@ def _behavior(
 
 def _in_words(native: Sequence[int], larger: Sequence[int], size: str) -> str:
     """What a model gives that is no map."""
-    times, rest = divmod(larger[0], native[0]) if larger and native[0] else (0, 1)
     what = f"shape {list(larger)}"
-    if times > 1 and not rest and list(larger[1:]) == list(native[1:]):
-        what = f"N·{times} samples"
+    if larger and larger[0] > native[0] and tuple(larger[1:]) == tuple(native[1:]):
+        times, rest = divmod(larger[0], native[0])
+        what = f"{larger[0]} samples for {native[0]} images" if rest else f"N·{times} samples"
     return f"returns {what} instead of a map (at {size})"
 
 

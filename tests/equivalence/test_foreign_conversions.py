@@ -148,6 +148,14 @@ def test_a_model_is_equivalent_to_itself(case_of: Callable[[str], Case]) -> None
     assert check(reference, reference)
 
 
+def test_a_conversion_is_equivalent_to_itself(case_of: Callable[[str], Case]) -> None:
+    """It holds no layer of which a weight could be compared."""
+    converted = case_of("plain").converted
+    report = check(converted, converted, input_shapes={"x": (1, *SQUARE)})
+    assert report, report.to_markdown()
+    assert report.relation.kind == "any size"
+
+
 def test_renamed_tensors_are_matched_by_structure(case_of: Callable[[str], Case]) -> None:
     case = case_of("softmax")
     for number, node in enumerate(case.converted.graph):
