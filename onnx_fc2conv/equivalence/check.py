@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.comparison import Tolerance
 from onnx_fc2conv.equivalence.data import check_data
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
@@ -25,7 +23,7 @@ from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, Rela
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.samples import model_inputs
-from onnx_fc2conv.equivalence.structure import computing_type
+from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import OutputGeometry
@@ -50,8 +48,8 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     data: Sequence[PathLike] = (),
     sizes: Sequence[tuple[int, ...]] = (),
     max_windows: int | None = None,
-    rtol: float | Mapping[str, float] | None = None,
-    atol: float | Mapping[str, float] | None = None,
+    rtol: Bounds = None,
+    atol: Bounds = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EquivalenceReport:
@@ -96,7 +94,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         one,
         two,
         native,
-        tolerances=_tolerances(one, rtol, atol),
+        tolerances=tolerances_of(one, rtol, atol),
         provider=providers[0],
         seed=seed,
         sizes=tuple(tuple(size) for size in sizes),
@@ -207,34 +205,6 @@ def _says(progress: Progress | None, provider: str, providers: Collection[str]) 
 
 def _file_name(source: ModelSource) -> str | None:
     return os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
-
-
-Bounds = float | Mapping[str, float] | None
-
-
-def _tolerances(reference: ir.Model, rtol: Bounds, atol: Bounds) -> dict[str, Tolerance]:
-    """What counts as equal, by output.
-
-    Raises:
-        ArgumentError: If one is given for an output that is none.
-    """
-    dtype = computing_type(reference)
-    known = (ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
-    computed_in = np.dtype(dtype.numpy()) if dtype is not None and dtype in known else None
-    outputs = [value.name or "" for value in reference.graph.outputs]
-    for option, given in (("rtol", rtol), ("atol", atol)):
-        for name in given if isinstance(given, Mapping) else ():
-            if name not in (*outputs, "*"):
-                raise ArgumentError(
-                    f"{option} names {name!r}, but the model's outputs are: {', '.join(outputs)}"
-                )
-    return {
-        name: Tolerance(_bound(rtol, name), _bound(atol, name), computed_in) for name in outputs
-    }
-
-
-def _bound(given: Bounds, name: str) -> float | None:
-    return given.get(name, given.get("*")) if isinstance(given, Mapping) else given
 
 
 def _silent(_: str) -> None:
