@@ -213,3 +213,20 @@ def test_an_output_of_another_type_is_not_matched(case_of: Callable[[str], Case]
 def test_models_of_one_input_and_of_two(case_of: Callable[[str], Case]) -> None:
     with pytest.raises(ArgumentError, match="different inputs: x, z and x"):
         check(case_of("two_images").reference, case_of("plain").reference)
+
+
+def test_samples_that_look_like_a_map() -> None:
+    """[N·m, K, 1, 1] has the axes of a map and is none."""
+    net = Net(image=SQUARE)
+    flat = net.flat(net.trunk())
+    weight = net.random(4, 27)
+    reference = net.model(net.op("Gemm", flat, weight, transB=1))
+    twin = Net(image=SQUARE)
+    cells = twin.op("Reshape", twin.trunk(), twin.constant(np.array([-1, 27, 1, 1])))
+    peer = twin.ir_model(twin.op("Conv", cells, twin.random(4, 27).reshape(4, 27, 1, 1)))
+    fix_inputs("N", 2, "H", 8)(peer)
+    report = check(reference, peer)
+    assert report.relation.words == (
+        "equal at the native size only: at larger sizes it returns N·2 samples instead of a map "
+        "(at 14)"
+    )
