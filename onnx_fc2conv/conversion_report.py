@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
+from onnx_fc2conv.equivalence.junit import Suite, TestCase, junit_xml
 from onnx_fc2conv.equivalence.report import EquivalenceReport
-from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.pipeline import Conversion, Interface, Lifted
 
-__all__ = ["FORMATS", "ConversionReport", "Status", "lifted_line", "times"]
+__all__ = ["ConversionReport", "Status", "lifted_line", "times"]
 
 Status = Literal["equivalent", "different", "refused", "unchecked"]
-
-FORMATS = (".json", ".md")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,8 @@ class ConversionReport:
     def as_dict(self) -> dict[str, object]:
         """The report as plain values; the keys are documented in ``docs/report.md``."""
         conversion = self.conversion
-        checks = self.equivalence.as_dict() if self.equivalence is not None else {"checks": []}
+        checked = self.equivalence
+        checks = {"checks": []} if checked is None else checked.check_values()
         return {
             "schema": 1,
             "status": self.status,
@@ -63,7 +61,7 @@ class ConversionReport:
                 "before": _interface(conversion.before),
                 "after": _interface(conversion.after),
             },
-            **{key: value for key, value in checks.items() if key != "equivalent"},
+            **checks,
         }
 
     def to_json(self) -> str:
@@ -97,21 +95,36 @@ class ConversionReport:
         lines += [f"- left alone: `{x.node}`: {x.reason}" for x in self.conversion.left_alone]
         lines += [f"- refused: {refusal}" for refusal in self.conversion.refusals]
         if self.equivalence is not None:
-            lines += ["", self.equivalence.to_markdown().rstrip()]
+            lines += ["", self.equivalence.to_table().rstrip()]
         return "\n".join(lines) + "\n"
 
-    def write(self, path: Path) -> None:
-        """Write the report in the format that the file name's ending says.
+    def to_junit(self) -> str:
+        """The report as JUnit XML: the layers, and a suite of checks for each provider."""
+        suites = [Suite("fc2conv", self._cases())]
+        if self.equivalence is not None:
+            suites += self.equivalence.junit_suites()
+        return junit_xml(f"fc2conv {self.source}", suites)
 
-        Raises:
-            ArgumentError: If the file cannot be written.
-        """
-        text = self.to_json() if path.suffix == ".json" else self.to_markdown()
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or error
-            raise ArgumentError(f"cannot write the report {path}: {reason}") from error
+    def _cases(self) -> tuple[TestCase, ...]:
+        """A case for each layer; one that refuses or is left alone says why."""
+        return (
+            *(
+                TestCase(
+                    "convert",
+                    f"{head.op_type} {head.node}",
+                    output=f"Conv {times(head.kernel_shape)}",
+                )
+                for head in self.conversion.heads
+            ),
+            *(
+                TestCase("convert", left.node, skipped=left.reason)
+                for left in self.conversion.left_alone
+            ),
+            *(
+                TestCase("convert", refusal.node, failure=f"{refusal.reason} [{refusal.code}]")
+                for refusal in self.conversion.refusals
+            ),
+        )
 
 
 def times(shape: tuple[int | str, ...]) -> str:

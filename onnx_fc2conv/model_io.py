@@ -211,11 +211,11 @@ def staged(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_writable(path: Path, *, overwrite: bool) -> None:
+def check_writable(path: Path, *, overwrite: bool, source: Path | None = None) -> None:
     """Find out before any work whether the output may be written.
 
     Raises:
-        ArgumentError: If not.
+        ArgumentError: If not, or if it is the file that is read.
     """
     if path.is_dir():
         raise ArgumentError(f"{path} is a directory; give the name of the file to write")
@@ -223,6 +223,8 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise ArgumentError(f"{path} exists already; use --overwrite to replace it")
     if not path.parent.is_dir():
         raise ArgumentError(f"the folder {path.parent} does not exist")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise ArgumentError("OUT is IN; an input is never changed, give another name")
 
 
 def data_file(path: Path, model: ir.Model) -> Path | None:

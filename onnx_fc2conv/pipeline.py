@@ -187,11 +187,15 @@ def _convert(
         return Conversion(None, (), (), error.refusals, {}, before, None)
     now = source.opset_imports.get("")
     lifted = Lifted(opset, now) if opset is not None and now is not None and opset < now else None
-    return replace(_rewrite(source, fc_to_conv, reduction, before), lifted=lifted)
+    return replace(_rewrite(source, fc_to_conv, reduction, splitting, before), lifted=lifted)
 
 
 def _rewrite(
-    source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs, before: Interface
+    source: ir.Model,
+    fc_to_conv: FcToConv,
+    reduction: ReduceOutputs,
+    splitting: SplitKernels,
+    before: Interface,
 ) -> Conversion:
     """Convert a normalized model in place, as far as that is possible."""
     if not (has_fc_layer(source) or fc_to_conv.pool == "window"):

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import onnx_fc2conv
-from onnx_fc2conv import pipeline, to_fc
+from onnx_fc2conv import pipeline, testing, to_fc
 from onnx_fc2conv.matrices import layer
+
+MODULES = (onnx_fc2conv, pipeline, testing, to_fc, layer)
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +45,10 @@ def test_the_public_names() -> None:
     assert dir(onnx_fc2conv) == onnx_fc2conv.__all__
 
 
+def test_the_public_names_for_tests() -> None:
+    assert testing.__all__ == ["CheckOptions", "assert_equivalent"]
+
+
 @pytest.mark.parametrize("name", onnx_fc2conv.__all__)
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     thing = getattr(onnx_fc2conv, name)
@@ -62,7 +68,7 @@ def test_importing_the_package_loads_no_heavy_module() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", [onnx_fc2conv, pipeline, to_fc, layer], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_docstring_examples(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     results = doctest.testmod(module)  # type: ignore[arg-type]

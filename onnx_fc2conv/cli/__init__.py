@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from onnx_fc2conv.cli.check import check_command
 from onnx_fc2conv.cli.convert import convert_command
 from onnx_fc2conv.cli.inspect import inspect_command
 from onnx_fc2conv.cli.running import run
@@ -21,7 +22,7 @@ from onnx_fc2conv.errors import ArgumentError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = ("convert", "inspect")
+_COMMANDS = ("convert", "check", "inspect")
 _OWN_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("convert")(convert_command)
+app.command("check")(check_command)
 app.command("inspect")(inspect_command)
 
 
@@ -60,6 +62,8 @@ equal to the original before it is written.
     [bold]Examples[/]
 
       fc2conv classifier.onnx dense.onnx   (convert and check)
+
+      fc2conv check classifier.onnx dense.onnx   (are these two the same?)
 
       fc2conv inspect classifier.onnx      (what would be done)
 

@@ -118,13 +118,20 @@ class Terminal:
 
     def equivalence(self, report: EquivalenceReport) -> None:
         """Every tier of a check with its worst error."""
-        where = f"onnxruntime {report.runtime}, {report.provider}, seed {report.seed}"
-        self._out.print(f"[bold]Check[/] ({where}, {report.seconds:.1f} s)")
-        for result in report.results:
-            what = f"{result.tier}: {escape(result.subject)}"
-            figures = _figures(result)
-            self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
-            self._out.print(Padding(f"[dim]{escape(result.detail)}[/]", (0, 0, 0, 6)))
+        for note in report.notes:
+            self.line(f"Note: {note}")
+        for run in report.runs:
+            settings = "".join(f", {key}={value}" for key, value in run.settings.items())
+            where = f"onnxruntime {report.runtime}, {run.provider}{settings}, seed {report.seed}"
+            self._out.print(f"[bold]Check[/] ({escape(where)}, {run.seconds:.1f} s)")
+            for result in run.results:
+                self._result(result)
+
+    def _result(self, result: TierResult) -> None:
+        what = f"{result.tier}: {escape(result.subject)}"
+        figures = _figures(result)
+        self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
+        self._out.print(Padding(f"[dim]{escape(result.detail)}[/]", (0, 0, 0, 6)))
 
     def _section(self, title: str, table: Table) -> None:
         self._out.print(f"[bold]{escape(title)}[/]")

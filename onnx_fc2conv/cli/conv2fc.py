@@ -19,6 +19,7 @@ from onnx_fc2conv.cli.options import (
     Quiet,
     Rtol,
     Seed,
+    parse_bounds,
     parse_input_shapes,
 )
 from onnx_fc2conv.cli.running import run
@@ -122,9 +123,7 @@ passes.
     write, check = _writer(output, form), check and output.suffix != ".npz"
     target = output.absolute()
     if not dry_run:
-        check_writable(target, overwrite=overwrite)
-        if target.exists() and model.exists() and target.samefile(model):
-            raise ArgumentError("OUT is IN; an input is never changed, give another name")
+        check_writable(target, overwrite=overwrite, source=model)
     with terminal.progress("Reading and planning"):
         source = load(model)
         planned = plan_to_fc(
@@ -147,8 +146,8 @@ passes.
                     source,
                     pending,
                     input_shapes=shapes,
-                    rtol=rtol,
-                    atol=atol,
+                    rtol=parse_bounds("--rtol", rtol),
+                    atol=parse_bounds("--atol", atol),
                     seed=seed,
                     progress=lambda tier: say(f"Checking: {tier}"),
                 )

@@ -47,7 +47,7 @@ def check_lifted(original: ir.Model, pair: Pair) -> list[TierResult]:
 def _compared(session: Session, pair: Pair) -> Comparison:
     """All outputs on three kinds of input, as many samples as the original takes."""
     lifted = Session(pair.reference, pair.provider)
-    comparison = Comparison(pair.tolerance)
+    comparison = pair.comparison()
     batch = pair.fixed_batch or 1
     for number, kind in enumerate(_KINDS):
         feeds = sample(pair.inputs, pair.batched(batch), kind, pair.rng(4, number))

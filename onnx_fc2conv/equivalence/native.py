@@ -24,7 +24,7 @@ _LARGE = "large"
 def check_native(pair: Pair) -> list[TierResult]:
     """Compare all outputs, and the logits before a saturating one, on every kind of input."""
     native = _Native(pair)
-    comparisons = {name: Comparison(pair.tolerance) for name in pair.outputs}
+    comparisons = {name: pair.comparison(name) for name in pair.outputs}
     for name in pair.missing & set(comparisons):
         comparisons[name].problems.append("the converted model has no such output")
     kinds: list[str] = []

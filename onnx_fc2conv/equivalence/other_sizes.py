@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.comparison import Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
@@ -42,7 +41,7 @@ def check_other_sizes(pair: Pair) -> list[TierResult]:
     names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
     reference = Session(with_outputs(pair.reference, names), pair.provider)
     converted = Session(with_outputs(pair.converted, names.values()), pair.provider)
-    comparisons = {name: Comparison(pair.tolerance) for name in names}
+    comparisons = {name: pair.comparison(name) for name in names}
     sizes: list[str] = []
     for number, (size, shapes) in enumerate(_shapes(pair)):
         feeds = sample(pair.inputs, shapes, "normal", pair.rng(4, number))

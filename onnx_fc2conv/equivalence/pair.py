@@ -36,17 +36,21 @@ class Pair:
         reference: The original.
         converted: The other one.
         native: Native shape by input name; the batch dim is the model's own.
-        tolerance: What counts as equal.
+        tolerances: What counts as equal, by output; the default for those that are not named.
         provider: Where both run.
         seed: Seed of all random inputs.
+        sizes: Larger sizes of the image to compare at; three of our own choice if there are none.
+        max_windows: The most cells that are compared at each size; None for all.
     """
 
     reference: ir.Model
     converted: ir.Model
     native: Mapping[str, tuple[int, ...]]
-    tolerance: Tolerance = field(default_factory=Tolerance)
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     provider: Provider = "cpu"
     seed: int = 0
+    sizes: tuple[tuple[int, ...], ...] = ()
+    max_windows: int | None = None
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -168,6 +172,11 @@ class Pair:
                 scales += [1.0, *(largest_magnitude(reference) for _, reference, _ in logits)]
             comparisons[name].add_all(compared, max(scales))
 
+    def comparison(self, name: str = "") -> Comparison:
+        """A comparison of an output, or of the logits before it, by its tolerance."""
+        output = next((o for o, (logits, _) in self.logits.items() if logits == name), name)
+        return Comparison(self.tolerances.get(output, Tolerance()))
+
     @cached_property
     def _bounded(self) -> set[str]:
         """The outputs that are probabilities or the like."""
@@ -198,6 +207,15 @@ class Pair:
         """What an input that is not cut into windows is for ``count`` windows of each image."""
         batched = any(i.name == name and self._has_free_batch(i) for i in self.inputs)
         return np.repeat(array, count, axis=0) if batched else array
+
+    @property
+    def converted_batch_is_free(self) -> bool:
+        """Whether every image input of the converted model declares a symbolic batch."""
+        return all(
+            self._converted_shapes[name][:1] == (None,)
+            for name, axes in self.growing.items()
+            if axes
+        )
 
     @cached_property
     def _converted_shapes(self) -> dict[str, tuple[int | None, ...]]:

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.cuda import why_no_cuda
 from onnx_fc2conv.equivalence.reference import ReferenceRunner, hands_over_bfloat16, rare_types
-from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.errors import ArgumentError, InvalidModelError, RuntimeUnavailableError
 from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Provider", "RunError", "Session", "runtime_version"]
+__all__ = ["PROVIDERS", "Provider", "RunError", "Session", "require", "runtime_version", "settings"]
 
 Provider = Literal["cpu", "cuda"]
 
-_PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    # TF32 would round the inputs of every product to 10 bits: not the arithmetic under test.
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+PROVIDERS: Mapping[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
 }
+"""onnxruntime's names of the providers that a check can run on."""
 
 _SMALL = 1 << 10
 """Bytes below which a tensor is no weight."""
@@ -49,8 +50,42 @@ def runtime_version() -> str:
     return str(_onnxruntime().__version__)
 
 
+def settings(provider: Provider, *, tf32: bool = False) -> dict[str, str]:
+    """The options that a provider runs with.
+
+    TF32 rounds the factors of every product to 10 bits: not the arithmetic under test, unless the
+    numbers are so short that nothing is rounded. The search for cuDNN's algorithms is the
+    heuristic one: it takes no time at each new size, and does not depend on what else the GPU does.
+    """
+    if provider == "cpu":
+        return {}
+    return {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def require(provider: Provider) -> None:
+    """Find out before any work whether a provider can be had.
+
+    Raises:
+        RuntimeUnavailableError: If onnxruntime is missing or its package lacks the provider; the
+            message says which.
+        ArgumentError: If there is no such provider.
+    """
+    if provider not in PROVIDERS:
+        raise ArgumentError(f"provider {provider!r} is not one of: {', '.join(PROVIDERS)}")
+    ort: Any = _onnxruntime()
+    name, available = PROVIDERS[provider], ort.get_available_providers()
+    if name not in available:
+        raise RuntimeUnavailableError(
+            f"{name} is not in this onnxruntime package (it has: {', '.join(available)}); "
+            'pip install "onnx-fc2conv[gpu]" in an environment without the CPU package'
+        )
+
+
 class Session:
-    """An onnxruntime session of a model.
+    """An onnxruntime session of a model, on one provider.
+
+    Where the provider lacks an operator, onnxruntime runs this one on the CPU; a provider that
+    does not start, or gives up while it runs, is an error.
 
     A model in float64 or bfloat16, for which onnxruntime lacks kernels, runs in ONNX's reference
     implementation if onnxruntime does not load it, and any model does ``by_reference``.
@@ -63,12 +98,17 @@ class Session:
         not_loaded: Why onnxruntime does not run the model; None where it does.
 
     Raises:
-        RuntimeUnavailableError: If onnxruntime or the provider is missing.
+        RuntimeUnavailableError: If onnxruntime or the provider is missing, or does not start.
         InvalidModelError: If it does not load the model.
     """
 
     def __init__(
-        self, model: ir.Model, provider: Provider = "cpu", *, by_reference: bool = False
+        self,
+        model: ir.Model,
+        provider: Provider = "cpu",
+        *,
+        tf32: bool = False,
+        by_reference: bool = False,
     ) -> None:
         self.outputs: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
         self.not_loaded: str | None = None
@@ -78,16 +118,11 @@ class Session:
         if by_reference:
             self._session = ReferenceRunner(model)
             return
+        require(provider)
         ort: Any = _onnxruntime()
-        name, provider_options = _PROVIDERS[provider]
+        name = PROVIDERS[provider]
         if provider == "cuda" and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
-        if name not in ort.get_available_providers():
-            raise RuntimeUnavailableError(
-                f"{name} is not in this onnxruntime (it has: "
-                f"{', '.join(ort.get_available_providers())}); "
-                'pip install "onnx-fc2conv[gpu]" in an environment without the CPU package'
-            )
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.log_severity_level = 4
@@ -98,9 +133,16 @@ class Session:
                     key = "session.model_external_initializers_file_folder_path"
                     options.add_session_config_entry(key, folder)
                 self._session = ort.InferenceSession(
-                    source, options, providers=[(name, dict(provider_options))]
+                    source,
+                    options,
+                    providers=[(name, settings(provider, tf32=tf32))],
+                    enable_fallback=0,  # neither here nor in a run that fails
                 )
         except Exception as error:
+            if provider == "cuda" and "CUDA failure" in str(error):
+                raise RuntimeUnavailableError(
+                    f"{name} does not start: {why_no_cuda()}; onnxruntime says: {_text(error)}"
+                ) from error
             self.not_loaded = _text(error)
             if rare_types(model):
                 self._session = ReferenceRunner(model)
@@ -109,10 +151,7 @@ class Session:
                 f"onnxruntime does not load the model: {self.not_loaded}"
             ) from error
         if self._session.get_providers()[0] != name:
-            raise RuntimeUnavailableError(
-                f"onnxruntime fell back from {name} to {self._session.get_providers()[0]}: its "
-                "CUDA or cuDNN libraries cannot be loaded"
-            )
+            raise RuntimeUnavailableError(f"{name} does not start: {why_no_cuda()}")
 
     def run(
         self, feeds: Mapping[str, AnyArray], outputs: Sequence[str] | None = None

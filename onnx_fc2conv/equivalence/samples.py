@@ -78,9 +78,9 @@ def sample(
     return {
         i.name: np.asarray(_array(kind, shapes[i.name], i.dtype, rng))
         if i.largest is None
-        else np.asarray(
-            rng.integers(0, min(i.largest, 255), shapes[i.name], endpoint=True)
-        ).astype(i.dtype)
+        else np.asarray(rng.integers(0, min(i.largest, 255), shapes[i.name], endpoint=True)).astype(
+            i.dtype
+        )
         for i in inputs
     }
 

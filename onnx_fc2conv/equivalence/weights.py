@@ -34,14 +34,17 @@ _FC_OPERATORS = ("Gemm", "MatMul")
 def check_weights(pair: Pair) -> list[TierResult]:
     """Compare the kernel of every emitted Conv with the weight of the layer that it stands for.
 
-    The Conv says in its metadata which layer that is; a Conv that says nothing is not checked here.
+    The Conv says in its metadata which layer that is; a Conv that says nothing is not checked here,
+    nor is one that the reference has already, being a conversion itself.
     """
+    stands_already = {node.metadata_props.get(ORIGIN) for node in pair.reference.graph}
     layers = {_key(node): node for node in pair.reference.graph if node.op_type in _FC_OPERATORS}
     found = [
         (layers.get(node.metadata_props[ORIGIN]), node)
         for node in pair.converted.graph
         if node.op_type == "Conv"
         and node.metadata_props.get(ORIGIN, "").split(" ")[0] in _FC_OPERATORS
+        and node.metadata_props[ORIGIN] not in stands_already
     ]
     if not found:
         reason = "the converted model does not say which Conv stands for which layer"

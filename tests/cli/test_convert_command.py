@@ -168,7 +168,7 @@ def test_a_refusal_is_reported_and_exits_3(run: Run, tmp_path: Path) -> None:
         (["--input-shape", "image:1,x"], "is not written like"),
         (["--input-shape", "picture:1,1,25,25"], "the model's inputs are: image"),
         (["--input-shape", "image:1,1,30,30"], "does not fit the model"),
-        (["--report", "report.pdf"], "must end in .json or .md"),
+        (["--report", "report.pdf"], "must end in .json, .md or .xml"),
         (["--provider", "cuda"], "CUDAExecutionProvider"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
