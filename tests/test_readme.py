@@ -50,7 +50,7 @@ def test_the_two_commands() -> None:
     commands = re.findall(r"<!-- ci:(\w+) -->\n\n    (.*)", README)
     assert commands == [
         ("try", 'python -m pip install ".[cpu]" && fc2conv models/face25.onnx face25_conv.onnx'),
-        ("test", 'python -m pip install -e ".[test]" && pytest'),
+        ("test", 'python -m pip install -e ".[test]" && pytest -n auto'),
     ]
 
 
