@@ -6,10 +6,12 @@ does what they say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-__all__ = ["REMEDIES"]
+from onnx_fc2conv.errors import Refusal
+
+__all__ = ["REMEDIES", "what_to_do"]
 
 _STATIC = "`--static` leaves it as it is and converts the layers around it, for one image size."
 
@@ -29,11 +31,11 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "layout": f"Check the model: does it compute what you think? {_STATIC}",
         "misaligned": f"Give the branches the same strides. {_STATIC}",
         "no-rule": f"Report it with the operator's name. {_STATIC}",
+        "not-a-matrix": "`--input-shape`, or choose other layers with `--layers`.",
         "not-computable": "Fold the model's constants first, or repair it.",
-        "nothing-to-convert": "Use the model as it is. With `--pool window` a global pooling is "
-        "replaced, so that it gives a map.",
-        "old-opset": "Lift it, with a fixed batch size: "
-        "`onnx.version_converter.convert_version(model, 13)`.",
+        "nothing-to-convert": "Use the model as it is. With `fc2conv --pool window` a global "
+        "pooling is replaced, so that it gives a map.",
+        "old-opset": "Export the model again, or replace the node.",
         "other-domain": f"Export with standard operators, or cut it off. {_STATIC}",
         "other-input": "Give that input the shape [N, D].",
         "pool-indices": f"Export without unpooling. {_STATIC}",
@@ -50,11 +52,20 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "subdivided-cells": _STATIC,
         "subgraph": f"Export without control flow. {_STATIC}",
         "token-wise": _STATIC,
+        "too-large": "`--form im2col`, fewer `--layers`, a smaller `--input-shape`, or a larger "
+        "`--max-bytes`.",
         "training-mode": "Export for inference: `model.eval()`.",
-        "unsupported-type": "Cast the operand and the weight to floating point.",
+        "unsupported-type": "Cast the operand and the weight to floating point; for bfloat16, "
+        "export at opset 22 or later.",
         "weight-not-constant": _STATIC,
         "weight-not-matrix": f"Write a layer for each of the matrices. {_STATIC}",
         "window-pooling": "Leave out `--pool window`.",
     }
 )
 """A sentence or two for each code, with options and Python in backquotes."""
+
+
+def what_to_do(refusals: Iterable[Refusal]) -> list[str]:
+    """A line for each code among the refusals."""
+    codes = dict.fromkeys(refusal.code for refusal in refusals)
+    return [f"what to do [{code}]: {REMEDIES[code]}" for code in codes]

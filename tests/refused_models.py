@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx import version_converter
 
+from onnx_fc2conv import convert, convert_to_fc
 from tests.nets import Net, Tensor, conv, i64
 
 STATIC = {"static": True}
@@ -27,6 +27,7 @@ class Refused:
         options: How it is converted.
         remedy: Other options with which the same model is converted, or what makes the model that
             the remedy asks for.
+        rewrite: What refuses.
     """
 
     model: Callable[[], onnx.ModelProto]
@@ -36,6 +37,7 @@ class Refused:
         default_factory=lambda: STATIC
     )
     options: Mapping[str, Any] = field(default_factory=dict)
+    rewrite: Callable[..., Any] = convert
 
 
 def _on_map(part: Callable[[Net, Tensor], Tensor], **net: Any) -> Callable[[], onnx.ModelProto]:
@@ -166,13 +168,23 @@ def _fully_convolutional() -> onnx.ModelProto:
     return net.model(net.op("GlobalAveragePool", net.trunk()))
 
 
-def _of_opset_6() -> onnx.ModelProto:
-    return _on_features(lambda net, y: y, opset=6, ir_version=3, batch=1)()
+def _of_opset(opset: int, op_type: str) -> Callable[[], onnx.ModelProto]:
+    def part(net: Net, y: Tensor) -> Tensor:
+        return net.op(op_type, y, kernel_shape=[2, 2], shape=(3, 2, 3), name="n")
+
+    return _on_map(part, opset=opset, ir_version=3, batch=1)
 
 
-def _lifted() -> onnx.ModelProto:
-    lifted: onnx.ModelProto = version_converter.convert_version(_of_opset_6(), 13)
-    return lifted
+def _of_any_size() -> onnx.ModelProto:
+    net = Net()
+    model = net.ir_model(net.op("Conv", net.x, net.random(3, 2, 3, 3), name="n"))
+    model.graph.inputs[0].shape = ir.Shape(["N", 2, "H", "W"])
+    return ir.to_proto(model)
+
+
+def _convolution() -> onnx.ModelProto:
+    net = Net()
+    return net.model(net.op("Conv", net.x, net.random(3, 2, 3, 3), shape=(3, 6, 8), name="n"))
 
 
 def _with_a_side(shape: tuple[int | str, ...]) -> Callable[[], onnx.ModelProto]:
@@ -246,7 +258,9 @@ def _branch(net: Net, y: Tensor) -> Tensor:
         return ir.Graph([], node.outputs, nodes=[node], name=op_type)
 
     branches = {"then_branch": graph("Relu"), "else_branch": graph("Tanh")}
-    return net.op("If", np.array(True), shape=(3, 3, 4), name="n", **branches)
+    total = net.op("ReduceSum", net.input("flag", (1,)), keepdims=0)
+    bright = net.op("Greater", total, np.array(0, np.float32))
+    return net.op("If", bright, shape=(3, 3, 4), name="n", **branches)
 
 
 def _rows_of_other_channels() -> onnx.ModelProto:
@@ -306,11 +320,20 @@ REFUSED: dict[str, Refused] = {
     "layout": Refused(_on_map(_rows_normalized), "BatchNormalization n", ("axis 1",)),
     "misaligned": Refused(_two_strides, "Add n", ("strides 1 and 2",)),
     "no-rule": Refused(_on_map(_operator("CumSum", np.array(2))), "CumSum n", ("no rule",)),
+    "not-a-matrix": Refused(
+        _of_any_size,
+        "Conv n",
+        ("--input-shape",),
+        {"input_shapes": {"x": (1, 2, 8, 10)}},
+        rewrite=convert_to_fc,
+    ),
     "not-computable": Refused(_shifted(3, 5), "Add n", ("cannot be computed",), _shifted(1, 4)),
     "nothing-to-convert": Refused(
         _fully_convolutional, "model", ("no Gemm or MatMul",), {"pool": "window"}
     ),
-    "old-opset": Refused(_of_opset_6, "model", ("opset 6", "7"), _lifted),
+    "old-opset": Refused(
+        _of_opset(1, "LpPool"), "LpPool n", ("LpPool-1",), _of_opset(1, "MaxPool")
+    ),
     "other-domain": Refused(
         _on_scores(_operator("QuickGelu", domain="com.microsoft"), "com.microsoft"),
         "QuickGelu n",
@@ -358,6 +381,14 @@ REFUSED: dict[str, Refused] = {
     ),
     "subgraph": Refused(_on_map(_branch), "If n", ("subgraph",)),
     "token-wise": Refused(_rows_of_other_channels, "MatMul n", ("16 rows", "[1, 16, 128]")),
+    "too-large": Refused(
+        _convolution,
+        "Conv n",
+        ("144 × 160", "92.2 kB"),
+        {"form": "im2col"},
+        {"form": "dense", "max_bytes": 92_159},
+        convert_to_fc,
+    ),
     "training-mode": Refused(
         _training(training=True), "Dropout n", ("training",), _training(training=False)
     ),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from onnx_fc2conv.model_io import ModelSource
-from onnx_fc2conv.pipeline import Conversion, inspect
-from onnx_fc2conv.remedies import REMEDIES
+from onnx_fc2conv.remedies import what_to_do
 
 if TYPE_CHECKING:
     from onnx_fc2conv.cli.console import Terminal
+    from onnx_fc2conv.model_io import ModelSource
+    from onnx_fc2conv.pipeline import Conversion
 
 __all__ = ["explain_refusals"]
 
@@ -32,9 +32,11 @@ def explain_refusals(
         shapes: Native shapes of its inputs.
         static: Whether the refused conversion was a static one.
     """
+    from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415 - lazy: --help must be quick
+
     terminal.refusals(planned.refusals)
-    for code in dict.fromkeys(refusal.code for refusal in planned.refusals):
-        terminal.error(f"what to do [{code}]: {REMEDIES[code]}")
+    for line in what_to_do(planned.refusals):
+        terminal.error(line)
     if static or not planned.refusals:
         return
     kept = inspect(source, input_shapes=shapes, static=True)

@@ -12,15 +12,21 @@ from onnx_fc2conv.views.labels import AnyArray
 __all__ = ["bias_problem"]
 
 
-def bias_problem(reference: ir.Model, layer: ir.Node, converted: ir.Model, conv: ir.Node) -> str:
-    """What is wrong with the bias of the Conv; empty if nothing is, or if it cannot be told."""
+def bias_problem(
+    reference: ir.Model, layer: ir.Node, converted: ir.Model, conv: ir.Node, last: ir.Node
+) -> str:
+    """What is wrong with the bias of the Conv; empty if nothing is, or if it cannot be told.
+
+    ``last`` is the last of the nodes that stand for the layer, the Conv itself if there is no
+    other.
+    """
     kernel = constant_array(converted, conv.inputs[1])
     expected = _layer_bias(reference, layer, len(kernel))
     found = constant_array(converted, conv.inputs[2]) if _has_input(conv, 2) else None
     if expected is None or not expected.any():
         return ""
     if found is None:
-        return "" if _following_add(conv) is not None else "the Conv has no bias, the layer has one"
+        return "" if _following_add(last) is not None else "the Conv has no bias, the layer has one"
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return f"bias {found.dtype}{list(found.shape)}, not {expected.dtype}{list(expected.shape)}"
     different = int((found != expected).sum())

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.comparison import Tolerance
+from onnx_fc2conv.equivalence.constant_outputs import check_constant_outputs
+from onnx_fc2conv.equivalence.data import check_data
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.interface import match_interfaces
+from onnx_fc2conv.equivalence.kernels import missing_kernels
+from onnx_fc2conv.equivalence.larger import check_sizes
+from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
+from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
-from onnx_fc2conv.equivalence.runtime import Provider, runtime_version
+from onnx_fc2conv.equivalence.recordings import Recordings, read_recordings
+from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
+from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, Relation, TierResult
+from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
+from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.samples import model_inputs
-from onnx_fc2conv.equivalence.structure import computing_type
+from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import OutputGeometry
@@ -28,31 +38,44 @@ from onnx_fc2conv.pipeline import inspect
 __all__ = ["check"]
 
 Progress = Callable[[str], None]
+PathLike = str | os.PathLike[str]
 
 
 def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     reference: ModelSource,
     converted: ModelSource,
     *,
+    providers: Sequence[Provider] = ("cpu",),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     geometry: Mapping[str, OutputGeometry] | None = None,
-    provider: Provider = "cpu",
-    rtol: float | None = None,
-    atol: float | None = None,
+    expect: Expect | None = None,
+    data: Sequence[PathLike] = (),
+    sizes: Sequence[tuple[int, ...]] = (),
+    max_windows: int | None = None,
+    rtol: Bounds = None,
+    atol: Bounds = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EquivalenceReport:
-    """Compare a converted model with the original by running both.
+    """Compare two models by running both: any conversion, whoever made it.
 
     Args:
         reference: The original model.
-        converted: The model that claims to compute the same, at any input size.
+        converted: The model that claims to compute the same.
+        providers: Where both models run: ``"cpu"``, ``"cuda"``; every tier on each of them.
         input_shapes: Native shape by input name where the reference's own is symbolic.
         geometry: What the cells of the converted outputs claim to mean; found by inspecting the
             reference if it is not given.
-        provider: Where both models run.
-        rtol: Relative tolerance; by default 128 units in the last place.
-        atol: Absolute tolerance; by default rtol times the largest magnitude of the output.
+        expect: ``"map"`` if the converted model must give a map of windows at larger sizes,
+            ``"same"`` if it must keep the shapes of the original's outputs; by default it may do
+            either, or be equal at the native size only.
+        data: Files and folders of samples to compare on, as `fc2conv check --data` takes them.
+        sizes: Larger sizes of the image to compare at; three of our own choice by default.
+        max_windows: The most cells that are compared at each size, drawn at random; all by default.
+        rtol: Relative tolerance, for all outputs or by name (``"*"`` for the others); by default
+            128 units in the last place.
+        atol: Absolute tolerance, likewise; by default rtol times the largest magnitude of the
+            output.
         seed: Seed of the random inputs.
         progress: Called with the name of each tier before it starts.
 
@@ -60,41 +83,144 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         The report; true if the models are equivalent.
 
     Raises:
-        ArgumentError: If the models have different inputs, or a native size is missing.
+        ArgumentError: If the models have different inputs, a native size is missing, or another
+            argument does not fit them.
         InvalidModelError: If either is not a valid model.
-        RuntimeUnavailableError: If onnxruntime or the provider is missing.
+        RefusedError: If either is of an old opset that cannot be lifted.
+        RuntimeUnavailableError: If onnxruntime or a provider is missing.
     """
     start = time.perf_counter()
-    say: Progress = progress if progress is not None else _silent
+    for provider in providers:
+        require(provider)
     one, two = _normalized(reference), _normalized(converted)
+    notes = match_interfaces(one, two)
     native = _native(one, input_shapes or {})
-    pair = Pair(one, two, native, _tolerance(one, rtol, atol), provider, seed)
-    if geometry is None:
-        geometry = inspect(one, input_shapes=input_shapes).geometry
-    strides = _strides(pair, geometry)
+    pair = Pair(
+        one,
+        two,
+        native,
+        tolerances=tolerances_of(one, rtol, atol),
+        provider=providers[0],
+        seed=seed,
+        sizes=tuple(tuple(size) for size in sizes),
+        max_windows=max_windows,
+    )
+    check_sizes(pair)
+    recordings = tuple(read_recordings(path, pair) for path in data)
+    subject = _subject(pair, geometry, expect, input_shapes)
+    original = as_model(reference)
+    subject = replace(subject, recordings=recordings, original=original)
+    runs: list[ProviderRun] = []
+    for provider in providers:
+        say = _says(progress, provider, providers)
+        began = time.perf_counter()
+        results = tuple(_run(replace(pair, provider=provider), subject, say))
+        seconds = time.perf_counter() - began
+        runs.append(ProviderRun(provider, settings(provider), results, seconds))
+    return EquivalenceReport(
+        runs=tuple(runs),
+        relation=subject.relation,
+        runtime=runtime_version(),
+        seed=seed,
+        seconds=time.perf_counter() - start,
+        notes=notes,
+        geometry=subject.geometry,
+        reference=_file_name(reference),
+        converted=_file_name(converted),
+    )
 
-    results: list[TierResult] = []
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is claimed of a pair, and so has to be shown on each provider.
+
+    Attributes:
+        relation: What the converted model is to the original.
+        geometry: What the cells of the outputs mean.
+        strides: By input, pixels between neighboring windows per growing axis.
+        claims_sizes: Whether the converted model claims to be right at larger sizes.
+        expect: What the user demands.
+        recordings: The user's samples.
+        original: The original as it was given, where it is of an old opset and had to be lifted.
+    """
+
+    relation: Relation
+    geometry: Mapping[str, OutputGeometry]
+    strides: Mapping[str, tuple[int, ...]]
+    claims_sizes: bool
+    expect: Expect | None
+    recordings: tuple[Recordings, ...] = ()
+    original: ir.Model | None = None
+
+
+def _subject(
+    pair: Pair,
+    claimed: Mapping[str, OutputGeometry] | None,
+    expect: Expect | None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None,
+) -> _Subject:
+    """Find out what the pair is.
+
+    A conversion of ours, or one whose geometry is stated, is held to what it claims at larger
+    sizes. One that claims nothing may turn out to be equal at the native size only.
+    """
+    geometry = claimed
+    if geometry is None:
+        geometry = inspect(pair.reference, input_shapes=input_shapes).geometry
+    relation = relation_of(pair, _strides(pair, geometry))
+    cells = bool(geometry) and all(0 in meaning.stride for meaning in geometry.values())
+    if claimed is None and relation.kind == "map" and cells:
+        geometry = inspect(pair.reference, input_shapes=input_shapes, pool="window").geometry
+    claims = claimed is not None or is_ours(pair.converted)
+    return _Subject(relation, geometry, _strides(pair, geometry), claims, expect)
+
+
+def _run(pair: Pair, subject: _Subject, say: Progress) -> list[TierResult]:
+    """Every tier that applies."""
+    relation, geometry, strides = subject.relation, subject.geometry, subject.strides
+    results: list[TierResult] = missing_kernels(pair)
+    if subject.original is not None:
+        results.extend(check_lifted(subject.original, pair))
     say("weights")
     results.extend(check_weights(pair))
     say("native")
     results.extend(check_native(pair))
-    say("feature windows")
-    whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
-    reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
-    results.extend(check_feature_windows(pair, strides, whole - set(reduced), reduced))
-    say("image windows")
-    results.extend(_image_windows(pair, geometry, strides))
-    results.extend(_unverified(pair, results))
-    seconds = time.perf_counter() - start
-    return EquivalenceReport(tuple(results), provider, runtime_version(), seed, seconds)
+    results.extend(check_constant_outputs(pair))
+    for recordings in subject.recordings:
+        say(f"data {recordings.name}")
+        results.extend(check_data(pair, recordings))
+    reductions = any(meaning.reduction is not None for meaning in geometry.values())
+    keeps_sizes = any(pair.growing.values()) and not reductions and same_interface(pair)
+    if keeps_sizes and not geometry:  # no image: a transformer, say
+        say("other sizes")
+        results.extend(check_other_sizes(pair))
+    elif relation.kind == "any size":
+        say("larger sizes")
+        results.extend(check_same_sizes(pair, strides))
+    elif relation.kind == "native size only" and not subject.claims_sizes:
+        results.append(TierResult("feature windows", "all outputs", "skipped", relation.words))
+    else:
+        say("feature windows")
+        whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
+        reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
+        results.extend(check_feature_windows(pair, strides, whole - set(reduced), reduced))
+        say("image windows")
+        results.extend(_image_windows(pair, geometry, strides))
+        results.extend(_unverified(pair, results))
+    return results + check_relation(pair, relation, subject.expect)
 
 
-def _tolerance(reference: ir.Model, rtol: float | None, atol: float | None) -> Tolerance:
-    dtype = computing_type(reference)
-    known = (ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
-    if dtype is None or dtype not in known:
-        return Tolerance(rtol, atol)
-    return Tolerance(rtol, atol, np.dtype(dtype.numpy()))
+def _says(progress: Progress | None, provider: str, providers: Collection[str]) -> Progress:
+    """What to call before each tier; it names the provider if there are several."""
+    if progress is None:
+        return _silent
+    if len(providers) == 1:
+        return progress
+    return lambda tier: progress(f"{tier} on {provider}")
+
+
+def _file_name(source: ModelSource) -> str | None:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
 
 
 def _silent(_: str) -> None:
@@ -133,14 +259,16 @@ def _strides(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tu
         name: tuple(max(1, pair.native[name][axis] // 2) for axis in axes)
         for name, axes in pair.growing.items()
     }
+    found: dict[str, tuple[int, ...]] = {}
     for meaning in geometry.values():
         if 0 in meaning.stride:
             continue
         for name, axes in pair.growing.items():
             native = tuple(pair.native[name][axis] for axis in axes)
             if name == meaning.input or native == meaning.window:
-                strides[name] = meaning.stride[: len(axes)]
-    return strides
+                steps = meaning.stride[: len(axes)]
+                found[name] = tuple(map(max, found.get(name, steps), steps))
+    return strides | found
 
 
 def _image_windows(
@@ -156,6 +284,9 @@ def _image_windows(
         if meaning is None:
             why = "where its cells lie in the image is not known"
             results.append(TierResult("image windows", output, "skipped", why))
+        elif _is_feature_map(value) and pair.shared.get(output) == output:
+            why = "a map at the native size already, which both models compute alike: no windows"
+            results.append(TierResult("image windows", output, "skipped", why))
         elif 0 in meaning.stride:
             why = f"one cell for an image of any size: {meaning.why}"
             results.append(TierResult("image windows", output, "skipped", why))
@@ -164,6 +295,11 @@ def _image_windows(
             asserted = meaning.windows_exact
             results.extend(check_image_windows(pair, output, own, asserted=asserted))
     return results
+
+
+def _is_feature_map(value: ir.Value) -> bool:
+    """Whether a tensor has several positions at the native size."""
+    return value.shape is not None and sum(dim != 1 for dim in list(value.shape)[1:]) > 1
 
 
 def _unverified(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:

@@ -24,8 +24,8 @@ _LARGE = "large"
 def check_native(pair: Pair) -> list[TierResult]:
     """Compare all outputs, and the logits before a saturating one, on every kind of input."""
     native = _Native(pair)
-    comparisons = {name: Comparison(pair.tolerance) for name in pair.outputs}
-    for name in pair.missing:
+    comparisons = {name: pair.comparison(name) for name in pair.outputs}
+    for name in pair.missing & set(comparisons):
         comparisons[name].problems.append("the converted model has no such output")
     kinds: list[str] = []
     try:
@@ -85,7 +85,7 @@ class _Native:
         """
         names = list(self.names.values())
         try:
-            if any(self.pair.growing.values()):
+            if self.pair.keeps_batch or any(self.pair.growing.values()):
                 return self.converted.run(feeds, names)
             return run_in_batches(self.converted, feeds, names, self.at_once)
         except (RunError, ValueError) as error:
@@ -97,6 +97,8 @@ class _Native:
         fixed = self.pair.fixed_batch
         self.at_once = batch if fixed is None else fixed
         try:
+            if self.pair.keeps_batch:  # whatever the first axis of the outputs is
+                return self.reference.run(feeds, names)
             return run_in_batches(self.reference, feeds, names, self.at_once)
         except (RunError, ValueError) as error:
             if fixed is not None or batch == 1:

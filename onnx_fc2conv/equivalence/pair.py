@@ -15,6 +15,7 @@ from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
 from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs
 from onnx_fc2conv.equivalence.structure import (
     Shared,
+    constants,
     saturating_inputs,
     saturating_types,
     shared_values,
@@ -35,17 +36,21 @@ class Pair:
         reference: The original.
         converted: The other one.
         native: Native shape by input name; the batch dim is the model's own.
-        tolerance: What counts as equal.
+        tolerances: What counts as equal, by output; the default for those that are not named.
         provider: Where both run.
         seed: Seed of all random inputs.
+        sizes: Larger sizes of the image to compare at; three of our own choice if there are none.
+        max_windows: The most cells that are compared at each size; None for all.
     """
 
     reference: ir.Model
     converted: ir.Model
     native: Mapping[str, tuple[int, ...]]
-    tolerance: Tolerance = field(default_factory=Tolerance)
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     provider: Provider = "cpu"
     seed: int = 0
+    sizes: tuple[tuple[int, ...], ...] = ()
+    max_windows: int | None = None
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -79,6 +84,14 @@ class Pair:
         """The batch size that the reference is limited to by its inputs, if it is."""
         fixed = {i.shape[0] for i in self.inputs if len(i.shape) > 1 and i.shape[0] is not None}
         return fixed.pop() if len(fixed) == 1 else None
+
+    @cached_property
+    def keeps_batch(self) -> bool:
+        """Whether both are limited to one batch size above 1, or what is taken for a batch size."""
+        sizes = {i.shape[:1] for i in self.inputs} | {
+            s[:1] for s in self._converted_shapes.values()
+        }
+        return sizes == {(self.fixed_batch,)} and self.fixed_batch not in (None, 1)
 
     @cached_property
     def batches(self) -> tuple[int, ...]:
@@ -129,9 +142,10 @@ class Pair:
     def outputs(self) -> dict[str, str]:
         """What is compared: names in the reference, and in the converted model.
 
-        These are the outputs of the reference, and their logits.
+        These are the outputs of the reference that depend on an input, and their logits.
         """
-        names = {value.name or "": value.name or "" for value in self.reference.graph.outputs}
+        fixed = constants(self.reference.graph)
+        names = {v.name or "": v.name or "" for v in self.reference.graph.outputs if v not in fixed}
         return names | {one: two for one, two in self.logits.values() if one not in names}
 
     def compare(
@@ -157,6 +171,11 @@ class Pair:
                 logits = arrays.get(self.logits[name][0], ())
                 scales += [1.0, *(largest_magnitude(reference) for _, reference, _ in logits)]
             comparisons[name].add_all(compared, max(scales))
+
+    def comparison(self, name: str = "") -> Comparison:
+        """A comparison of an output, or of the logits before it, by its tolerance."""
+        output = next((o for o, (logits, _) in self.logits.items() if logits == name), name)
+        return Comparison(self.tolerances.get(output, Tolerance()))
 
     @cached_property
     def _bounded(self) -> set[str]:
@@ -189,6 +208,15 @@ class Pair:
         batched = any(i.name == name and self._has_free_batch(i) for i in self.inputs)
         return np.repeat(array, count, axis=0) if batched else array
 
+    @property
+    def converted_batch_is_free(self) -> bool:
+        """Whether every image input of the converted model declares a symbolic batch."""
+        return all(
+            self._converted_shapes[name][:1] == (None,)
+            for name, axes in self.growing.items()
+            if axes
+        )
+
     @cached_property
     def _converted_shapes(self) -> dict[str, tuple[int | None, ...]]:
         return {i.name: i.shape for i in model_inputs(self.converted)}
@@ -196,6 +224,8 @@ class Pair:
     def _has_free_batch(self, an_input: ModelInput) -> bool:
         """Whether either model takes several samples of this input, or the converted any size."""
         shapes = (an_input.shape, self._converted_shapes[an_input.name])
+        if shapes[0][:1] == shapes[1][:1] != (None,):
+            return False
         free = any(shape[:1] == (None,) for shape in shapes)
         return free or bool(self.growing[an_input.name])
 
@@ -229,7 +259,7 @@ def run_in_batches(
     Raises:
         RunError: If the model computes neither several samples nor one.
     """
-    count = next(array.shape[0] for array in feeds.values() if array.ndim > 1)
+    count = next((array.shape[0] for array in feeds.values() if array.ndim > 1), 1)
     if batch is None:
         try:
             return _stacked(session, feeds, outputs, min(count, 32), count)

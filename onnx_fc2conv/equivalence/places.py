@@ -125,6 +125,8 @@ def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collecti
     batch = pair.fixed_batch or 1
     shape = _native_shape(pair, model, start)
     size = int(np.prod(shape))
+    if size % batch or not size:
+        raise NotTraced(f"{start} {list(shape)} does not hold {batch} samples")
     if size > _LARGEST_LABEL:
         raise NotTraced("the feature map has more elements than float32 can count")
     # With a batch of one the export may have dropped the batch axis: all elements are one sample's.

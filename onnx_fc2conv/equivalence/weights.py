@@ -8,8 +8,7 @@ the weights of an element that the layer reads twice) is folded into the weight 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -35,20 +34,23 @@ _FC_OPERATORS = ("Gemm", "MatMul")
 def check_weights(pair: Pair) -> list[TierResult]:
     """Compare the kernel of every emitted Conv with the weight of the layer that it stands for.
 
-    The Conv says in its metadata which layer that is; a Conv that says nothing is not checked here.
+    The Conv says in its metadata which layer that is; a Conv that says nothing is not checked here,
+    nor is one that the reference has already, being a conversion itself.
     """
+    stands_already = {node.metadata_props.get(ORIGIN) for node in pair.reference.graph}
     layers = {_key(node): node for node in pair.reference.graph if node.op_type in _FC_OPERATORS}
     found = [
         (layers.get(node.metadata_props[ORIGIN]), node)
         for node in pair.converted.graph
         if node.op_type == "Conv"
         and node.metadata_props.get(ORIGIN, "").split(" ")[0] in _FC_OPERATORS
+        and node.metadata_props[ORIGIN] not in stands_already
     ]
     if not found:
         reason = "the converted model does not say which Conv stands for which layer"
         return [TierResult("weights", "all layers", "skipped", reason)]
     products = {
-        layer.outputs[0].name or "": conv.outputs[0].name or ""
+        layer.outputs[0].name or "": _last(conv).outputs[0].name or ""
         for layer, conv in found
         if layer is not None
     }
@@ -57,21 +59,29 @@ def check_weights(pair: Pair) -> list[TierResult]:
         v.name for node in pair.reference.graph if node.op_type in MOVEMENT for v in node.outputs
     }
     stops = {one: two for one, two in pair.shared.items() if one not in moved} | products
-    convs = Counter(id(layer) for layer, _ in found)
-    results: list[TierResult] = []
+    together: dict[ir.Node, list[ir.Node]] = {}
     for layer, conv in found:
-        if layer is None:
-            results.append(_result(conv, "failed", "the reference has no such layer"))
-        elif convs[id(layer)] > 1:
-            reason = f"one of {convs[id(layer)]} Convs of one layer; the other tiers compare it"
-            results.append(_result(conv, "skipped", reason))
-        else:
-            results.append(_check_layer(pair, layer, conv, stops))
+        if layer is not None:
+            together.setdefault(layer, []).append(conv)
+    results = [
+        _result(conv, "failed", "the reference has no such layer")
+        for layer, conv in found
+        if layer is None
+    ]
+    results += [_check_layer(pair, layer, convs, stops) for layer, convs in together.items()]
     stated = {_key(layer) for layer, _ in found if layer is not None}
     stay = {_key(node) for node in pair.converted.graph if node.op_type in _FC_OPERATORS}
     reason = "no Conv of the converted model says that it stands for this layer"
     silent = [key for key in layers if key not in stated | stay]
     return results + [TierResult("weights", key, "skipped", reason) for key in silent]
+
+
+def _last(conv: ir.Node) -> ir.Node:
+    """The last of the nodes that stand for the Conv's layer together."""
+    origin, node = conv.metadata_props[ORIGIN], conv
+    while own := [n for n in node.outputs[0].consumers() if n.metadata_props.get(ORIGIN) == origin]:
+        node = own[0]
+    return node
 
 
 def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -126,16 +136,56 @@ class _Layer:
         return (self.weight.astype(np.float64) * factor).astype(self.weight.dtype)
 
 
-def _check_layer(pair: Pair, layer: ir.Node, conv: ir.Node, stops: Mapping[str, str]) -> TierResult:
+def _check_layer(
+    pair: Pair, layer: ir.Node, convs: Sequence[ir.Node], stops: Mapping[str, str]
+) -> TierResult:
+    """Compare the weight with the kernel of the Conv, or of all that its sum is split into.
+
+    Where the elements that it reads cannot be followed, the matrix itself will do.
+    """
+    result = _check_places(pair, layer, convs, stops)
+    if result.status != "passed" and len(convs) == 1 and _is_matrix(pair, layer, convs[0]):
+        detail = "the layer's matrix, byte for byte; what it is applied to the other tiers compare"
+        return replace(result, status="passed", detail=detail)
+    return result
+
+
+def _is_matrix(pair: Pair, layer: ir.Node, conv: ir.Node) -> bool:
+    """Whether the Conv applies the layer's very matrix to its operand, made a map for it alone."""
     try:
-        kernel = constant_array(pair.converted, conv.inputs[1])
+        kernel, weight = constant_array(pair.converted, conv.inputs[1]), _weight(pair, layer)
+    except (Fc2ConvError, RunError, ValueError):
+        return False
+    if kernel.shape != (*weight.shape, 1, 1) or kernel.dtype != weight.dtype:
+        return False
+    lifted = "Unsqueeze", "Transpose", "Reshape"
+    made = conv.inputs[0].producer() if conv.inputs[0] is not None else None
+    own = made is not None and made.metadata_props.get(ORIGIN) == conv.metadata_props[ORIGIN]
+    if made is None or not own or made.op_type not in lifted:
+        return False
+    return not (_bits(weight) != _bits(kernel.reshape(weight.shape))).any()
+
+
+def _check_places(
+    pair: Pair, layer: ir.Node, convs: Sequence[ir.Node], stops: Mapping[str, str]
+) -> TierResult:
+    """Compare the weights by the elements that the layer and its Convs read."""
+    conv = next((conv for conv in convs if len(conv.inputs) > 2), convs[0])
+    if sum(len(conv.inputs) > 2 for conv in convs) > 1:
+        return _result(conv, "failed", "several of the Convs that it is split into add a bias")
+    try:
+        found = [_read(pair, conv, stops) for conv in convs]
+        kernel = np.concatenate([part for part, _ in found], axis=1)
+        places = np.concatenate([trace.places for _, trace in found])
         both = _Layer(
             _weight(pair, layer),
-            kernel.reshape(len(kernel), -1),
+            kernel,
             layer.attributes.get_float("alpha", 1.0) if layer.op_type == "Gemm" else 1.0,
             trace(pair, pair.reference, _operand(pair.reference, layer), stops),
-            trace(pair, pair.converted, conv.inputs[0], set(stops.values())),
+            replace(found[0][1], places=places),
         )
+        if len({trace.start for _, trace in found}) > 1:
+            raise NotTraced("it is a sum over several maps; the other tiers compare it")
     except NotTraced as reason:
         return _result(conv, "skipped", str(reason))
     except (Fc2ConvError, RunError, ValueError) as error:
@@ -149,6 +199,9 @@ def _check_layer(pair: Pair, layer: ir.Node, conv: ir.Node, stops: Mapping[str, 
         return _result(conv, "skipped", detail)
     features = both.operand.places.size
     rows, rest = divmod(features, both.weight.shape[1])
+    if rest and not features * both.operand.batch % both.weight.shape[1]:
+        detail = "the first axis of its operand is not that of samples; the other tiers compare it"
+        return _result(conv, "skipped", detail)
     if rows > 1 and not rest and len(both.kernel) in (len(both.weight), rows * len(both.weight)):
         detail = f"the layer is applied to {rows} rows of a sample; the other tiers compare it"
         return _result(conv, "skipped", detail)
@@ -166,8 +219,15 @@ def _check_layer(pair: Pair, layer: ir.Node, conv: ir.Node, stops: Mapping[str, 
     result = _compare(conv, both)
     if result.status != "passed" or both.operand.shifted(both.conv_operand):
         return result
-    problem = bias_problem(pair.reference, layer, pair.converted, conv)
+    problem = bias_problem(pair.reference, layer, pair.converted, conv, _last(conv))
     return replace(result, status="failed", detail=problem) if problem else result
+
+
+def _read(pair: Pair, conv: ir.Node, stops: Mapping[str, str]) -> tuple[AnyArray, Trace]:
+    """A Conv's kernel as [K, E], and where the E elements that it reads come from."""
+    kernel = constant_array(pair.converted, conv.inputs[1])
+    operand = trace(pair, pair.converted, conv.inputs[0], set(stops.values()))
+    return kernel.reshape(len(kernel), -1), operand
 
 
 def _compare(conv: ir.Node, both: _Layer) -> TierResult:

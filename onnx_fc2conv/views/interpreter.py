@@ -48,7 +48,7 @@ from onnx_fc2conv.views.rules.restore import as_map, channels_as_map
 from onnx_fc2conv.views.squeezes import squeezes
 from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
 
-__all__ = ["Interpreter", "interpret"]
+__all__ = ["Interpreter", "captured_values", "interpret"]
 
 _MAX_COMPUTED = 1 << 28
 _RANDOM = {
@@ -83,7 +83,11 @@ class Interpreter:
     """The state of one walk over the graph."""
 
     def __init__(
-        self, model: ir.Model, given: InputShapes, whole: Container[ir.Node] | None = None
+        self,
+        model: ir.Model,
+        given: InputShapes,
+        whole: Container[ir.Node] | None = None,
+        layouts: Mapping[ir.Value, tuple[int, ...]] | None = None,
     ) -> None:
         """Start.
 
@@ -91,12 +95,13 @@ class Interpreter:
             model: The model.
             given: Native shapes by input name.
             whole: The global poolings that keep seeing the whole image; None for all.
+            layouts: The image inputs, as `image_layouts` finds them.
         """
         graph = model.graph
         self.whole = whole
         self.graph = graph
         self.opsets = graph.opset_imports
-        self.layouts = image_layouts(graph)
+        self.layouts = image_layouts(graph) if layouts is None else layouts
         self.shapes = native_shapes(graph, given)
         self.batches = Batches(native_batch(self.layouts, self.shapes, given))
         self.space = LabelSpace()
@@ -203,7 +208,7 @@ class Interpreter:
         elif rule is None:
             outcome = unknown(app)
         else:
-            outcome = _answer(rule, app)
+            outcome = self._judged(app, _answer(rule, app))
 
         match outcome:
             case Refusal():
@@ -226,6 +231,10 @@ class Interpreter:
                     self.layers.append(outcome.layer)
                 self.poolings.extend(outcome.poolings)
 
+    def _judged(self, app: Application, outcome: Outcome) -> Outcome:
+        """The rule's answer, or another one."""
+        return outcome
+
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
         """What a refused node means for the plan."""
         self.refusals.append(refusal)
@@ -241,6 +250,10 @@ class Interpreter:
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:
             self.left_alone.append(LeftAlone(node_name(node), reason))
+        for inner in _inner_nodes(node):
+            if inner.op_type in FC_OPERATORS:
+                why = f"it is inside a body of {describe(node)}"
+                self.left_alone.append(LeftAlone(node_name(inner), why))
         for value in node.outputs:
             self.facts[value] = Opaque(from_image=from_image)
 
@@ -321,22 +334,39 @@ class Interpreter:
 
     def _captured(self, node: ir.Node) -> list[Fact]:
         """Facts about the tensors that the node's subgraphs take from this graph."""
-        graphs: list[ir.Graph] = []
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                graphs.append(attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                graphs.extend(attribute.as_graphs())
-        return [
-            self.facts[value]
-            for graph in graphs
-            for inner in ir.traversal.RecursiveGraphIterator(graph)
-            for value in inner.inputs
-            if value is not None and value in self.facts
-        ]
+        return [self.facts[value] for value in captured_values(node) if value in self.facts]
 
     def _opset(self, node: ir.Node) -> int:
         return self.opsets.get(node.domain, 1)
+
+
+def captured_values(node: ir.Node) -> list[ir.Value]:
+    """The tensors that the nodes of the node's subgraphs read: their own, and those around them."""
+    graphs = _bodies(node)
+    return [
+        value
+        for graph in graphs
+        for inner in (*ir.traversal.RecursiveGraphIterator(graph), None)
+        for value in (graph.outputs if inner is None else inner.inputs)
+        if value is not None
+    ]
+
+
+def _inner_nodes(node: ir.Node) -> list[ir.Node]:
+    """The nodes in the bodies of an If, Loop or Scan, and in the bodies of those."""
+    bodies = _bodies(node)
+    return [inner for graph in bodies for inner in ir.traversal.RecursiveGraphIterator(graph)]
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    """The bodies of an If, Loop or Scan."""
+    graphs: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs.extend(attribute.as_graphs())
+    return graphs
 
 
 def _answer(rule: Rule, app: Application) -> Outcome:

@@ -24,6 +24,7 @@ __all__ = [
     "Intermediate",
     "Kept",
     "LeftAlone",
+    "Lifted",
     "Outcome",
     "OutputMap",
     "Plan",
@@ -98,6 +99,7 @@ class FcLayer:
         bytes_kept: How the kernel's elements come from the weight's: ``same`` (the very bytes,
             reshaped), ``permuted`` (the same elements in another order, zeros where the layer
             reads nothing) or ``folded`` (scaled by alpha or by a preceding affine).
+        parts: How many kernels it has been split into, ``kernel`` the first of them.
     """
 
     node: str
@@ -107,6 +109,7 @@ class FcLayer:
     kernel: str
     kernel_shape: tuple[int, ...]
     bytes_kept: str
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -216,17 +219,51 @@ class Rebuilt:
 
     Attributes:
         value: The tensor.
-        source: The map that it draws on.
-        elements: For each element of a sample, row-major, its position among those of the map.
+        sources: The maps that it draws on.
+        elements: For each element of a sample, row-major, its position among those of the maps,
+            one map after the other.
         shape: Shape of the tensor without its batch axis.
         batch_axis: The axis of the samples; None where the model dropped it.
     """
 
     value: ir.Value
-    source: FeatureMap
+    sources: tuple[FeatureMap, ...]
     elements: IntArray
     shape: tuple[int, ...]
     batch_axis: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted:
+    """A layer that is a 1×1 Conv in its own place, its operand brought to a map and back.
+
+    Attributes:
+        node: The Gemm or MatMul.
+        position: Which of its inputs is the operand.
+        rank: Rank of the operand.
+        axis: The axis of the operand that is contracted, from 0.
+        out_axis: The axis of the product, of the operand's rank, that counts the outputs; None if
+            the weight is a vector, whose product has no such axis.
+        leading: Axes of length 1 that a stored weight [1, …, D, K] puts before the product's.
+        merged: Lengths of the axes that share the last axis of the map, if there are too many for
+            an axis each; None for a symbolic one.
+        kernel: [K, D, 1, 1].
+        bias: [K], None without one.
+        added: Whether the input C of a Gemm, which is no bias, is added behind, times ``beta``.
+        beta: Its factor.
+    """
+
+    node: ir.Node
+    position: int
+    rank: int
+    axis: int
+    out_axis: int | None
+    leading: int
+    merged: tuple[int | None, ...]
+    kernel: Constant
+    bias: Constant | ir.Value | None = None
+    added: bool = False
+    beta: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,6 +279,7 @@ class Plan:
         frozen: Attributes of kept nodes that must be written out (None removes one).
         restored: Tensors that kept nodes read, and the maps that take their places.
         rebuilt: Tensors to make anew from maps (static mode).
+        lifted: Layers that become a Conv in their own place (static mode).
         poolings: The global poolings that have become poolings of windows.
         refusals: Reasons why the model cannot become fully convolutional.
     """
@@ -255,4 +293,5 @@ class Plan:
     restored: Mapping[ir.Value, FeatureMap]
     refusals: tuple[Refusal, ...]
     rebuilt: tuple[Rebuilt, ...] = ()
+    lifted: tuple[Lifted, ...] = ()
     poolings: tuple[WindowPooling, ...] = ()

@@ -77,10 +77,6 @@ def softmax_over_everything(model: ir.Model) -> None:
     bypass(lambda m: last(m, "Transpose"))(model)
 
 
-def rename_output(model: ir.Model) -> None:
-    model.graph.outputs[0].name = "renamed"
-
-
 def drop_output(model: ir.Model) -> None:
     del model.graph.outputs[1]
 
@@ -179,7 +175,6 @@ TABLE = [
     Fault("outputs-exchanged", "two_heads", swap_names, RUNNING),
     Fault("kernels-exchanged", "two_heads", swap_kernels, ALL),
     Fault("output-missing", "two_heads", drop_output, RUNNING),
-    Fault("output-renamed", "plain", rename_output, RUNNING),
     Fault("output-type-changed", "plain", as_double, RUNNING),
     Fault("output-transposed", "plain", append("Transpose", perm=[0, 1, 3, 2]), {FEATURES, IMAGES}),
     Fault("output-flattened", "plain", append("Flatten"), {FEATURES, IMAGES}),

@@ -21,10 +21,10 @@ import onnx_ir as ir
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant
-from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.rules.registry import Application, NameScope
 from onnx_fc2conv.views.view import FeatureMap
 
-__all__ = ["Kernel", "Part", "Weight", "make_kernel", "pending_shift", "scaled"]
+__all__ = ["Kernel", "Part", "Weight", "make_kernel", "pending_shift", "pointwise_kernel", "scaled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +152,24 @@ def make_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
     twice = any(np.unique(elements).size != elements.size for elements in blocks)
     constant = Constant(name, shape, _lazily(build, weight.value, shape))
     return Kernel(constant, groups, "folded" if folds or twice else "permuted")
+
+
+def pointwise_kernel(names: NameScope, weight: Weight) -> Kernel:
+    """The kernel [K, D, 1, 1] of a Conv that is the layer at every position of a map."""
+    assert weight.shape is not None
+    shape = (*weight.shape, 1, 1)
+    name = names.fresh(f"{weight.name}.kernel")
+    if weight.row_major and weight.alpha == 1.0:
+        return Kernel(Constant(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same")
+
+    def build() -> AnyArray:
+        matrix = weight.matrix()
+        if weight.alpha != 1.0:
+            matrix = scaled(matrix, weight.alpha)
+        return np.ascontiguousarray(matrix).reshape(shape)
+
+    constant = Constant(name, shape, _lazily(build, weight.value, shape))
+    return Kernel(constant, 1, "permuted" if weight.alpha == 1.0 else "folded")
 
 
 def _placed(weight: AnyArray, elements: IntArray, size: int) -> AnyArray:

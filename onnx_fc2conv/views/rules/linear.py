@@ -31,14 +31,15 @@ from onnx_fc2conv.views.rules.kernel import Weight, make_kernel, pending_shift, 
 from onnx_fc2conv.views.rules.registry import Application, node_name, rule
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
 
-__all__ = ["gemm", "matmul"]
+__all__ = ["CONV_TYPES", "Bias", "gemm", "matmul"]
 
-_CONV_TYPES = (
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.DOUBLE,
-    ir.DataType.BFLOAT16,
-)
+CONV_TYPES = {
+    ir.DataType.FLOAT: 1,
+    ir.DataType.FLOAT16: 1,
+    ir.DataType.DOUBLE: 1,
+    ir.DataType.BFLOAT16: 22,
+}
+"""The types that Conv computes in, and since which opset."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ def gemm(app: Application) -> Outcome:
         return app.refuse("bias-not-constant", "its bias is not a constant")
     # B' = Vᵀ of shape [D, N] puts the samples on the columns of Y; A' = V puts them on the rows.
     out_axis = -1 if bias_shape == "row" else -2
-    bias = None if c is None else _Bias(c, beta, bias_shape, _name(app, 2))
+    bias = None if c is None else Bias(c, beta, bias_shape, _name(app, 2))
     return _convolve(app, layer, out_axis, bias)
 
 
@@ -89,7 +90,7 @@ def matmul(app: Application) -> Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class _Bias:
+class Bias:
     """beta·C, with C broadcast over the rows (one value per column) or the columns of Y."""
 
     value: Known
@@ -113,7 +114,7 @@ class _Bias:
         return array if self.beta == 1.0 else scaled(array, self.beta)
 
 
-def _convolve(app: Application, layer: _Layer, out_axis: int, bias: _Bias | None) -> Outcome:
+def _convolve(app: Application, layer: _Layer, out_axis: int, bias: Bias | None) -> Outcome:
     weight = layer.weight
     shape = weight.shape
     if shape is None or weight.value.sized:
@@ -136,9 +137,10 @@ def _convolve(app: Application, layer: _Layer, out_axis: int, bias: _Bias | None
     if 0 in shape:
         return app.refuse("weight-not-matrix", "its weight is empty")
     types = {part.source.dtype for part in reading.parts}
-    if not types <= set(_CONV_TYPES):
+    if any(CONV_TYPES.get(dtype, app.opset + 1) > app.opset for dtype in types):
         listed = " and ".join(sorted(map(str, types)))
-        return app.refuse("unsupported-type", f"computes in {listed}, which Conv does not")
+        why = f"computes in {listed}, which Conv does not in opset {app.opset}"
+        return app.refuse("unsupported-type", why)
 
     shifts = [pending_shift(weight, part) for part in reading.parts]
     bias_input = _bias_input(app, weight, bias, offset, shifts, reading.lists)
@@ -183,7 +185,7 @@ def _contraction_refusal(app: Application, layer: _Layer, features: int) -> Refu
 def _bias_input(  # noqa: PLR0913 - the parts of one sum
     app: Application,
     weight: Weight,
-    bias: _Bias | None,
+    bias: Bias | None,
     offset: AnyArray | None,
     shifts: list[AnyArray | None],
     lists: int,

@@ -25,7 +25,10 @@ def batch_normalization(app: Application) -> Outcome:
     parameters = [app.known(position) for position in range(1, 5)]
     if view is None or any(parameter is None for parameter in parameters):
         return app.refuse("weight-not-constant", "its parameters are not constants")
-    if app.int_attribute("training_mode", 0) or app.int_attribute("spatial", 1) == 0:
+    if app.int_attribute("spatial", 1) == 0 and len(view.shape) > 2:  # BatchNormalization-7
+        why = f"normalizes each position of {list(view.shape)} by itself, so it fits one size only"
+        return app.refuse("positional-constant", why)
+    if app.int_attribute("training_mode", 0):
         return app.refuse("training-mode", "is in training mode: export the model for inference")
     if any(output.uses() or output.is_graph_output() for output in app.node.outputs[1:]):
         return app.refuse("training-mode", "its running statistics are used")
@@ -45,7 +48,8 @@ def batch_normalization(app: Application) -> Outcome:
         return _waiting_normalization(app, view)
     output = app.new_map(source)
     inputs = (source, *app.node.inputs[1:5])
-    step = Step("BatchNormalization", inputs, output, app.node, carried=tuple(app.node.attributes))
+    carried = tuple(name for name in app.node.attributes if name != "spatial")
+    step = Step("BatchNormalization", inputs, output, app.node, carried=carried)
     return Emitted((step,), view.relabelled(source, output))
 
 
