@@ -24,6 +24,8 @@ from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply"]
 
+_CONVS = ("Conv", "QLinearConv", "ConvInteger")
+
 
 def apply(plan: Plan, model: ir.Model) -> bool:
     """Carry the plan out on the model that it was made for. True if anything changed."""
@@ -67,7 +69,8 @@ class _Builder:
             *_attributes(step.attributes),
         ]
         made = (step.output, *step.further)
-        node = ir.node(step.op_type, inputs, name=self._node_name(step), num_outputs=len(made))
+        name = self._node_name(step)
+        node = ir.node(step.op_type, inputs, domain=step.domain, name=name, num_outputs=len(made))
         for attribute in attributes:
             node.attributes.add(attribute)
         node.metadata_props[ORIGIN] = describe(step.source)
@@ -84,7 +87,7 @@ class _Builder:
         source = step.source
         if not source.name:
             return None
-        if step.op_type in (source.op_type, "Conv") and source not in self.named:
+        if step.op_type in (source.op_type, *_CONVS) and source not in self.named:
             self.named.add(source)
             return source.name
         return step.output.name if step.output.name != source.name else None

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.dequantized import quantized_array, quantized_constant
 from onnx_fc2conv.views.fold_bias import fold_biases
 from onnx_fc2conv.views.inputs import (
     InputShapes,
@@ -266,13 +267,27 @@ class Interpreter:
 
         def outputs(batch: int) -> list[AnyArray]:
             if batch not in cache:
-                inputs = [_stand_in(fact, batch, self.batches) for fact in operands]
-                _bound(node, inputs)
-                cache[batch] = evaluate(node, inputs, opset)
+                cache[batch] = compute(batch)
             return cache[batch]
 
+        def compute(batch: int) -> list[AnyArray]:
+            if quantized is not None:
+                return [quantized.values()]
+            inputs = [_stand_in(fact, batch, self.batches) for fact in operands]
+            _bound(node, inputs)
+            if node.op_type == "QuantizeLinear":
+                return [quantized_array(node, inputs)]
+            return evaluate(node, inputs, opset)
+
+        quantized = quantized_constant(node, operands, opset)
+
         def output(position: int) -> Known:
-            return Known(lambda batch: outputs(batch)[position], self.batches, sized=sized)
+            return Known(
+                lambda batch: outputs(batch)[position],
+                self.batches,
+                sized=sized,
+                quantized=quantized,
+            )
 
         for position, value in enumerate(node.outputs):
             self.facts[value] = output(position)

@@ -15,6 +15,7 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = [
     "FC_OPERATORS",
+    "MICROSOFT",
     "ORIGIN",
     "AttributeValue",
     "Constant",
@@ -37,8 +38,14 @@ __all__ = [
 ORIGIN = "fc2conv.origin"
 """Key in the metadata of an emitted node: operator and name of the node that it stands for."""
 
-FC_OPERATORS = ("Gemm", "MatMul")
-"""The operators that a fully connected layer is written with."""
+FC_OPERATORS = (
+    *("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger"),
+    *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+)
+"""The operators that a fully connected layer is written with; the last three are onnxruntime's."""
+
+MICROSOFT = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
 
 Pool = Literal["keep", "window"]
 """What a global pooling of the head becomes: it stays, or pools each window."""
@@ -72,7 +79,7 @@ class Step:
     """One node of the converted model, which makes the map ``output``.
 
     ``carried`` are attributes taken over unchanged from ``source``, the node it stands for.
-    ``further`` are its outputs after the first one.
+    ``further`` are its outputs after the first one, ``domain`` is the operator's.
     """
 
     op_type: str
@@ -82,6 +89,7 @@ class Step:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
     further: tuple[FeatureMap | Intermediate, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,8 @@ class FcLayer:
     """A fully connected layer and the convolution that computes the same numbers.
 
     Attributes:
-        node: Name of the Gemm or MatMul node.
-        op_type: ``Gemm`` or ``MatMul``.
+        node: Name of the node.
+        op_type: Its operator, one of `FC_OPERATORS`.
         weight: Name of the weight tensor in the original model.
         weight_shape: (out features, in features).
         kernel: Name of the kernel initializer.
