@@ -16,19 +16,24 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
+from onnx_fc2conv.equivalence.operands import (
+    KERNELS,
+    LAYERS,
+    image_operand,
+    is_left,
+    weight_zero,
+)
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced, Trace, trace
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.stored import constant_array
-from onnx_fc2conv.equivalence.structure import MOVEMENT, constants
+from onnx_fc2conv.equivalence.structure import MOVEMENT
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_weights"]
-
-_FC_OPERATORS = ("Gemm", "MatMul")
 
 
 def check_weights(pair: Pair) -> list[TierResult]:
@@ -36,12 +41,11 @@ def check_weights(pair: Pair) -> list[TierResult]:
 
     The Conv says in its metadata which layer that is; a Conv that says nothing is not checked here.
     """
-    layers = {_key(node): node for node in pair.reference.graph if node.op_type in _FC_OPERATORS}
+    layers = {_key(node): node for node in pair.reference.graph if node.op_type in LAYERS}
     found = [
         (layers.get(node.metadata_props[ORIGIN]), node)
         for node in pair.converted.graph
-        if node.op_type == "Conv"
-        and node.metadata_props.get(ORIGIN, "").split(" ")[0] in _FC_OPERATORS
+        if node.op_type in KERNELS and node.metadata_props.get(ORIGIN, "").split(" ")[0] in LAYERS
     ]
     if not found:
         reason = "the converted model does not say which Conv stands for which layer"
@@ -63,7 +67,7 @@ def check_weights(pair: Pair) -> list[TierResult]:
         for layer, conv in found
     ]
     stated = {_key(layer) for layer, _ in found if layer is not None}
-    stay = {_key(node) for node in pair.converted.graph if node.op_type in _FC_OPERATORS}
+    stay = {_key(node) for node in pair.converted.graph if node.op_type in LAYERS}
     reason = "no Conv of the converted model says that it stands for this layer"
     silent = [key for key in layers if key not in stated | stay]
     return results + [TierResult("weights", key, "skipped", reason) for key in silent]
@@ -94,6 +98,7 @@ class _Layer:
         alpha: Factor of the product.
         operand: Trace of the layer's operand.
         conv_operand: Trace of the Conv's.
+        zero: The zero point of the weight's integers, one number or [K]; None for 0.
     """
 
     weight: AnyArray
@@ -101,6 +106,7 @@ class _Layer:
     alpha: float
     operand: Trace
     conv_operand: Trace
+    zero: AnyArray | None
 
     def placed(self, weight: AnyArray) -> AnyArray | None:
         """A weight [K, D] by the elements of the Conv's operand; None if one is not among them."""
@@ -110,6 +116,8 @@ class _Layer:
             return None
         if len(set(columns)) == len(columns):
             placed = np.zeros((len(weight), self.kernel.shape[1]), weight.dtype)
+            if self.zero is not None:
+                placed[:] = self.zero[:, None]
             placed[:, columns] = weight
             return placed
         total = np.zeros((len(weight), self.kernel.shape[1]))
@@ -123,13 +131,14 @@ class _Layer:
 
 def _check_layer(pair: Pair, layer: ir.Node, conv: ir.Node, stops: Mapping[str, str]) -> TierResult:
     try:
-        kernel = constant_array(pair.converted, conv.inputs[1])
+        kernel = constant_array(pair.converted, conv.inputs[KERNELS[conv.op_type][0]])
         both = _Layer(
             _weight(pair, layer),
             kernel.reshape(len(kernel), -1),
             layer.attributes.get_float("alpha", 1.0) if layer.op_type == "Gemm" else 1.0,
-            trace(pair, pair.reference, _operand(pair.reference, layer), stops),
+            trace(pair, pair.reference, image_operand(pair.reference, layer), stops),
             trace(pair, pair.converted, conv.inputs[0], set(stops.values())),
+            weight_zero(pair.reference, layer),
         )
     except NotTraced as reason:
         return _result(conv, "skipped", str(reason))
@@ -220,17 +229,11 @@ def _bits(array: AnyArray | None) -> AnyArray:
     return np.ascontiguousarray(array).view(unsigned)
 
 
-def _operand(model: ir.Model, layer: ir.Node) -> ir.Value | None:
-    """The operand of a Gemm or MatMul that depends on the input."""
-    fixed = constants(model.graph)
-    return next((v for v in layer.inputs[:2] if v is not None and v not in fixed), None)
-
-
 def _weight(pair: Pair, layer: ir.Node) -> AnyArray:
     """The layer's weight as [K, D], from the operator's definition."""
-    fixed = constants(pair.reference.graph)
-    left = layer.inputs[0] in fixed
-    weight = constant_array(pair.reference, layer.inputs[0 if left else 1])
+    left = is_left(pair.reference, layer)
+    position = LAYERS[layer.op_type].both[0 if left else 1]
+    weight = constant_array(pair.reference, layer.inputs[position])
     if weight.ndim == 1:
         return weight[None, :]
     weight = weight.reshape(weight.shape[-2:])

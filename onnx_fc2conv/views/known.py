@@ -110,6 +110,8 @@ class Opaque:
 
     Attributes:
         from_image: Whether it depends on an image input, by way of a refused node.
+        uniform: Its shape, if no axis of it counts samples and it is known to be the same for all.
     """
 
     from_image: bool
+    uniform: tuple[int, ...] | None = None

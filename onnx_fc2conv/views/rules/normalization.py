@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Emitted, Kept, Outcome, Step
@@ -11,7 +14,7 @@ from onnx_fc2conv.views.rules.groups import Along, along_features
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.view import FeatureView, channels_first
 
-__all__ = ["batch_normalization", "softmax"]
+__all__ = ["batch_normalization", "softmax", "softmax_of"]
 
 
 @rule("BatchNormalization")
@@ -80,10 +83,27 @@ def softmax(app: Application) -> Outcome:
     From opset 13 the operator works along one axis (default -1); before, over all axes from
     ``axis`` (default 1) on, as one (Softmax-1/11/13).
     """
+    return softmax_of(app, coerces=app.opset < 13)
+
+
+def softmax_of(
+    app: Application,
+    *,
+    coerces: bool,
+    constants: Sequence[ir.Value | None] = (),
+    carried: tuple[str, ...] = (),
+) -> Outcome:
+    """A Softmax along the axis that the node says.
+
+    Args:
+        app: The node.
+        coerces: Whether it works over all axes from that one on.
+        constants: Its further inputs.
+        carried: Its further attributes.
+    """
     view = app.view(0)
     assert view is not None
     rank = len(view.shape)
-    coerces = app.opset < 13
     axis = app.int_attribute("axis", 1 if coerces else -1)
     if not -rank <= axis < max(rank, 1):
         return app.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
@@ -94,12 +114,17 @@ def softmax(app: Application) -> Outcome:
     if view.layout is not None and view.whole_map is not None and axes == {view.layout[1]}:
         layout = view.layout
         return Kept((app.new_map(view.whole_map, value=app.node.outputs[0], layout=layout),))
-
     return along_features(
         app,
         view,
         tuple(sorted(axes)),
-        Along(lambda along: {"axis": along}, last=coerces, symmetric=app.node.op_type != "Hardmax"),
+        Along(
+            lambda along: {"axis": along},
+            lambda _: constants,
+            last=coerces,
+            symmetric=app.node.op_type != "Hardmax",
+            carried=carried,
+        ),
     )
 
 

@@ -1,0 +1,205 @@
+"""Layers that compute with integers: QLinearMatMul, QGemm, MatMulInteger and their like.
+
+    acc[k] = Σ_d (V[d] - z_v)·(Q[k, d] - z[k]) + C[k]          exact, in int32
+    y[k]   = round(acc[k] · s_v·s[k] / s_y) + z_y              QLinearMatMul, QGemm → QLinearConv
+    y[k]   = acc[k] · s_v·s[k]  (+ b[k])                       QGemm without s_y,
+                                                               MatMulIntegerToFloat → ConvInteger,
+                                                               Cast, Mul (, Add)
+    y[k]   = acc[k]                                            MatMulInteger → ConvInteger
+
+The kernel holds the integers of the weight, and its zero point where the layer reads nothing.
+(QLinearMatMul-10/21, MatMulInteger-10, QLinearConv-10, ConvInteger-10; onnxruntime's contributed
+operators, version 1.) Sum and rounding are those of the layer: results are the same bit by bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known, Opaque
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.plan import MICROSOFT, Emitted, Outcome
+from onnx_fc2conv.views.rules.integer_conv import (
+    Accumulated,
+    IntegerLayer,
+    accumulated,
+    requantized,
+    scaled_sum,
+)
+from onnx_fc2conv.views.rules.kernel import Weight
+from onnx_fc2conv.views.rules.layer import Layer, operand_name
+from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.view import FeatureView
+
+__all__ = ["matmul_integer", "matmul_integer_to_float", "qgemm", "qlinear_matmul"]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where an operator has the parameters of its two operands: scale and zero point of each."""
+
+    operands: tuple[int, int]
+    scales: tuple[int, int] | None
+    zeros: tuple[int, int]
+
+
+_TRIPLES = _Places((0, 3), (1, 4), (2, 5))
+_INTEGERS = _Places((0, 1), None, (2, 3))
+_TO_FLOAT = _Places((0, 1), (2, 3), (4, 5))
+
+
+@rule("QLinearMatMul")
+@rule("QLinearMatMul", domain=MICROSOFT)
+def qlinear_matmul(app: Application) -> Outcome:
+    """QLinearMatMul-10/21 by a constant on either side."""
+    layer = _layer(app, _TRIPLES)
+    if isinstance(layer, Refusal):
+        return layer
+    return requantized(app, layer, None, (6, 7))
+
+
+@rule("QGemm", domain=MICROSOFT)
+def qgemm(app: Application) -> Outcome:
+    """QGemm-1: integers with a scale for the result, else floats."""
+    if app.node.attributes.get_float("alpha", 1.0) != 1.0:
+        return app.refuse("quantized-form", "has a factor alpha, which QLinearConv has not")
+    trans_a, trans_b = app.int_attribute("transA", 0), app.int_attribute("transB", 0)
+    if app.view(0) is None:
+        return app.refuse("weight-not-constant", "its right operand changes with the input")
+    layer = _layer(app, _TRIPLES, bool(trans_a), bool(trans_b))
+    if isinstance(layer, Refusal):
+        return layer
+    bias = _per_output(app, 6, layer.outputs)
+    if isinstance(bias, Refusal):
+        return bias
+    if app.operand(7) is not None:
+        return requantized(app, layer, bias, (7, 8))
+    found = accumulated(app, layer, bias)
+    if isinstance(found, Refusal):
+        return found
+    return _floats(app, layer, found, None)
+
+
+@rule("MatMulInteger")
+def matmul_integer(app: Application) -> Outcome:
+    """MatMulInteger-10 by a constant on either side."""
+    layer = _layer(app, _INTEGERS)
+    if isinstance(layer, Refusal):
+        return layer
+    found = accumulated(app, layer, None, named=True)
+    if isinstance(found, Refusal):
+        return found
+    return Emitted(found.steps, found.view(app, found.output), found.fc_layer)
+
+
+@rule("MatMulIntegerToFloat", domain=MICROSOFT)
+def matmul_integer_to_float(app: Application) -> Outcome:
+    """MatMulIntegerToFloat-1 by a constant on the right."""
+    if app.view(0) is None:
+        return app.refuse("weight-not-constant", "its right operand changes with the input")
+    layer = _layer(app, _TO_FLOAT)
+    if isinstance(layer, Refusal):
+        return layer
+    bias = _per_output(app, 6, layer.outputs)
+    if isinstance(bias, Refusal):
+        return bias
+    found = accumulated(app, layer, None)
+    if isinstance(found, Refusal):
+        return found
+    return _floats(app, layer, found, bias)
+
+
+def _floats(
+    app: Application, layer: IntegerLayer, found: Accumulated, bias: AnyArray | None
+) -> Emitted:
+    steps, output = scaled_sum(app, layer, found.output, bias)
+    return Emitted((*found.steps, *steps), found.view(app, output), found.fc_layer)
+
+
+def _layer(
+    app: Application, places: _Places, trans_a: bool = False, trans_b: bool = False
+) -> IntegerLayer | Refusal:
+    """The layer: which operand is the image, and the parameters of both."""
+    left, right = (app.operand(position) for position in places.operands)
+    if isinstance(left, FeatureView) and isinstance(right, Known):
+        image, weight, view, known = 0, 1, left, right
+        axis, out_axis = -2 if trans_a else -1, -1
+        transposed = not trans_b
+    elif isinstance(left, Known) and isinstance(right, FeatureView):
+        image, weight, view, known = 1, 0, right, left
+        axis = -1 if trans_b or len(right.shape) == 1 else -2
+        out_axis = -1 if len(right.shape) == 1 else -2
+        transposed = trans_a
+    else:
+        return app.refuse(
+            "weight-not-constant",
+            "multiplies two tensors that both change with the input (attention?), not a layer",
+        )
+    name = operand_name(app, places.operands[weight])
+    plain = Weight(known, transposed, 1.0, name)
+    if plain.shape is None:
+        return app.refuse("weight-not-matrix", f"its weight has shape {list(known.shape)}")
+    outputs = plain.shape[0]
+    zero = _per_output(app, places.zeros[weight], outputs)
+    scale = None
+    if places.scales is not None:
+        scale = _per_output(app, places.scales[weight], outputs)
+        one = _is_one_number(app, places.scales[image])
+        if one is not None:
+            return one
+    one = _is_one_number(app, places.zeros[image])
+    for refusal in (zero, scale, one):
+        if isinstance(refusal, Refusal):
+            return refusal
+    assert not isinstance(zero, Refusal)
+    assert not isinstance(scale, Refusal)
+    if zero is None:
+        zero = np.zeros(outputs, known.array.dtype)
+    filled = Weight(known, transposed, 1.0, name, fill=zero)
+    return IntegerLayer(
+        Layer(view, axis, filled, out_axis),
+        image_scale=None if places.scales is None else _value(app, places.scales[image]),
+        image_zero=_value(app, places.zeros[image]),
+        known_image_scale=None if places.scales is None else app.known(places.scales[image]),
+        scale=scale,
+        zero=zero,
+    )
+
+
+def _value(app: Application, position: int) -> ir.Value | None:
+    return app.node.inputs[position] if position < len(app.node.inputs) else None
+
+
+def _is_one_number(app: Application, position: int) -> Refusal | None:
+    """Why the parameter of the image is not one number; None if it is, or there is none."""
+    fact = app.operand(position)
+    if fact is None or (isinstance(fact, Opaque) and fact.uniform == ()):
+        return None
+    if not isinstance(fact, Known) or fact.sized:
+        return app.refuse("weight-not-constant", "its scale or zero point is not a constant")
+    if fact.array.size != 1:
+        return app.refuse(
+            "quantized-form", f"has a scale or zero point for each row, {list(fact.shape)}"
+        )
+    return None
+
+
+def _per_output(app: Application, position: int, outputs: int) -> AnyArray | Refusal | None:
+    """A parameter of the weight as [K]; None if it is left out."""
+    fact = app.operand(position)
+    if fact is None:
+        return None
+    if not isinstance(fact, Known) or fact.sized:
+        return app.refuse("weight-not-constant", "its parameters are not constants")
+    array = fact.array.reshape(-1)
+    if array.size not in (1, outputs) or max(fact.shape, default=1) != array.size:
+        return app.refuse(
+            "quantized-form",
+            f"has a parameter of shape {list(fact.shape)} for {outputs} outputs",
+        )
+    spread: AnyArray = np.ascontiguousarray(np.broadcast_to(array, (outputs,)))
+    return spread
