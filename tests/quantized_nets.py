@@ -73,6 +73,17 @@ def qdq(net: Net, y: Tensor, dtype: Any = np.uint8, scale: Array = STEP) -> Tens
     return net.op("DequantizeLinear", quantized, scale, zero, shape=y.shape)
 
 
+def quantized_trunk(net: Net, dtype: Any = np.uint8, weight: Any = np.int8) -> Tensor:
+    """As `qdq_trunk`, of operators on integers: QLinearConv and MaxPool; it ends in integers."""
+    zero = zero_point(dtype)
+    kernel = integers(net, 3, net.image[0], 3, 3, dtype=weight, axis=0)
+    offset = bias(net, kernel, STEP, 3).array
+    y = net.op("QuantizeLinear", net.x, STEP, zero)
+    y = net.op("QLinearConv", y, STEP, zero, kernel.array, *kernel.parameters, STEP, zero, offset)
+    y = net.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
+    return Tensor(y.value, (3, 3, 4))
+
+
 def qdq_trunk(net: Net, dtype: Any = np.uint8, weight: Any = np.int8) -> Tensor:
     """A quantized convolution and a pooling: [2, 8, 10] to [3, 3, 4], ending in DQ."""
     kernel = integers(net, 3, net.image[0], 3, 3, dtype=weight, axis=0)

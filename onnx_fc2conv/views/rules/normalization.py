@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Emitted, Kept, Outcome, Step
@@ -83,24 +80,14 @@ def softmax(app: Application) -> Outcome:
     From opset 13 the operator works along one axis (default -1); before, over all axes from
     ``axis`` (default 1) on, as one (Softmax-1/11/13).
     """
-    return softmax_of(app, coerces=app.opset < 13)
+    coerces = app.opset < 13
+    symmetric = app.node.op_type != "Hardmax"
+    along = Along(lambda axis: {"axis": axis}, last=coerces, symmetric=symmetric)
+    return softmax_of(app, along, coerces=coerces)
 
 
-def softmax_of(
-    app: Application,
-    *,
-    coerces: bool,
-    constants: Sequence[ir.Value | None] = (),
-    carried: tuple[str, ...] = (),
-) -> Outcome:
-    """A Softmax along the axis that the node says.
-
-    Args:
-        app: The node.
-        coerces: Whether it works over all axes from that one on.
-        constants: Its further inputs.
-        carried: Its further attributes.
-    """
+def softmax_of(app: Application, along: Along, *, coerces: bool) -> Outcome:
+    """A Softmax over the axis that the node says; if it ``coerces``, over all from that one on."""
     view = app.view(0)
     assert view is not None
     rank = len(view.shape)
@@ -114,18 +101,7 @@ def softmax_of(
     if view.layout is not None and view.whole_map is not None and axes == {view.layout[1]}:
         layout = view.layout
         return Kept((app.new_map(view.whole_map, value=app.node.outputs[0], layout=layout),))
-    return along_features(
-        app,
-        view,
-        tuple(sorted(axes)),
-        Along(
-            lambda along: {"axis": along},
-            lambda _: constants,
-            last=coerces,
-            symmetric=app.node.op_type != "Hardmax",
-            carried=carried,
-        ),
-    )
+    return along_features(app, view, tuple(sorted(axes)), along)
 
 
 @rule("LRN")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import MICROSOFT, Kept, Outcome
 from onnx_fc2conv.views.rules.elementwise import carried_out
+from onnx_fc2conv.views.rules.groups import Along
 from onnx_fc2conv.views.rules.normalization import softmax_of
 from onnx_fc2conv.views.rules.pooling import pooled_map
 from onnx_fc2conv.views.rules.quantized import with_scalars
@@ -36,12 +37,18 @@ def binary(app: Application) -> Outcome:
 
 @rule("QLinearSoftmax", domain=MICROSOFT)
 def softmax(app: Application) -> Outcome:
-    """QLinearSoftmax-1; its attribute ``opset`` says which Softmax it is."""
+    """QLinearSoftmax-1; its attribute ``opset`` says which Softmax it is.
+
+    Along the channels it is one of opset 13: onnxruntime 1.31 moves a Transpose through an older
+    one, which then works along other axes.
+    """
     ready = with_scalars(app, (1, 2, 3, 4))
     if isinstance(ready, Refusal):
         return ready
-    coerces = app.int_attribute("opset", 13) < 13
-    return softmax_of(ready, coerces=coerces, constants=app.node.inputs[1:], carried=("opset",))
+    along = Along(
+        lambda axis: {"axis": axis, "opset": 13}, lambda _: app.node.inputs[1:], symmetric=True
+    )
+    return softmax_of(ready, along, coerces=app.int_attribute("opset", 13) < 13)
 
 
 @rule("QLinearConcat", domain=MICROSOFT)
