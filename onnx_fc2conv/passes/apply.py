@@ -40,6 +40,8 @@ def apply(plan: Plan, model: ir.Model) -> bool:
             builder.replace_output(output)
     for value, feature_map in plan.restored.items():
         builder.replace(value, feature_map)
+    for value, tensor in plan.replaced.items():
+        builder.replace_number(value, tensor)
     for again in plan.rebuilt:
         builder.rebuild(again)
     changed = bool(plan.frozen or plan.steps or not all(output.stays for output in plan.outputs))
@@ -99,6 +101,12 @@ class _Builder:
         restored = self._input(feature_map, source)
         assert restored is not None
         value.replace_all_uses_with(restored)
+
+    def replace_number(self, value: ir.Value, tensor: Intermediate) -> None:
+        """Let whatever reads a tensor beside the maps read what a step makes in its place."""
+        made = self.values[tensor]
+        value.replace_all_uses_with(made, replace_graph_outputs=True)
+        self.names.insert(0, (made, value.name or ""))
 
     def rebuild(self, again: Rebuilt) -> None:
         """Make a tensor of the original from a map [N, C, *spatial] of the native size.

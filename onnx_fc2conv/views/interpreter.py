@@ -31,6 +31,7 @@ from onnx_fc2conv.views.plan import (
     Emitted,
     FcLayer,
     ImageInput,
+    Intermediate,
     Kept,
     LeftAlone,
     Outcome,
@@ -52,6 +53,7 @@ from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace
 __all__ = ["Interpreter", "interpret"]
 
 _MAX_COMPUTED = 1 << 28
+_A_NUMBER = Opaque(from_image=False, uniform=())
 _RANDOM = {
     *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
     *("Multinomial", "Bernoulli"),
@@ -83,6 +85,8 @@ def interpret(
 class Interpreter:
     """The state of one walk over the graph."""
 
+    static = False
+
     def __init__(
         self, model: ir.Model, given: InputShapes, whole: Container[ir.Node] | None = None
     ) -> None:
@@ -110,6 +114,7 @@ class Interpreter:
         self.refusals: list[Refusal] = []
         self.frozen: dict[ir.Node, Mapping[str, AttributeValue | None]] = {}
         self.restored: dict[ir.Value, FeatureMap] = {}
+        self.replaced: dict[ir.Value, Intermediate] = {}
 
     def run(self) -> Plan:
         """Walk from the inputs to the outputs."""
@@ -128,6 +133,7 @@ class Interpreter:
             restored=self.restored,
             refusals=tuple(self.refusals),
             poolings=tuple(self.poolings),
+            replaced=self.replaced,
         )
 
     def _start(self) -> list[ImageInput]:
@@ -180,6 +186,7 @@ class Interpreter:
             self._leave(node, "its input comes from a node that was refused", from_image=True)
         elif captured or any(isinstance(fact, Opaque) for fact in operands):
             self._leave(node, "its input is not made from a feature map", from_image=False)
+            self._learn_shape(node, operands)
         else:
             self._know(node, operands)
 
@@ -191,7 +198,14 @@ class Interpreter:
             return
         windowed = self.whole is not None and node not in self.whole
         app = Application(
-            node, self._opset(node), operands, self.space, self.names, self.batches, windowed
+            node,
+            self._opset(node),
+            operands,
+            self.space,
+            self.names,
+            self.batches,
+            windowed,
+            self.static,
         )
         upstream = [f for f in operands if isinstance(f, Opaque) and f.from_image]
         rule = RULES.get((node.domain, node.op_type))
@@ -215,14 +229,17 @@ class Interpreter:
                     self.restored[value] = feature_map
                     self.facts[value] = FeatureView.of(feature_map, self.space, self.batches)
                 views = [FeatureView.of(m, self.space, self.batches) for m in outcome.outputs]
-                self._learn(node, views)
+                self._learn(node, [*views, *[_A_NUMBER] * outcome.numbers])
                 if outcome.attributes:
                     self.frozen[node] = outcome.attributes
             case Viewed():
                 self._learn(node, outcome.outputs)
             case Emitted():
                 self.steps.extend(outcome.steps)
-                self._learn(node, (outcome.output, *outcome.further))
+                views = [outcome.output, *outcome.further]
+                self._learn(node, [*views, *[_A_NUMBER] * len(outcome.numbers)])
+                made = zip(node.outputs[len(views) :], outcome.numbers, strict=False)
+                self.replaced.update(made)
                 if outcome.layer is not None:
                     self.layers.append(outcome.layer)
                 self.poolings.extend(outcome.poolings)
@@ -238,6 +255,20 @@ class Interpreter:
             self.facts[value] = fact
         for value in node.outputs[len(facts) :]:
             self.facts[value] = Opaque(from_image=True)
+
+    def _learn_shape(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> None:
+        """An elementwise operator on what is the same for all samples gives the like."""
+        if node.domain or node.op_type not in ("Mul", "Div", "Cast", "Identity"):
+            return
+        shapes = [
+            fact.uniform if isinstance(fact, Opaque) else fact.shape
+            for fact in operands
+            if isinstance(fact, Opaque) or (isinstance(fact, Known) and not fact.sized)
+        ]
+        known = [shape for shape in shapes if shape is not None]
+        if len(known) == len(operands):
+            shape = np.broadcast_shapes(*known)
+            self.facts[node.outputs[0]] = Opaque(from_image=False, uniform=shape)
 
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:

@@ -189,12 +189,14 @@ class Kept:
         attributes: What depends on the size of the input, frozen (None removes one).
         restored: Operands that are maps again: the map that takes the place of each tensor.
         steps: The nodes that make these maps.
+        numbers: How many further outputs are one number each, the same for all samples.
     """
 
     outputs: tuple[FeatureMap, ...]
     attributes: Mapping[str, AttributeValue | None] = field(default_factory=dict)
     restored: Mapping[ir.Value, FeatureMap] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    numbers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,13 +208,17 @@ class Viewed:
 
 @dataclass(frozen=True, eq=False)
 class Emitted:
-    """The node's output is a view of maps that these steps make; so are ``further`` ones."""
+    """The node's output is a view of maps that these steps make; so are ``further`` ones.
+
+    Outputs after these are the ``numbers``: one each, the same for all samples.
+    """
 
     steps: tuple[Step, ...]
     output: FeatureView
     layer: FcLayer | None = None
     poolings: tuple[WindowPooling, ...] = ()
     further: tuple[FeatureView, ...] = ()
+    numbers: tuple[Intermediate, ...] = ()
 
 
 Outcome = Kept | Viewed | Emitted | Refusal
@@ -251,6 +257,7 @@ class Plan:
         restored: Tensors that kept nodes read, and the maps that take their places.
         rebuilt: Tensors to make anew from maps (static mode).
         poolings: The global poolings that have become poolings of windows.
+        replaced: Tensors beside the maps that steps make now.
         refusals: Reasons why the model cannot become fully convolutional.
     """
 
@@ -264,3 +271,4 @@ class Plan:
     refusals: tuple[Refusal, ...]
     rebuilt: tuple[Rebuilt, ...] = ()
     poolings: tuple[WindowPooling, ...] = ()
+    replaced: Mapping[ir.Value, Intermediate] = field(default_factory=dict)

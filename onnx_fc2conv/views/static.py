@@ -33,6 +33,8 @@ def interpret_statically(model: ir.Model, input_shapes: InputShapes | None = Non
 class _StaticInterpreter(Interpreter):
     """A walk over the graph in which a refused node stays as it is."""
 
+    static = True
+
     def __init__(self, model: ir.Model, given: InputShapes) -> None:
         super().__init__(model, given)
         self.native = _native_value_shapes(model, self.shapes, self.batches.native)
@@ -51,6 +53,7 @@ class _StaticInterpreter(Interpreter):
             restored={},
             refusals=(),
             rebuilt=rebuilt,
+            replaced=plan.replaced,
         )
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
@@ -101,7 +104,7 @@ class _StaticInterpreter(Interpreter):
             if again is not None:
                 rebuilt.append(again)
                 continue
-            node = value.producer()
+            node = None if value in self.replaced else value.producer()
             for operand in () if node is None else node.inputs:
                 if operand is not None and operand not in seen:
                     seen.add(operand)

@@ -1,6 +1,7 @@
 """One rule per operator family; importing this package registers them all."""
 
 from onnx_fc2conv.views.rules import (
+    dynamic_quantization,
     elementwise,
     feature_norms,
     foreign,
@@ -24,6 +25,7 @@ __all__ = [
     "Fact",
     "NameScope",
     "describe",
+    "dynamic_quantization",
     "elementwise",
     "feature_norms",
     "foreign",

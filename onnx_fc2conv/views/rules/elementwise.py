@@ -8,11 +8,13 @@ that varies over positions waits (`affine`) until the next linear layer takes it
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.plan import Constant, Emitted, Intermediate, Kept, Outcome, Step, Viewed
 from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
 from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
@@ -55,8 +57,18 @@ def elementwise(app: Application) -> Outcome:
     found = with_sides(app)
     if isinstance(found, Refusal):
         return found
-    steps, app = found
-    return carried_out(app, _result_type(app), steps)
+    steps, ready = found
+    outcome = carried_out(ready, _result_type(ready), steps)
+    if not isinstance(outcome, Kept):
+        return outcome
+    # A node that stays reads numbers that are the same for all samples as they are.
+    same = {
+        value
+        for value, fact in zip(app.node.inputs, app.operands, strict=True)
+        if isinstance(fact, Opaque) and fact.uniform is not None
+    }
+    others = {value: made for value, made in outcome.restored.items() if value not in same}
+    return replace(outcome, restored=others)
 
 
 @rule("Cast")

@@ -39,8 +39,8 @@ class IntegerLayer:
     """
 
     layer: Layer
-    image_scale: ir.Value | None
-    image_zero: ir.Value | None
+    image_scale: ir.Value | Intermediate | None
+    image_zero: ir.Value | Intermediate | None
     known_image_scale: Known | None
     scale: AnyArray | None
     zero: AnyArray
@@ -85,7 +85,7 @@ def requantized(
     assert layer.scale is not None
     name = app.node.outputs[0].name or "product"
     output = slid_map(app, part, kernel, name, dtype=dtype)
-    inputs: list[FeatureMap | Constant | ir.Value | None] = [
+    inputs: list[FeatureMap | Intermediate | Constant | ir.Value | None] = [
         part.source,
         layer.image_scale,
         layer.image_zero or _zero(app, part.source.dtype),

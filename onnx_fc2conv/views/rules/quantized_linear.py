@@ -14,7 +14,7 @@ operators, version 1.) Sum and rounding are those of the layer: results are the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,7 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import MICROSOFT, Emitted, Outcome
+from onnx_fc2conv.views.rules.dynamic_quantization import quantized_by_range
 from onnx_fc2conv.views.rules.integer_conv import (
     Accumulated,
     IntegerLayer,
@@ -39,17 +40,18 @@ __all__ = ["matmul_integer", "matmul_integer_to_float", "qgemm", "qlinear_matmul
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Where an operator has the parameters of its two operands: scale and zero point of each."""
+class _Operand:
+    """Where an operator has an operand, its scale and its zero point; None for nowhere."""
 
-    operands: tuple[int, int]
-    scales: tuple[int, int] | None
-    zeros: tuple[int, int]
+    value: int
+    scale: int | None
+    zero: int | None
 
 
-_TRIPLES = _Places((0, 3), (1, 4), (2, 5))
-_INTEGERS = _Places((0, 1), None, (2, 3))
-_TO_FLOAT = _Places((0, 1), (2, 3), (4, 5))
+_TRIPLES = _Operand(0, 1, 2), _Operand(3, 4, 5)
+_INTEGERS = _Operand(0, None, 2), _Operand(1, None, 3)
+_TO_FLOAT = _Operand(0, 2, 4), _Operand(1, 3, 5)
+_DYNAMIC = _Operand(0, None, None), _Operand(1, 2, 3)
 
 
 @rule("QLinearMatMul")
@@ -113,6 +115,29 @@ def matmul_integer_to_float(app: Application) -> Outcome:
     return _floats(app, layer, found, bias)
 
 
+@rule("DynamicQuantizeMatMul", domain=MICROSOFT)
+def dynamic_quantize_matmul(app: Application) -> Outcome:
+    """DynamicQuantizeMatMul-1: floats, quantized by their own range, by a constant."""
+    view = app.view(0)
+    if view is None:
+        return app.refuse("weight-not-constant", "its right operand changes with the input")
+    ranged = quantized_by_range(app, view)
+    if isinstance(ranged, Refusal):
+        return ranged
+    layer = _layer(replace(app, operands=(ranged.view, *app.operands[1:])), _DYNAMIC)
+    if isinstance(layer, Refusal):
+        return layer
+    bias = _per_output(app, 4, layer.outputs)
+    if isinstance(bias, Refusal):
+        return bias
+    layer = replace(layer, image_scale=ranged.scale, image_zero=ranged.zero)
+    found = accumulated(app, layer, None)
+    if isinstance(found, Refusal):
+        return found
+    floats = _floats(app, layer, found, bias)
+    return replace(floats, steps=(*ranged.steps, *floats.steps))
+
+
 def _floats(
     app: Application, layer: IntegerLayer, found: Accumulated, bias: AnyArray | None
 ) -> Emitted:
@@ -121,16 +146,19 @@ def _floats(
 
 
 def _layer(
-    app: Application, places: _Places, trans_a: bool = False, trans_b: bool = False
+    app: Application,
+    operands: tuple[_Operand, _Operand],
+    trans_a: bool = False,
+    trans_b: bool = False,
 ) -> IntegerLayer | Refusal:
     """The layer: which operand is the image, and the parameters of both."""
-    left, right = (app.operand(position) for position in places.operands)
+    left, right = (app.operand(operand.value) for operand in operands)
     if isinstance(left, FeatureView) and isinstance(right, Known):
-        image, weight, view, known = 0, 1, left, right
+        (image, weight), view, known = operands, left, right
         axis, out_axis = -2 if trans_a else -1, -1
         transposed = not trans_b
     elif isinstance(left, Known) and isinstance(right, FeatureView):
-        image, weight, view, known = 1, 0, right, left
+        (weight, image), view, known = operands, right, left
         axis = -1 if trans_b or len(right.shape) == 1 else -2
         out_axis = -1 if len(right.shape) == 1 else -2
         transposed = trans_a
@@ -139,44 +167,40 @@ def _layer(
             "weight-not-constant",
             "multiplies two tensors that both change with the input (attention?), not a layer",
         )
-    name = operand_name(app, places.operands[weight])
+    name = operand_name(app, weight.value)
     plain = Weight(known, transposed, 1.0, name)
     if plain.shape is None:
         return app.refuse("weight-not-matrix", f"its weight has shape {list(known.shape)}")
     outputs = plain.shape[0]
-    zero = _per_output(app, places.zeros[weight], outputs)
-    scale = None
-    if places.scales is not None:
-        scale = _per_output(app, places.scales[weight], outputs)
-        one = _is_one_number(app, places.scales[image])
-        if one is not None:
-            return one
-    one = _is_one_number(app, places.zeros[image])
-    for refusal in (zero, scale, one):
-        if isinstance(refusal, Refusal):
-            return refusal
-    assert not isinstance(zero, Refusal)
-    assert not isinstance(scale, Refusal)
+    zero = _per_output(app, weight.zero, outputs)
+    scale = _per_output(app, weight.scale, outputs)
+    if isinstance(zero, Refusal):
+        return zero
+    if isinstance(scale, Refusal):
+        return scale
+    wrong = _not_one_number(app, image.scale) or _not_one_number(app, image.zero)
+    if wrong is not None:
+        return wrong
     if zero is None:
         zero = np.zeros(outputs, known.array.dtype)
-    filled = Weight(known, transposed, 1.0, name, fill=zero)
     return IntegerLayer(
-        Layer(view, axis, filled, out_axis),
-        image_scale=None if places.scales is None else _value(app, places.scales[image]),
-        image_zero=_value(app, places.zeros[image]),
-        known_image_scale=None if places.scales is None else app.known(places.scales[image]),
+        Layer(view, axis, replace(plain, fill=zero), out_axis),
+        image_scale=_value(app, image.scale),
+        image_zero=_value(app, image.zero),
+        known_image_scale=None if image.scale is None else app.known(image.scale),
         scale=scale,
         zero=zero,
     )
 
 
-def _value(app: Application, position: int) -> ir.Value | None:
-    return app.node.inputs[position] if position < len(app.node.inputs) else None
+def _value(app: Application, position: int | None) -> ir.Value | None:
+    inputs = app.node.inputs
+    return inputs[position] if position is not None and position < len(inputs) else None
 
 
-def _is_one_number(app: Application, position: int) -> Refusal | None:
+def _not_one_number(app: Application, position: int | None) -> Refusal | None:
     """Why the parameter of the image is not one number; None if it is, or there is none."""
-    fact = app.operand(position)
+    fact = None if position is None else app.operand(position)
     if fact is None or (isinstance(fact, Opaque) and fact.uniform == ()):
         return None
     if not isinstance(fact, Known) or fact.sized:
@@ -188,9 +212,9 @@ def _is_one_number(app: Application, position: int) -> Refusal | None:
     return None
 
 
-def _per_output(app: Application, position: int, outputs: int) -> AnyArray | Refusal | None:
+def _per_output(app: Application, position: int | None, outputs: int) -> AnyArray | Refusal | None:
     """A parameter of the weight as [K]; None if it is left out."""
-    fact = app.operand(position)
+    fact = None if position is None else app.operand(position)
     if fact is None:
         return None
     if not isinstance(fact, Known) or fact.sized:
