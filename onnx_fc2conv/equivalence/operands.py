@@ -11,7 +11,7 @@ from onnx_fc2conv.equivalence.stored import constant_array
 from onnx_fc2conv.equivalence.structure import constants
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["KERNELS", "LAYERS", "Operands", "image_operand", "is_left", "weight_zero"]
+__all__ = ["KERNELS", "LAYERS", "Operands", "adds_up", "image_operand", "is_left", "weight_zero"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,14 @@ def weight_zero(model: ir.Model, layer: ir.Node) -> AnyArray | None:
     position = zeros[0 if is_left(model, layer) else 1]
     value = layer.inputs[position] if position < len(layer.inputs) else None
     return None if value is None else constant_array(model, value).reshape(-1)
+
+
+def adds_up(model: ir.Model, conv: ir.Node) -> bool:
+    """Whether the Conv adds up all integers of a window: its kernel holds nothing but ones.
+
+    With it the zero points of a weight are taken off where a ConvInteger has one for all.
+    """
+    if conv.op_type != "ConvInteger":
+        return False
+    kernel = constant_array(model, conv.inputs[KERNELS[conv.op_type][0]])
+    return len(kernel) == 1 and bool((kernel == 1).all())

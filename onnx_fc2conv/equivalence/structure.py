@@ -273,4 +273,6 @@ def subgraph(
     for node in graph:
         for value in node.outputs:
             value.shape = value.type = None
-    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    # Before IR version 4 an initializer is an input as well, which it is not here.
+    version = max(model.ir_version or 4, 4)
+    return ir.Model(graph, ir_version=version, functions=list(model.functions.values()))

@@ -19,6 +19,7 @@ from onnx_fc2conv.equivalence.biases import bias_problem
 from onnx_fc2conv.equivalence.operands import (
     KERNELS,
     LAYERS,
+    adds_up,
     image_operand,
     is_left,
     weight_zero,
@@ -45,7 +46,9 @@ def check_weights(pair: Pair) -> list[TierResult]:
     found = [
         (layers.get(node.metadata_props[ORIGIN]), node)
         for node in pair.converted.graph
-        if node.op_type in KERNELS and node.metadata_props.get(ORIGIN, "").split(" ")[0] in LAYERS
+        if node.op_type in KERNELS
+        and node.metadata_props.get(ORIGIN, "").split(" ")[0] in LAYERS
+        and not adds_up(pair.converted, node)
     ]
     if not found:
         reason = "the converted model does not say which Conv stands for which layer"

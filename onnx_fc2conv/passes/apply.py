@@ -106,7 +106,7 @@ class _Builder:
         """Let whatever reads a tensor beside the maps read what a step makes in its place."""
         made = self.values[tensor]
         value.replace_all_uses_with(made, replace_graph_outputs=True)
-        self.names.insert(0, (made, value.name or ""))
+        self._rename(made, value.name or "")
 
     def rebuild(self, again: Rebuilt) -> None:
         """Make a tensor of the original from a map [N, C, *spatial] of the native size.
@@ -166,8 +166,12 @@ class _Builder:
         for position, current in enumerate(self.graph.outputs):
             if current is output.value:
                 self.graph.outputs[position] = value
-        self.names = [(named, name) for named, name in self.names if named is not value]
-        self.names.insert(0, (value, output.value.name or ""))
+        self._rename(value, output.value.name or "")
+
+    def _rename(self, value: ir.Value, name: str) -> None:
+        """Give the tensor this name before any other."""
+        self.names = [(named, other) for named, other in self.names if named is not value]
+        self.names.insert(0, (value, name))
 
     def restore_names(self) -> None:
         """Give the new tensors the names of those that they stand for, now that these are gone."""

@@ -109,20 +109,23 @@ def accumulated(
 
     ``named``: whether they are the result of the node, and have its name.
     """
+    varies = bool((layer.zero != layer.zero[:1]).any())
     found = _kernel(app, layer)
     if isinstance(found, Refusal):
         return found
     reading, part, kernel = found
-    if (layer.zero != layer.zero[:1]).any():
+    if varies and reading.lists > 1:
         return app.refuse(
-            "quantized-form", "has a zero point for each output, which ConvInteger does not take"
+            "quantized-form", "has a zero point for each output, and is applied to several rows"
         )
     name = app.node.outputs[0].name or "product"
-    own = name if named else app.names.fresh(f"{name}.sums")
+    own = name if named and not varies else app.names.fresh(f"{name}.sums")
+    zero = None if varies else _constant(app, f"{own}.zero_point", layer.zero[0].reshape(()))
     output = slid_map(app, part, kernel, own, dtype=ir.DataType.INT32)
-    zero = _constant(app, f"{kernel.constant.name}.zero_point", layer.zero[0].reshape(()))
-    inputs = (part.source, kernel.constant, layer.image_zero, zero)
-    steps = [Step("ConvInteger", inputs, output, app.node, conv_attributes(part, kernel))]
+    steps = [_conv_integer(app, layer, part, kernel, zero, output)]
+    if varies:
+        more, output = _less_zero_points(app, layer, part, output, named=named)
+        steps.extend(more)
     if bias is not None:
         column = np.tile(bias, reading.lists).reshape(-1, *[1] * len(output.extent))
         summed = app.new_map(output, name=app.names.fresh(f"{name}.biased"))
@@ -131,6 +134,43 @@ def accumulated(
         output = summed
     fc_layer = as_fc_layer(app, layer.layer.weight, [kernel])
     return Accumulated(layer.layer, reading, (*reading.steps, *steps), output, fc_layer)
+
+
+def _conv_integer(  # noqa: PLR0913 - the parts of one node
+    app: Application,
+    layer: IntegerLayer,
+    part: Part,
+    kernel: Kernel,
+    zero: Constant | None,
+    output: FeatureMap,
+) -> Step:
+    operands = (part.source, kernel.constant, layer.image_zero, zero)
+    inputs = operands if zero is not None else operands[:3]
+    return Step("ConvInteger", inputs, output, app.node, conv_attributes(part, kernel))
+
+
+def _less_zero_points(
+    app: Application, layer: IntegerLayer, part: Part, sums: FeatureMap, *, named: bool
+) -> tuple[tuple[Step, ...], FeatureMap]:
+    """Σ v·(q - z[k]) = Σ v·q - z[k]·Σ v: onnxruntime's ConvInteger takes one zero point only.
+
+    The sum of the image's own integers is a ConvInteger with a kernel of ones; it takes off what
+    the zero points that fill the other kernel add to the first sum, too.
+    """
+    name = app.node.outputs[0].name or "product"
+    shape = (1, part.source.channels, *part.window)
+    ones = _constant(app, f"{layer.layer.weight.name}.ones", np.ones(shape, layer.zero.dtype))
+    kernel = Kernel(ones, groups=1, bytes_kept="same")
+    total = slid_map(app, part, kernel, app.names.fresh(f"{name}.total"), dtype=sums.dtype)
+    times = app.new_map(sums, name=app.names.fresh(f"{name}.zero_part"), sources=(total,))
+    output = app.new_map(sums, name=name if named else app.names.fresh(f"{name}.less"))
+    column = layer.zero.astype(np.int32).reshape(-1, *[1] * len(sums.extent))
+    zeros = _constant(app, f"{name}.zero_points", column)
+    return (
+        _conv_integer(app, layer, part, kernel, None, total),
+        Step("Mul", (total, zeros), times, app.node),
+        Step("Sub", (sums, times), output, app.node),
+    ), output
 
 
 def scaled_sum(
