@@ -77,19 +77,18 @@ def assert_proven(path: Path, conversion: onnx_fc2conv.Conversion) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("per_channel", [False, True], ids=["per tensor", "per channel"])
 @pytest.mark.parametrize(
-    ("form", "types"),
+    ("form", "types", "per_channel"),
     [
-        (QuantFormat.QDQ, (U8, I8)),
-        (QuantFormat.QDQ, (I8, I8)),
-        (QuantFormat.QOperator, (U8, U8)),
-        (QuantFormat.QOperator, (I8, I8)),
+        (QuantFormat.QDQ, (U8, I8), True),
+        (QuantFormat.QDQ, (I8, I8), False),
+        (QuantFormat.QOperator, (U8, U8), True),
+        (QuantFormat.QOperator, (I8, I8), False),
     ],
     ids=["QDQ u8 i8", "QDQ i8 i8", "QOperator u8 u8", "QOperator i8 i8"],
 )
 def test_static_quantization(
-    source: Path, per_channel: bool, form: Any, types: Any, tmp_path: Path
+    source: Path, form: Any, types: Any, per_channel: bool, tmp_path: Path
 ) -> None:
     activation, weight = types
     path = quantized(

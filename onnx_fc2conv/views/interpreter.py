@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal
 from onnx_fc2conv.geometry import AxisField
-from onnx_fc2conv.views.dequantized import quantized_array, quantized_constant
+from onnx_fc2conv.views.computed import computed
 from onnx_fc2conv.views.fold_bias import fold_biases
 from onnx_fc2conv.views.inputs import (
     InputShapes,
@@ -23,7 +23,6 @@ from onnx_fc2conv.views.inputs import (
     native_shapes,
 )
 from onnx_fc2conv.views.known import Known, NotComputable, Opaque
-from onnx_fc2conv.views.labels import AnyArray, evaluate
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
     ORIGIN,
@@ -52,7 +51,6 @@ from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace
 
 __all__ = ["Interpreter", "interpret"]
 
-_MAX_COMPUTED = 1 << 28
 _A_NUMBER = Opaque(from_image=False, uniform=())
 _RANDOM = {
     *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
@@ -289,39 +287,9 @@ class Interpreter:
         ):
             self._leave(node, "its input is not a constant", from_image=False)
             return
-        opset = self._opset(node)
-        sized = any(
-            isinstance(fact, FeatureView) or (isinstance(fact, Known) and fact.sized)
-            for fact in operands
-        )
-        cache: dict[int, list[AnyArray]] = {}
-
-        def outputs(batch: int) -> list[AnyArray]:
-            if batch not in cache:
-                cache[batch] = compute(batch)
-            return cache[batch]
-
-        def compute(batch: int) -> list[AnyArray]:
-            if quantized is not None:
-                return [quantized.values()]
-            inputs = [_stand_in(fact, batch, self.batches) for fact in operands]
-            _bound(node, inputs)
-            if node.op_type == "QuantizeLinear":
-                return [quantized_array(node, inputs)]
-            return evaluate(node, inputs, opset)
-
-        quantized = quantized_constant(node, operands, opset)
-
-        def output(position: int) -> Known:
-            return Known(
-                lambda batch: outputs(batch)[position],
-                self.batches,
-                sized=sized,
-                quantized=quantized,
-            )
-
-        for position, value in enumerate(node.outputs):
-            self.facts[value] = output(position)
+        known = computed(node, operands, self._opset(node), self.batches)
+        for value, fact in zip(node.outputs, known, strict=True):
+            self.facts[value] = fact
 
     def _output(self, value: ir.Value) -> OutputMap | None:
         """What becomes of a graph output."""
@@ -389,33 +357,3 @@ def _answer(rule: Rule, app: Application) -> Outcome:
         return rule(app)
     except NotComputable as error:
         return app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
-
-
-def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:
-    """The value of an operand; for a view an array of its shape, since only that is asked for."""
-    if isinstance(fact, Known):
-        return fact.at(batch)
-    if isinstance(fact, FeatureView):
-        if batch == batches.native:
-            return np.broadcast_to(np.float32(0), fact.shape)
-        if fact.layout is not None and fact.whole_map is not None:
-            shape = (batch, *fact.whole_map.per_sample_shape)
-            rank = range(len(shape))
-            return np.broadcast_to(
-                np.float32(0), tuple(shape[fact.layout.index(axis)] for axis in rank)
-            )
-        other = fact.labels.other
-        if other is None:
-            raise ValueError("the model works at its native batch size only")
-        return np.broadcast_to(np.float32(0), other.shape)
-    return None
-
-
-def _bound(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
-    """Refuse to compute a constant that a few bytes of the model blow up to gigabytes."""
-    sizes = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
-    if node.op_type not in sizes:
-        return
-    shape = inputs[sizes[node.op_type]]
-    if shape is not None and float(np.prod(shape.astype(np.float64))) > _MAX_COMPUTED:
-        raise ValueError(f"{describe(node)} would make a tensor of shape {shape.tolist()}")
