@@ -26,6 +26,9 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "constant-features": f"Leave the constants out. {_STATIC}",
         "data-dependent": f"Export with constants. {_STATIC}",
         "dropout-mask": "Export for inference: `model.eval()`.",
+        "dynamic-quantization": "Quantize statically "
+        "(`onnxruntime.quantization.quantize_static`), convert the model before it is quantized, "
+        "or keep its size with `--static`.",
         "flattened-features": f"Remove that output or operator. {_STATIC}",
         "invalid-node": "Repair the model: it is damaged.",
         "layout": f"Check the model: does it compute what you think? {_STATIC}",
@@ -43,6 +46,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "linear layer can take in.",
         "positional-constant": _STATIC,
         "post-processing": f"Cut it off the model and apply it outside, to the map. {_STATIC}",
+        "quantized-form": "Quantize per tensor or per channel.",
         "recurrent": _STATIC,
         "reduced-integers": "Output the scores, or leave out `--reduce`.",
         "reshaped-map": f"Resize the map before it is reshaped. {_STATIC}",

@@ -290,6 +290,27 @@ def _of_integers(dtype: ir.DataType) -> Callable[[], onnx.ModelProto]:
     return build
 
 
+def _by_its_range(net: Net, y: Tensor) -> Tensor:
+    integers, scale, zero = net.ops("DynamicQuantizeLinear", y, outputs=3, name="n")
+    weight = net.rng.integers(-9, 9, (36, 4)).astype(np.int8)
+    total = net.op("MatMulInteger", integers, weight, zero)
+    return net.op("Mul", net.op("Cast", total, to=ir.DataType.FLOAT), scale, shape=(4,))
+
+
+def _quantized(scales: list[int]) -> Callable[[], onnx.ModelProto]:
+    """A scale of the operand for each row, or one."""
+
+    def part(net: Net, y: Tensor) -> Tensor:
+        step, zero = np.full(scales, 0.1, np.float32), np.full(scales, 3, np.uint8)
+        one = (np.array(0.1, np.float32), np.array(0, np.uint8))
+        integers = net.op("QuantizeLinear", y, np.array(0.1, np.float32), np.array(3, np.uint8))
+        weight = net.rng.integers(0, 9, (36, 4)).astype(np.uint8)
+        made = net.op("QLinearMatMul", integers, step, zero, weight, *one, *one, name="n")
+        return net.op("DequantizeLinear", made, *one, shape=(4,))
+
+    return _on_features(part)
+
+
 def _product_of_scores(net: Net, y: Tensor) -> Tensor:
     row, column = (net.op("Unsqueeze", y, i64(axis)) for axis in (1, 2))
     return net.op("MatMul", column, row, name="n")
@@ -315,6 +336,9 @@ REFUSED: dict[str, Refused] = {
     "constant-features": Refused(_on_map(_coordinates, batch=1), "Concat n", ("joins a map",)),
     "data-dependent": Refused(_on_scores(_best_score), "GatherElements n", ("another input",)),
     "dropout-mask": Refused(_dropout(mask=True), "Dropout n", ("mask",), _dropout(mask=False)),
+    "dynamic-quantization": Refused(
+        _on_features(_by_its_range, batch=1), "DynamicQuantizeLinear n", ("whole tensor",)
+    ),
     "flattened-features": Refused(_flattened_output, "Flatten n", ("'y2'", "[1, 36]")),
     "invalid-node": Refused(_convolved(5), "Conv n", ("[3, 5, 2, 2]", "3 chan"), _convolved(3)),
     "layout": Refused(_on_map(_rows_normalized), "BatchNormalization n", ("axis 1",)),
@@ -355,6 +379,9 @@ REFUSED: dict[str, Refused] = {
         _on_scores(_operator("ArrayFeatureExtractor", i64(1), domain="ai.onnx.ml"), "ai.onnx.ml"),
         "ArrayFeatureExtractor n",
         ("ai.onnx.ml",),
+    ),
+    "quantized-form": Refused(
+        _quantized([2]), "QLinearMatMul n", ("each row, [2]",), _quantized([])
     ),
     "recurrent": Refused(_on_scores(_recurrent), "RNN n", ("one after the other",)),
     "reduced-integers": Refused(
