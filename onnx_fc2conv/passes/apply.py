@@ -200,9 +200,22 @@ class _Builder:
         self, feature_map: FeatureMap, value: ir.Value, source: ir.Node
     ) -> ir.Value:
         """The tensor as [N, C, *spatial]."""
+        if feature_map.lacks:
+            value = self._unsqueezed(feature_map, value, source)
         if feature_map.layout == channels_first(len(feature_map.layout)):
             return value
         node = ir.node("Transpose", [value], {"perm": list(feature_map.layout)})
+        node.outputs[0].type = ir.TensorType(feature_map.dtype)
+        self.graph.insert_before(source, node)
+        return node.outputs[0]
+
+    def _unsqueezed(self, feature_map: FeatureMap, value: ir.Value, source: ir.Node) -> ir.Value:
+        """The tensor with all axes (Unsqueeze-1/11 has them for an attribute, -13 for an input)."""
+        inputs, attributes = [value], {"axes": list(feature_map.lacks)}
+        if self.graph.opset_imports.get("", 0) >= 13:
+            inputs.append(self._stored(f"{value.name}.axes", np.array(feature_map.lacks, np.int64)))
+            attributes = {}
+        node = ir.node("Unsqueeze", inputs, attributes)
         node.outputs[0].type = ir.TensorType(feature_map.dtype)
         self.graph.insert_before(source, node)
         return node.outputs[0]

@@ -16,10 +16,11 @@ from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.fold_bias import fold_biases
 from onnx_fc2conv.views.inputs import (
     InputShapes,
-    image_layouts,
+    image_axes,
     model_inputs,
     native_batch,
     native_shapes,
+    with_all_axes,
 )
 from onnx_fc2conv.views.known import Known, NotComputable, Opaque
 from onnx_fc2conv.views.labels import AnyArray, evaluate
@@ -96,9 +97,9 @@ class Interpreter:
         self.whole = whole
         self.graph = graph
         self.opsets = graph.opset_imports
-        self.layouts = image_layouts(graph)
+        self.images = image_axes(graph)
         self.shapes = native_shapes(graph, given)
-        self.batches = Batches(native_batch(self.layouts, self.shapes, given))
+        self.batches = Batches(native_batch(self.images, self.shapes, given))
         self.space = LabelSpace()
         self.names = NameScope.of(graph)
         self.facts: dict[ir.Value, Fact] = {}
@@ -136,25 +137,26 @@ class Interpreter:
             if value.const_value is not None:
                 self.facts[value] = Known.stored(value.const_value, self.batches)
         for value in model_inputs(self.graph):
-            layout = self.layouts.get(value)
-            if layout is None:
+            axes = self.images.get(value)
+            if axes is None:
                 self.facts[value] = Opaque(from_image=False)
                 continue
-            feature_map = self._image(value, layout)
+            feature_map = self._image(value, axes)
             images.append(ImageInput(value, feature_map))
-            self.facts[value] = FeatureView.of(feature_map, self.space, self.batches)
+            self.facts[value] = FeatureView.of_image(feature_map, self.space, self.batches)
         return images
 
-    def _image(self, value: ir.Value, layout: tuple[int, ...]) -> FeatureMap:
+    def _image(self, value: ir.Value, axes: tuple[int | None, ...]) -> FeatureMap:
         shape = self.shapes[value.name or ""]
-        sizes = [shape[axis] for axis in layout[1:]]
+        sizes = [1 if axis is None else shape[axis] for axis in axes[1:]]
         if any(size is None for size in sizes):
-            example = ",".join("1" if n == layout[0] else "…" for n in range(len(shape)))
+            example = ",".join("1" if n == axes[0] else "…" for n in range(len(shape)))
             raise ArgumentError(
                 f"input {value.name!r} has symbolic dims {value.shape}: give the native size that "
                 f"the model was trained for with --input-shape {value.name}:{example}"
             )
         channels, *extent = (size for size in sizes if size is not None)
+        layout, lacks = with_all_axes(axes)
         feature_map = FeatureMap(
             name=value.name or "",
             channels=channels,
@@ -163,6 +165,7 @@ class Interpreter:
             field=(AxisField(),) * len(extent),
             first_label=self.space.reserve(channels * int(np.prod(extent))),
             layout=layout,
+            lacks=lacks,
             value=value,
         )
         return self.space.add(feature_map)

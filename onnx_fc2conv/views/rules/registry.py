@@ -127,6 +127,7 @@ class Application:
             "sources": (like,),
             "value": None,
             "layout": channels_first(2 + len(like.extent)),
+            "lacks": (),
             "pads": None,
             "mixes_positions": None,
             "pooled_by": None,
