@@ -140,6 +140,8 @@ class Oracle:
             grown = [
                 steps[axis] * geometry.stride[axis] + (axis + steps[0]) % 2 for axis in range(rank)
             ]
+            if geometry.size_step is not None:
+                grown = [-(-g // s) * s for g, s in zip(grown, geometry.size_step, strict=True)]
             larger = {
                 name: (*shape[:1], *(a + b for a, b in zip(shape[1:], grown, strict=True)))
                 if len(shape) > 1

@@ -68,9 +68,10 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     say: Progress = progress if progress is not None else _silent
     one, two = _normalized(reference), _normalized(converted)
     native = _native(one, input_shapes or {})
-    pair = Pair(one, two, native, _tolerance(one, rtol, atol), provider, seed)
     if geometry is None:
         geometry = inspect(one, input_shapes=input_shapes).geometry
+    steps = {m.input: m.size_step for m in geometry.values() if m.size_step is not None}
+    pair = Pair(one, two, native, _tolerance(one, rtol, atol), provider, seed, steps)
     strides = _strides(pair, geometry)
 
     results: list[TierResult] = []

@@ -34,8 +34,13 @@ class Enlarged:
         return "×".join(map(str, self.size))
 
 
-def larger_sizes(native: Sequence[int], stride: Sequence[int]) -> list[tuple[int, ...]]:
-    """Three sizes above the native one: not square, odd, with and without a remainder."""
+def larger_sizes(
+    native: Sequence[int], stride: Sequence[int], step: Sequence[int] | None = None
+) -> list[tuple[int, ...]]:
+    """Three sizes above the native one: not square, odd, with and without a remainder.
+
+    Where the models run only at multiples of ``step`` from the native size: at such.
+    """
     rank = len(native)
     steps = [max(1, s) for s in stride]
     cycle = [(1, 3), (2, 1), (3, 2)]
@@ -45,6 +50,11 @@ def larger_sizes(native: Sequence[int], stride: Sequence[int]) -> list[tuple[int
         size = [native[a] + grown[a] * steps[a] for a in range(rank)]
         if n:  # odd numbers of pixels, so that strides leave remainders
             size = [length + (length + 1) % 2 for length in size]
+        if step is not None:
+            size = [
+                length + (own - length) % by
+                for length, own, by in zip(size, native, step, strict=True)
+            ]
         sizes.append(tuple(size))
     return sizes
 
@@ -62,7 +72,9 @@ def enlarged(
     images = {name: axes for name, axes in pair.growing.items() if axes}
     first = next(iter(images))
     options = {
-        name: larger_sizes([pair.native[name][axis] for axis in axes], strides[name])
+        name: larger_sizes(
+            [pair.native[name][axis] for axis in axes], strides[name], pair.size_steps.get(name)
+        )
         for name, axes in images.items()
     }
     for number, (kind, batch) in enumerate(zip(kinds, _BATCHES, strict=True)):

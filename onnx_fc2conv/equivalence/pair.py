@@ -38,6 +38,8 @@ class Pair:
         tolerance: What counts as equal.
         provider: Where both run.
         seed: Seed of all random inputs.
+        size_steps: By input, the steps in which the sizes that the models run at differ, where they
+            do not run at any.
     """
 
     reference: ir.Model
@@ -46,6 +48,7 @@ class Pair:
     tolerance: Tolerance = field(default_factory=Tolerance)
     provider: Provider = "cpu"
     seed: int = 0
+    size_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:

@@ -49,6 +49,9 @@ class FeatureMap:
         mixes_positions: The layer, if each of its cells depends on the whole image.
         pooled_by: The node, if it is a pooling of the whole image.
         subdivides: The layer, if it makes several cells of each.
+        parts: The layer, if it surely runs only where the size of the image differs from the native
+            one by multiples of the map's stride: it joins branches that grow apart, or takes whole
+            blocks of cells.
         constant: Its channels, [C], if they are the same for every image and at every position.
         pending: Position-dependent scale and shift of ``base``, folded into the next linear layer.
         base: The map that ``pending`` applies to.
@@ -69,6 +72,7 @@ class FeatureMap:
     mixes_positions: str | None = None
     pooled_by: ir.Node | None = None
     subdivides: str | None = None
+    parts: str | None = None
     constant: AnyArray | None = None
     pending: Affine | None = None
     base: FeatureMap | None = None

@@ -20,7 +20,7 @@ from onnx_fc2conv.views.plan import Constant, Emitted, Kept, Outcome, Step, View
 from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
 from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
 from onnx_fc2conv.views.rules.frames import Frame, NoFrame, frames
-from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled
 from onnx_fc2conv.views.rules.sides import with_sides
@@ -58,7 +58,11 @@ def elementwise(app: Application) -> Outcome:
         return found
     steps, app = found
     dtype = _result_type(app)
-    return _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
+    outcome = _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
+    if isinstance(outcome, Refusal) and not steps:
+        kept = _kept_on_maps(app, dtype, again=True)
+        return kept if isinstance(kept, Kept) else outcome
+    return outcome
 
 
 @rule("Cast")
@@ -84,10 +88,18 @@ def _result_type(app: Application) -> ir.DataType | None:
     return ir.DataType.from_numpy(chosen.array.dtype) if isinstance(chosen, Known) else None
 
 
-def _kept_on_maps(app: Application, dtype: ir.DataType | None) -> Outcome | None:
-    """The node stays if every view is a map in one layout; None if it cannot."""
+def _kept_on_maps(
+    app: Application, dtype: ir.DataType | None, *, again: bool = False
+) -> Outcome | None:
+    """The node stays if every view is a map in one layout; None if it cannot.
+
+    With ``again`` views that can be written as maps again will do, of whatever was done to them
+    since (blocks of cells that are channels now, each with a scale of its own).
+    """
     views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
     layout = next((view.layout for view in views if view.layout is not None), None)
+    if again and layout is None and len(views[0].shape) > 2:
+        layout = channels_first(len(views[0].shape))
     if layout is None or any(len(view.shape) != len(layout) for view in views):
         return None
     if layout != channels_first(len(layout)) and any(view.layout != layout for view in views):
@@ -119,6 +131,7 @@ def _kept_on_maps(app: Application, dtype: ir.DataType | None) -> Outcome | None
         sources=maps,
         dtype=dtype or maps[0].dtype,
         made_by_fc=any(m.made_by_fc for m in maps),
+        parts=parting(app, maps),
     )
     return Kept((output,), restored=found.restored, steps=found.steps)
 
@@ -211,6 +224,7 @@ def _on_frame(
         sources=maps,
         dtype=dtype or maps[0].dtype,
         made_by_fc=any(m.made_by_fc for m in maps),
+        parts=parting(app, maps),
     )
     carried = tuple(app.node.attributes)
     step = Step(app.node.op_type, tuple(operands), output, app.node, carried=carried)

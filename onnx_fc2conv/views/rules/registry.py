@@ -132,6 +132,7 @@ class Application:
             "mixes_positions": None,
             "pooled_by": None,
             "subdivides": None,
+            "parts": None,
             "constant": None,
             "pending": None,
             "base": None,

@@ -14,7 +14,7 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import output_length
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
-from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.movement import concatenate, pad_features
 from onnx_fc2conv.views.rules.registry import Application, describe, rule
 from onnx_fc2conv.views.rules.restore import Restored, restored
@@ -114,6 +114,7 @@ def concat(app: Application) -> Outcome:
         field=field,
         sources=maps,
         made_by_fc=any(m.made_by_fc for m in maps),
+        parts=parting(app, maps),
     )
     return Kept((output,), restored=found.restored, steps=found.steps)
 
