@@ -74,8 +74,9 @@ class _Builder:
         self.graph.insert_before(step.source, node)
         for output, tensor in zip(node.outputs, made, strict=True):
             output.type = ir.TensorType(tensor.dtype)
-            if isinstance(tensor, FeatureMap) and not any(a.stride for a in tensor.field):
-                output.shape = ir.Shape([None, tensor.channels, *tensor.extent])
+            if isinstance(tensor, FeatureMap):
+                cells = (None if a.stride else 1 for a in tensor.field)
+                output.shape = ir.Shape([None, tensor.channels, *cells])
             self.values[tensor] = output
             self.names.append((output, tensor.name))
 

@@ -11,6 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.views import Plan, interpret
 from onnx_fc2conv.views.inputs import image_axes
+from onnx_fc2conv.views.plan import ORIGIN
 from onnx_fc2conv.views.rules.registry import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap
 
@@ -148,9 +149,18 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
 
 
 def _forget_shapes(model: ir.Model) -> None:
+    """Forget all shapes but the rank and channels of a map that a Reshape to a computed size makes.
+
+    Shape inference would not find them.
+    """
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        computed = node.op_type == "Reshape" and ORIGIN in node.metadata_props
         for value in node.outputs:
-            value.shape = None
+            shape = value.shape
+            if not computed or shape is None or len(shape) < 3:
+                value.shape = None
+                continue
+            value.shape = ir.Shape([None, shape[1], *[None] * (len(shape) - 2)])
 
 
 def _symbols(model: ir.Model) -> list[str]:

@@ -283,12 +283,13 @@ class Interpreter:
     def _output(self, value: ir.Value) -> OutputMap | None:
         """What becomes of a graph output."""
         fact = self.facts.get(value)
+        node = value.producer()
         if not isinstance(fact, FeatureView):
             return None
         if fact.layout is not None and fact.whole_map is not None:
-            stays = value not in self.restored
+            made = node is not None and ORIGIN in node.metadata_props
+            stays = value not in self.restored or made
             return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
-        node = value.producer()
         assert node is not None
         app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
         if ORIGIN in node.metadata_props:  # made by a conversion: a map, its channels moved
@@ -296,6 +297,10 @@ class Interpreter:
             if not isinstance(again, Refusal):
                 return OutputMap(value, again[1], channels_first(len(fact.shape)), stays=True)
         found = channels_as_map(app, fact)
+        again = as_map(app, fact) if isinstance(found, Refusal) and len(fact.shape) > 2 else found
+        if again is not found and not isinstance(again, Refusal):
+            self.steps.extend(again[0])
+            return OutputMap(value, again[1], channels_first(len(fact.shape)), stays=False)
         if isinstance(found, Refusal):
             name = value.name
             self.refusals.append(
