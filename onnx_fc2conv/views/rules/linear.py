@@ -15,7 +15,7 @@ Shelhamer, Darrell: Fully Convolutional Networks, 2015, section 3.1.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -26,9 +26,11 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import SAMPLE, AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Outcome
+from onnx_fc2conv.views.rules.addend import added
 from onnx_fc2conv.views.rules.contraction import Reading, read, sum_of_convs
 from onnx_fc2conv.views.rules.kernel import Weight, make_kernel, pending_shift, scaled
 from onnx_fc2conv.views.rules.registry import Application, node_name, rule
+from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
 
 __all__ = ["gemm", "matmul"]
@@ -67,11 +69,27 @@ def gemm(app: Application) -> Outcome:
         return _weight_is_not_constant(app)
     c = app.operand(2) if beta != 0.0 else None
     if c is not None and not isinstance(c, Known):
-        return app.refuse("bias-not-constant", "its bias is not a constant")
+        return _plus_view(app, layer, bias_shape, beta)
     # B' = Vᵀ of shape [D, N] puts the samples on the columns of Y; A' = V puts them on the rows.
     out_axis = -1 if bias_shape == "row" else -2
     bias = None if c is None else _Bias(c, beta, bias_shape, _name(app, 2))
     return _convolve(app, layer, out_axis, bias)
+
+
+def _plus_view(
+    app: Application, layer: _Layer, rows: Literal["row", "column"], beta: float
+) -> Outcome:
+    """The layer, and a sum with a third operand that is made from the image or another input."""
+    if rows == "column":
+        return app.refuse("bias-not-constant", "its bias is not a constant")
+    found = with_sides(app)
+    if isinstance(found, Refusal):
+        return found
+    steps, app = found
+    addend, outcome = app.view(2), _convolve(app, layer, -1, None)
+    if not isinstance(outcome, Emitted) or addend is None:
+        return outcome
+    return added(app, replace(outcome, steps=(*steps, *outcome.steps)), addend, beta)
 
 
 @rule("MatMul")
