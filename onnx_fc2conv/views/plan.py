@@ -37,7 +37,7 @@ __all__ = [
 ORIGIN = "fc2conv.origin"
 """Key in the metadata of an emitted node: operator and name of the node that it stands for."""
 
-FC_OPERATORS = ("Gemm", "MatMul")
+FC_OPERATORS = ("Gemm", "MatMul", "Einsum")
 """The operators that a fully connected layer is written with."""
 
 Pool = Literal["keep", "window"]

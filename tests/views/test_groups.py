@@ -183,6 +183,21 @@ def test_top_k_of_groups() -> None:
     assert_slides(net.model(net.head(Tensor(values.value, (A, 2)))), gone=GONE)
 
 
+@pytest.mark.parametrize("attributes", [{}, {"exclusive": 1}, {"reverse": 1}], ids=str)
+@sources
+def test_cumulative_sums(source: Callable[[Net], Tensor], attributes: dict[str, int]) -> None:
+    net = Net()
+    y = source(net)
+    y = net.op("CumSum", y, np.array(len(y.shape)), shape=y.shape, **attributes)
+    assert_slides(net.model(net.head(y)), gone=GONE)
+
+
+def test_a_cumulative_sum_over_positions_is_refused() -> None:
+    net = Net()
+    y = net.op("CumSum", net.flat(net.trunk()), np.array(1), shape=(36,), name="sum")
+    assert_refused(net.model(net.fc(y)), "flattened-features", "CumSum sum")
+
+
 def test_norm_of_each_group() -> None:
     """Capsules: [N, A, B] / |[N, A, 1]|."""
     net = Net()

@@ -1,6 +1,7 @@
 """One rule per operator family; importing this package registers them all."""
 
 from onnx_fc2conv.views.rules import (
+    einsum,
     elementwise,
     feature_norms,
     foreign,
@@ -22,6 +23,7 @@ __all__ = [
     "Fact",
     "NameScope",
     "describe",
+    "einsum",
     "elementwise",
     "feature_norms",
     "foreign",

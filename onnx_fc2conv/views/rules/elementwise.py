@@ -28,7 +28,10 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = ["elementwise"]
 
-_BOOLEAN = {"IsNaN", "IsInf", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+_BOOLEAN = {
+    *("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not"),
+    *("Or", "Xor"),
+}
 
 _TOTAL = {
     *("Abs", "Add", "Atan", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Floor", "Gelu"),
@@ -49,7 +52,8 @@ may be NaN, which a weight of zero in the next layer does not take away.
     *("LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink"),
     *("Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh"),
     *("ThresholdedRelu", "Add", "Sub", "Mul", "Div", "Pow", "Mod", "PRelu", "Min", "Max", "Sum"),
-    *("Mean", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where"),
+    *("Mean", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "And", "Or"),
+    *("Xor",),
 )
 def elementwise(app: Application) -> Outcome:
     """Keep the node on maps, or carry it out on the maps of its views."""
@@ -59,6 +63,9 @@ def elementwise(app: Application) -> Outcome:
     steps, app = found
     dtype = _result_type(app)
     outcome = _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
+    if isinstance(outcome, Refusal) and outcome.code == "positional-constant":
+        waits = _on_views(app, dtype, steps)  # a layer of the whole window may take it in
+        return outcome if isinstance(waits, Refusal) else waits
     if isinstance(outcome, Refusal) and not steps:
         kept = _kept_on_maps(app, dtype, again=True)
         return kept if isinstance(kept, Kept) else outcome

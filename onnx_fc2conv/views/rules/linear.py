@@ -33,7 +33,7 @@ from onnx_fc2conv.views.rules.registry import Application, node_name, rule
 from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
 
-__all__ = ["gemm", "matmul"]
+__all__ = ["Layer", "convolve", "gemm", "matmul"]
 
 _CONV_TYPES = (
     ir.DataType.FLOAT,
@@ -44,7 +44,7 @@ _CONV_TYPES = (
 
 
 @dataclass(frozen=True, eq=False)
-class _Layer:
+class Layer:
     """Y = contraction of the view's ``axis`` (counted from the end, negative) with W [K, D]."""
 
     view: FeatureView
@@ -60,10 +60,10 @@ def gemm(app: Application) -> Outcome:
     beta = app.node.attributes.get_float("beta", 1.0)
     a, b = app.operand(0), app.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
-        layer = _Layer(a, -2 if trans_a else -1, Weight(b, not trans_b, alpha, _name(app, 1)))
+        layer = Layer(a, -2 if trans_a else -1, Weight(b, not trans_b, alpha, _name(app, 1)))
         bias_shape: Literal["row", "column"] = "row"
     elif isinstance(a, Known) and isinstance(b, FeatureView):
-        layer = _Layer(b, -1 if trans_b else -2, Weight(a, bool(trans_a), alpha, _name(app, 0)))
+        layer = Layer(b, -1 if trans_b else -2, Weight(a, bool(trans_a), alpha, _name(app, 0)))
         bias_shape = "column"
     else:
         return _weight_is_not_constant(app)
@@ -73,11 +73,11 @@ def gemm(app: Application) -> Outcome:
     # B' = Vᵀ of shape [D, N] puts the samples on the columns of Y; A' = V puts them on the rows.
     out_axis = -1 if bias_shape == "row" else -2
     bias = None if c is None else _Bias(c, beta, bias_shape, _name(app, 2))
-    return _convolve(app, layer, out_axis, bias)
+    return convolve(app, layer, out_axis, bias)
 
 
 def _plus_view(
-    app: Application, layer: _Layer, rows: Literal["row", "column"], beta: float
+    app: Application, layer: Layer, rows: Literal["row", "column"], beta: float
 ) -> Outcome:
     """The layer, and a sum with a third operand that is made from the image or another input."""
     if rows == "column":
@@ -86,7 +86,7 @@ def _plus_view(
     if isinstance(found, Refusal):
         return found
     steps, app = found
-    addend, outcome = app.view(2), _convolve(app, layer, -1, None)
+    addend, outcome = app.view(2), convolve(app, layer, -1, None)
     if not isinstance(outcome, Emitted) or addend is None:
         return outcome
     return added(app, replace(outcome, steps=(*steps, *outcome.steps)), addend, beta)
@@ -97,12 +97,12 @@ def matmul(app: Application) -> Outcome:
     """Y = V·Wᵀ or W·V with a constant matrix (or vector) on either side."""
     a, b = app.operand(0), app.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
-        layer = _Layer(a, -1, Weight(b, True, 1.0, _name(app, 1)))
-        return _convolve(app, layer, -1, None)
+        layer = Layer(a, -1, Weight(b, True, 1.0, _name(app, 1)))
+        return convolve(app, layer, -1, None)
     if isinstance(a, Known) and isinstance(b, FeatureView):
         axis = -1 if len(b.shape) == 1 else -2
-        layer = _Layer(b, axis, Weight(a, False, 1.0, _name(app, 0)))
-        return _convolve(app, layer, axis, None)
+        layer = Layer(b, axis, Weight(a, False, 1.0, _name(app, 0)))
+        return convolve(app, layer, axis, None)
     return _weight_is_not_constant(app)
 
 
@@ -131,7 +131,15 @@ class _Bias:
         return array if self.beta == 1.0 else scaled(array, self.beta)
 
 
-def _convolve(app: Application, layer: _Layer, out_axis: int, bias: _Bias | None) -> Outcome:
+def convolve(app: Application, layer: Layer, out_axis: int, bias: _Bias | None) -> Outcome:
+    """The layer as a Conv of each map that its view draws on, and their sum.
+
+    Args:
+        app: The node.
+        layer: The contraction.
+        out_axis: The axis of the product that counts the outputs, from the end (negative).
+        bias: What is added to each output.
+    """
     weight = layer.weight
     shape = weight.shape
     if shape is None or weight.value.sized:
@@ -180,7 +188,7 @@ def _convolve(app: Application, layer: _Layer, out_axis: int, bias: _Bias | None
     return Emitted((*reading.steps, *steps), result, fc_layer)
 
 
-def _contraction_refusal(app: Application, layer: _Layer, features: int) -> Refusal | None:
+def _contraction_refusal(app: Application, layer: Layer, features: int) -> Refusal | None:
     """Why the contraction is not one of the features of each sample, if it is not."""
     view = layer.view
     if len(view.shape) < -layer.axis or view.shape[layer.axis] != features:
@@ -226,7 +234,7 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
 
 
 def _output_view(
-    app: Application, layer: _Layer, reading: Reading, output: FeatureMap, out_axis: int
+    app: Application, layer: Layer, reading: Reading, output: FeatureMap, out_axis: int
 ) -> FeatureView:
     """The product as a view of the new map: the contracted axis now counts the outputs."""
     view, weight_shape = layer.view, layer.weight.value.shape

@@ -104,7 +104,11 @@ def as_map(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], Featu
     waits = Affine(*(a.reshape(-1)[local] for a in (source.pending.scale, source.pending.shift)))
     made = app.new_map(made, name=app.names.fresh(made.name), pending=waits, base=made)
     if not made.scales_by_channel:
-        return app.refuse("position-dependent", "follows a scale that differs between positions")
+        return app.refuse(
+            "positional-constant",
+            f"reads {source.name} {list(source.extent)} after a scale or shift that differs from "
+            "position to position; only a layer of a whole window can take that in",
+        )
     scaled, made = settled(app, made)
     return (*steps, *more, *scaled), made
 
