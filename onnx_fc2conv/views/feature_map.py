@@ -43,8 +43,8 @@ class FeatureMap:
             the input unsqueezed at these axes.
         value: The tensor in the model, if it is there; None if a `Step` will make it.
         sources: The maps that it is computed from.
-        made_by_fc: Whether its cells are the results of an FC layer, or of a pooling of all that
-            a window has, one for each window.
+        one_per_window: Whether it has one cell for each window: the results of an FC layer, or of a
+            pooling of all that a window has.
         pads: The layer, if it pads: its cells at a border see other pixels than a crop does.
         mixes_positions: The layer, if each of its cells depends on the whole image.
         pooled_by: The node, if it is a pooling of the whole image.
@@ -67,7 +67,7 @@ class FeatureMap:
     lacks: tuple[int, ...] = ()
     value: ir.Value | None = None
     sources: tuple[FeatureMap, ...] = ()
-    made_by_fc: bool = False
+    one_per_window: bool = False
     pads: str | None = None
     mixes_positions: str | None = None
     pooled_by: ir.Node | None = None

@@ -53,7 +53,7 @@ def added(app: Application, layer: Emitted, addend: FeatureView, beta: float) ->
         name=app.names.fresh(f"{made.name}.sum"),
         field=field,
         sources=maps,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
         parts=parting(app, maps),
     )
     step = Step("Add", maps, total, app.node)

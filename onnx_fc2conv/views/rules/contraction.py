@@ -135,7 +135,7 @@ def sum_of_convs(
             channels=kernel.constant.shape[0],
             extent=extent,
             field=field,
-            made_by_fc=source.made_by_fc
+            one_per_window=source.one_per_window
             if part.window != source.extent
             else any(axis.stride for axis in field),
         )
@@ -158,7 +158,7 @@ def sum_of_convs(
             name=name if number == len(maps) else app.names.fresh(f"{name}.sum"),
             field=joined,
             sources=(total, summand),
-            made_by_fc=total.made_by_fc or summand.made_by_fc,
+            one_per_window=total.one_per_window or summand.one_per_window,
         )
         steps.append(Step("Add", (total, summand), both, app.node))
         total = both

@@ -137,7 +137,7 @@ def _kept_on_maps(
         field=field,
         sources=maps,
         dtype=dtype or maps[0].dtype,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
         parts=parting(app, maps),
     )
     return Kept((output,), restored=found.restored, steps=found.steps)
@@ -230,7 +230,7 @@ def _on_frame(
         field=field,
         sources=maps,
         dtype=dtype or maps[0].dtype,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
         parts=parting(app, maps),
     )
     carried = tuple(app.node.attributes)

@@ -79,7 +79,7 @@ def _channels_in_groups(
         lists = lists.reshape(-1, positions)
         channels = lists[:, 0] // positions
         if (lists == channels[:, None] * positions + np.arange(positions)).all():
-            if source.made_by_fc:
+            if source.one_per_window:
                 return app.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
             if not source.scales_by_channel:
                 return app.refuse(
@@ -104,7 +104,7 @@ def whole_image_normalization(app: Application) -> Outcome:
     if isinstance(found, Refusal):
         return found
     (source,) = found.maps
-    if source.made_by_fc:
+    if source.one_per_window:
         return app.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
     output = app.new_map(source, value=app.node.outputs[0], mixes_positions=describe(app.node))
     return Kept((output,), restored=found.restored, steps=found.steps)

@@ -113,7 +113,7 @@ def _axis(
     field, length = source.field[axis], source.extent[axis]
     if factor == 1:
         return field, length
-    if source.made_by_fc:
+    if source.one_per_window:
         return app.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
     if factor.denominator == 1 and factor > 1:
         return subdivided(app, field, length, int(factor))
@@ -155,7 +155,7 @@ def depth_to_space(app: Application) -> Outcome:
         return app.refuse(
             "invalid-node", f"takes blocks of {block} from {source.channels} channels"
         )
-    if source.made_by_fc:
+    if source.one_per_window:
         return move(app)
     moved = [
         subdivided(app, field, length, block)

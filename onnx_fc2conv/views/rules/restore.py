@@ -268,7 +268,7 @@ def _concatenated(
         channels=sum(m.channels for m in maps),
         field=field,
         sources=maps,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
         parts=parting(app, maps),
     )
     return Step("Concat", maps, joined, app.node, {"axis": 1}), joined

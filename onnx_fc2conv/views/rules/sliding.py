@@ -113,7 +113,7 @@ def concat(app: Application) -> Outcome:
         channels=sum(m.channels for m in maps),
         field=field,
         sources=maps,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
         parts=parting(app, maps),
     )
     return Kept((output,), restored=found.restored, steps=found.steps)
@@ -128,7 +128,7 @@ def pad(app: Application) -> Outcome:
     source = view.whole_map
     if view.layout is None or source is None:
         return pad_features(app)
-    if source.made_by_fc:
+    if source.one_per_window:
         return app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
     rank = len(view.layout)
     pads = app.ints_attribute("pads")
@@ -232,7 +232,7 @@ def _ceil_extra(  # noqa: PLR0913 - the hyperparameters of one axis
 
 def _slide(app: Application, found: Restored, window: _Window, *, channels: int) -> Outcome:
     (source,) = found.maps
-    if source.made_by_fc and (window.pads or max(*window.kernel, *window.strides) > 1):
+    if source.one_per_window and (window.pads or max(*window.kernel, *window.strides) > 1):
         return app.refuse(
             "slides-after-fc",
             f"slides a {'×'.join(map(str, window.kernel))} window over the single cell that an FC "
