@@ -18,6 +18,7 @@ from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, runtime_version
 from onnx_fc2conv.equivalence.samples import model_inputs
 from onnx_fc2conv.equivalence.structure import computing_type
+from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import OutputGeometry
@@ -67,11 +68,17 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     start = time.perf_counter()
     say: Progress = progress if progress is not None else _silent
     one, two = _normalized(reference), _normalized(converted)
-    native = _native(one, input_shapes or {})
     if geometry is None:
         geometry = inspect(one, input_shapes=input_shapes).geometry
+    single = unbatched_images(one)
+    one, two = with_batch_axis(one, single), with_batch_axis(two, single)
+    given = {
+        name: (1, *shape) if name in single else tuple(shape)
+        for name, shape in (input_shapes or {}).items()
+    }
+    native = _native(one, given)
     steps = {m.input: m.size_step for m in geometry.values() if m.size_step is not None}
-    pair = Pair(one, two, native, _tolerance(one, rtol, atol), provider, seed, steps)
+    pair = Pair(one, two, native, _tolerance(one, rtol, atol), provider, seed, steps, single)
     strides = _strides(pair, geometry)
 
     results: list[TierResult] = []

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
-from onnx_fc2conv.equivalence.larger import Enlarged, cells, enlarged, windows
+from onnx_fc2conv.equivalence.larger import Enlarged, cells, enlarged, head_steps, windows
 from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
@@ -71,6 +71,7 @@ class _FeatureWindows:
         self.strides = strides
         self.whole = self.output in whole
         self.reduction: str | None = None
+        self.steps: tuple[int, ...] | None = None
         self.frontier = frontier(pair.reference.graph, [output], pair.shared)
 
     def check(self) -> list[TierResult]:
@@ -213,8 +214,14 @@ class _FeatureWindows:
             for name in self.frontier
         }
         grid = self._grid(maps, image.batch)
+        single = self.whole or self.reduction is not None
+        if self.steps is None:  # at the first size
+            self.steps = () if single else head_steps(grid, got[self.output].shape)
+        steps = self.steps
+        if len(steps) == len(grid):
+            grid = tuple(-(-many // step) for many, step in zip(grid, steps, strict=True))
         count = int(np.prod(grid))
-        own = () if self.whole or self.reduction is not None else grid
+        own = () if single else grid
         dense = {name: cells(got[name], image.batch, own) for name in self.names}
         for name, found in dense.items():
             if found is None:
@@ -225,7 +232,7 @@ class _FeatureWindows:
         if self.whole:
             expected = self._head_on_all(maps, image.batch)
         else:
-            cut = {n: windows(array, self._extent(n), count) for n, array in maps.items()}
+            cut = {n: windows(a, self._extent(n), count, steps) for n, a in maps.items()}
             expected = self._run_head(cut, count * image.batch)
         if self.reduction is not None:
             over = np.mean if self.reduction == "mean" else np.max

@@ -11,7 +11,7 @@ from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.samples import sample
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["Enlarged", "cells", "crops", "enlarged", "larger_sizes", "windows"]
+__all__ = ["Enlarged", "cells", "crops", "enlarged", "head_steps", "larger_sizes", "windows"]
 
 _BATCHES = (1, 2, 1)
 
@@ -77,7 +77,8 @@ def enlarged(
         )
         for name, axes in images.items()
     }
-    for number, (kind, batch) in enumerate(zip(kinds, _BATCHES, strict=True)):
+    batches = (1, 1, 1) if pair.unbatched else _BATCHES
+    for number, (kind, batch) in enumerate(zip(kinds, batches, strict=True)):
         shapes = pair.batched(batch)
         for name, axes in images.items():
             shape = list(shapes[name])
@@ -88,15 +89,48 @@ def enlarged(
         yield Enlarged(feeds, options[first][number], batch)
 
 
-def windows(array: AnyArray, extent: Sequence[int], count: int) -> AnyArray:
+def head_steps(grid: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """How many windows of a map the head moves on from cell to cell, per axis.
+
+    One, but where a map was enlarged by copies of each cell: then the head moves by as many.
+
+    Args:
+        grid: Number of windows of the map, at a size that leaves no remainder: the first one.
+        shape: Shape of the output there.
+    """
+    made = shape[len(shape) - len(grid) :]
+    if len(made) < len(grid):
+        return (1,) * len(grid)
+    return tuple(
+        (windows - 1) // (cells_of - 1)
+        if 1 < cells_of <= windows and (windows - 1) % (cells_of - 1) == 0
+        else 1
+        for windows, cells_of in zip(grid, made, strict=True)
+    )
+
+
+def windows(
+    array: AnyArray, extent: Sequence[int], count: int, steps: Sequence[int] = ()
+) -> AnyArray:
     """All windows of native extent of a map [batch, …]: [batch·cells, *extent], row-major.
 
     A map that does not grow with the image is the same for each of the ``count`` cells.
+
+    Args:
+        array: The map.
+        extent: Its native extent, channels included.
+        count: Number of windows.
+        steps: Distance between neighboring windows per axis that grows; 1 if it is empty.
     """
     if tuple(array.shape[1:]) == tuple(extent):
         return np.repeat(array, count, axis=0)
     axes = tuple(range(1, array.ndim))
     view = np.lib.stride_tricks.sliding_window_view(array, tuple(extent), axes)
+    grown = [axis for axis in axes if array.shape[axis] != extent[axis - 1]]
+    every = [slice(None)] * array.ndim
+    for axis, step in zip(grown, steps, strict=False):
+        every[axis] = slice(None, None, step)
+    view = view[tuple(every)]
     return view.reshape(-1, *extent)
 
 

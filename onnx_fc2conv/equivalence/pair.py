@@ -40,6 +40,7 @@ class Pair:
         seed: Seed of all random inputs.
         size_steps: By input, the steps in which the sizes that the models run at differ, where they
             do not run at any.
+        unbatched: The image inputs that had no batch axis, and take one image.
     """
 
     reference: ir.Model
@@ -49,6 +50,7 @@ class Pair:
     provider: Provider = "cpu"
     seed: int = 0
     size_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unbatched: frozenset[str] = frozenset()
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -198,6 +200,8 @@ class Pair:
 
     def _has_free_batch(self, an_input: ModelInput) -> bool:
         """Whether either model takes several samples of this input, or the converted any size."""
+        if an_input.name in self.unbatched:
+            return False
         shapes = (an_input.shape, self._converted_shapes[an_input.name])
         free = any(shape[:1] == (None,) for shape in shapes)
         return free or bool(self.growing[an_input.name])

@@ -113,9 +113,13 @@ def test_one_color_photograph() -> None:
         np.testing.assert_allclose(cells[:, :, i, j], want, atol=1e-5)
 
 
-def test_the_check_knows_such_an_image() -> None:
-    net = Net(image=(8, 10))
-    model = net.model(net.head(conv(net, by_unsqueeze(net), (6, 8))))
+@pytest.mark.parametrize("batch", ["free", "none"])
+@pytest.mark.parametrize("opset", [11, 13])
+def test_the_check_knows_such_an_image(opset: int, batch: str) -> None:
+    net = Net(opset=opset, image=(8, 10)) if batch == "free" else Net(opset, (10,), batch=8)
+    y = unsqueezed(net, net.x, *((1,) if batch == "free" else (0, 1)))
+    y = conv(net, Tensor(y.value, (1, 8, 10)), (6, 8))
+    model = net.model(net.head(y))
     report = check(model, converted_model(convert(model)))
     assert report, report.to_markdown()
     tiers = {result.tier for result in report.results if result.status == "passed"}

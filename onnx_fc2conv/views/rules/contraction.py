@@ -111,13 +111,20 @@ def sum_of_convs(
 ) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
     """A Conv for each map, with the strides that bring their cells into step, and their sum.
 
+    Where cells were made several of each, the stride takes these together again: a shift of the
+    image by less than their common stride gives another map.
+
     A map with one cell for the whole image is added to every cell.
     """
     ranks = {len(part.source.extent) for part in parts}
     if len(ranks) > 1:
         return app.refuse("misaligned", f"draws on maps of {sorted(ranks)} spatial axes")
     fields = [part.source.field for part in parts]
-    common = [lcm(*(f.stride for f in axis if f.stride)) for axis in zip(*fields, strict=True)]
+    alone = all(part.window == part.source.extent for part in parts)
+    common = [
+        lcm(*(f.stride * (f.repeats if alone else 1) for f in axis if f.stride))
+        for axis in zip(*fields, strict=True)
+    ]
     name = app.node.outputs[0].name or "sum"
     steps: list[Step] = []
     maps: list[FeatureMap] = []
