@@ -99,8 +99,8 @@ def _two_images(batch: int | str) -> Callable[[], onnx.ModelProto]:
     return build
 
 
-def _bias_of_the_image(net: Net, y: Tensor) -> Tensor:
-    return net.op("Gemm", y, net.random(4, 4), y, name="n")
+def _bias_of_samples(net: Net, y: Tensor) -> Tensor:
+    return net.op("Gemm", y, net.random(4, 4), net.random(4, 1), name="n")
 
 
 def _ceiled(net: Net, y: Tensor) -> Tensor:
@@ -243,11 +243,14 @@ def _slides_over_scores(net: Net, y: Tensor) -> Tensor:
     return net.op("Flatten", made, shape=(4,))
 
 
-def _enlarged(net: Net, y: Tensor) -> Tensor:
+def _enlarged() -> onnx.ModelProto:
+    """A Conv, which stays as it is, reads two cells for each of the map."""
+    net = Net()
     scales = np.array([1, 1, 2, 2], np.float32)
     attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
-    made = net.op("Resize", y, None, scales, nearest_mode="floor", name="n", **attributes)
-    return conv(net, Tensor(made.value, (3, 6, 8)), (5, 7), 2)
+    made = net.op("Resize", net.trunk(), None, scales, nearest_mode="floor", **attributes)
+    whole = net.op("Conv", made, net.random(4, 3, 6, 8), shape=(4, 1, 1))
+    return net.model(net.flat(whole), net.head(net.x))
 
 
 def _branch(net: Net, y: Tensor) -> Tensor:
@@ -331,7 +334,9 @@ REFUSED: dict[str, Refused] = {
     "baked-size": Refused(_on_map(_swapped_axes), "MaxPool n", ("[1, 3, 4, 3]",)),
     "batch-mixing": Refused(_one_sample(2), "Reshape n", ("2 samples",), _one_sample(1)),
     "batch-sizes": Refused(_two_images(2), "model", ("x has 1", "x2 has 2"), _two_images("N")),
-    "bias-not-constant": Refused(_on_scores(_bias_of_the_image), "Gemm n", ("bias",)),
+    "bias-not-constant": Refused(
+        _on_scores(_bias_of_samples, batch=4), "Gemm n", ("other values for other samples",)
+    ),
     "ceil-mode": Refused(_on_map(_ceiled), "AveragePool n", ("ceil_mode",)),
     "constant-features": Refused(_on_map(_coordinates, batch=1), "Concat n", ("joins a map",)),
     "data-dependent": Refused(_on_scores(_best_score), "GatherElements n", ("another input",)),
@@ -343,7 +348,11 @@ REFUSED: dict[str, Refused] = {
     "invalid-node": Refused(_convolved(5), "Conv n", ("[3, 5, 2, 2]", "3 chan"), _convolved(3)),
     "layout": Refused(_on_map(_rows_normalized), "BatchNormalization n", ("axis 1",)),
     "misaligned": Refused(_two_strides, "Add n", ("strides 1 and 2",)),
-    "no-rule": Refused(_on_map(_operator("CumSum", np.array(2))), "CumSum n", ("no rule",)),
+    "no-rule": Refused(
+        _on_map(_operator("ReverseSequence", i64(2), batch_axis=0, time_axis=1), batch=1),
+        "ReverseSequence n",
+        ("no rule",),
+    ),
     "not-a-matrix": Refused(
         _of_any_size,
         "Conv n",
@@ -371,8 +380,8 @@ REFUSED: dict[str, Refused] = {
         _scaled(first=True), "Relu n", ("position to position",), _scaled(first=False)
     ),
     "positional-constant": Refused(
-        _on_map(lambda net, y: net.op("Add", y, net.random(3, 3, 4), shape=y.shape, name="n")),
-        "Add n",
+        _on_map(lambda net, y: net.op("Max", y, net.random(3, 3, 4), shape=y.shape, name="n")),
+        "Max n",
         ("[3, 3, 4]", "[3, 4]"),
     ),
     "post-processing": Refused(
@@ -402,7 +411,7 @@ REFUSED: dict[str, Refused] = {
     ),
     "slides-after-fc": Refused(_on_scores(_slides_over_scores), "Conv n", ("3×3",)),
     "subdivided-cells": Refused(
-        _on_map(_enlarged),
+        _enlarged,
         "output y",
         ("one in 2 cells",),
     ),

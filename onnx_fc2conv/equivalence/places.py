@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.operands import LAYERS
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.runtime import Session
 from onnx_fc2conv.equivalence.structure import MOVEMENT, constants, frontier, subgraph, with_outputs
@@ -70,9 +71,13 @@ class Trace:
         """
         more = self._computing() - other._computing()
         consumers = next(v for v in self._part().inputs if v.name == self.start).consumers()
-        if len(consumers) == 1 and consumers[0].op_type == "Add":
+        if self._starts_at_product() and len(consumers) == 1 and consumers[0].op_type == "Add":
             more["Add"] -= 1
         return +more
+
+    def _starts_at_product(self) -> bool:
+        made = (node for node in self.model.graph if node.op_type in LAYERS)
+        return self.start in {value.name for node in made for value in node.outputs}
 
     def _computing(self) -> Counter[str]:
         graph = self._part()

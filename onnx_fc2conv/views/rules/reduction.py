@@ -21,9 +21,6 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["arg_reduce", "reduce"]
 
-_IDENTITIES = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
-"""Reductions of which one element alone is itself."""
-
 
 @rule(
     *("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2"),
@@ -43,9 +40,19 @@ def reduce(app: Application) -> Outcome:
         return app.refuse("data-dependent", "reduces over axes that depend on the image")
     if axes is None:
         if app.int_attribute("noop_with_empty_axes", 0):
-            return _over_nothing(app, view)
+            return _over_no_axis(app, view)
         axes = tuple(range(len(view.shape)))
     return _reduced(app, view, axes, None)
+
+
+def _over_no_axis(app: Application, view: FeatureView) -> Outcome:
+    """``noop_with_empty_axes`` (Reduce*-18, ReduceSum-13): the mean of one element is the element.
+
+    Its square or logarithm is not, and runtimes differ in whether they still take it.
+    """
+    if app.node.op_type.removeprefix("Reduce") in ("Mean", "Max", "Min", "Sum", "Prod"):
+        return Viewed((view,))
+    return app.refuse("no-rule", "reduces over no axis, which runtimes take in different ways")
 
 
 @rule("ArgMax", "ArgMin")
@@ -54,13 +61,6 @@ def arg_reduce(app: Application) -> Outcome:
     view = app.view(0)
     assert view is not None
     return _reduced(app, view, (app.int_attribute("axis", 0),), ir.DataType.INT64)
-
-
-def _over_nothing(app: Application, view: FeatureView) -> Outcome:
-    """``noop_with_empty_axes`` (ReduceSum-13, the others from 18 on): every element by itself."""
-    if app.node.op_type not in _IDENTITIES:
-        return app.refuse("no-rule", "reduces over no axis, which the operator does in its own way")
-    return Viewed((view,))
 
 
 def _reduced(
