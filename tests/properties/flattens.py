@@ -102,7 +102,9 @@ def mixer(net: Net, y: Tensor, flat: Tensor) -> Tensor:
 
 
 def two_maps(net: Net, y: Tensor, flat: Tensor) -> Tensor:
-    other = conv(net, y, tuple(n - 1 for n in y.shape[1:]), 2, channels=2)
+    window = tuple(min(2, n) for n in y.shape[1:])
+    extent = tuple(n - k + 1 for n, k in zip(y.shape[1:], window, strict=True))
+    other = conv(net, y, extent, window, channels=2)
     return concat(net, flat, net.flat(other))
 
 
