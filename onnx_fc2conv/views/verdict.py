@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import lcm
 
-from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.geometry import AxisField, OutputGeometry
 from onnx_fc2conv.views.plan import ImageInput, OutputMap
 from onnx_fc2conv.views.view import FeatureMap
 
@@ -28,7 +28,7 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> OutputGe
     repeats = max((axis.repeats for axis in field), default=1)
     parts = sorted({m.parts for m in ancestors if m.parts is not None})
     step = tuple(
-        lcm(*(m.field[axis].stride or 1 for m in ancestors if m.parts and len(m.field) == rank))
+        lcm(*(_step(m.field[axis]) for m in ancestors if m.parts and len(m.field) == rank))
         for axis in range(rank)
     )
     divided = sorted({m.subdivides for m in ancestors if m.subdivides is not None})
@@ -41,6 +41,11 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> OutputGe
         why=_why(padded, whole, divided if repeats > 1 else (), repeats) + _sizes(parts, step),
         size_step=step if parts else None,
     )
+
+
+def _step(field: AxisField) -> int:
+    """By how much an image grows for every map behind to grow with it."""
+    return field.stride * field.repeats or 1
 
 
 def _ancestors(feature_map: FeatureMap) -> set[FeatureMap]:

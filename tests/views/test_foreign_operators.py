@@ -34,7 +34,8 @@ def _refused_after_a_layer(
         ("LSTM", "", "recurrent", "one after the other"),
         ("GRU", "", "recurrent", "one after the other"),
         ("Attention", "", "attention", "all others"),
-        ("OneHot", "", "no-rule", "no rule"),
+        ("OneHot", "", "post-processing", "let it output the numbers"),
+        ("Trilu", "", "positional-constant", "triangle"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

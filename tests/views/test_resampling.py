@@ -311,14 +311,8 @@ def test_a_crop_to_nothing_is_refused() -> None:
     assert_refused(net.model(net.head(y)), "shape-mismatch", "Pad crop")
 
 
-@pytest.mark.parametrize("op_type", ["ConvTranspose", "GridSample"])
-def test_other_operators_are_refused_by_name(op_type: str) -> None:
+def test_another_operator_is_refused_by_name() -> None:
     net = Net(opset=16)
-    y = net.trunk()
-    match op_type:
-        case "ConvTranspose":
-            y = net.op(op_type, y, net.random(3, 2, 2, 2), shape=(2, 4, 5), name="n")
-        case _:
-            grid = net.weight(np.zeros((1, 3, 4, 2), np.float32))
-            y = net.op(op_type, y, grid, shape=(3, 3, 4), name="n")
-    assert_refused(net.model(net.head(y)), "no-rule", f"{op_type} n")
+    grid = net.weight(np.zeros((1, 3, 4, 2), np.float32))
+    y = net.op("GridSample", net.trunk(), grid, shape=(3, 3, 4), name="n")
+    assert_refused(net.model(net.head(y)), "no-rule", "GridSample n")

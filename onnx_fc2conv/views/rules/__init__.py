@@ -18,6 +18,7 @@ from onnx_fc2conv.views.rules import (
     resize,
     selection,
     sliding,
+    transposed,
 )
 from onnx_fc2conv.views.rules.registry import RULES, Application, Fact, NameScope, describe
 
@@ -44,4 +45,5 @@ __all__ = [
     "resize",
     "selection",
     "sliding",
+    "transposed",
 ]

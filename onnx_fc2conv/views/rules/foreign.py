@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.rules.registry import Application, rule
 
-__all__ = ["attention", "recurrent", "selection", "unknown"]
+__all__ = ["attention", "one_hot", "recurrent", "selection", "triangle", "unknown"]
 
 _ML = "ai.onnx.ml"
 _STANDARD = ("", "ai.onnx")
@@ -34,6 +34,28 @@ def selection(app: Application) -> Refusal:
         "post-processing",
         "makes a list whose length depends on the image; cut it off and apply it outside, to the "
         "map",
+    )
+
+
+@rule("OneHot")
+def one_hot(app: Application) -> Refusal:
+    """OneHot-9/11: the numbers of classes as rows of zeros and a one."""
+    return app.refuse(
+        "post-processing",
+        "makes a row of zeros and ones of each number, on an axis of its own; cut it off, let it "
+        "output the numbers or the scores, and apply it outside, to the map",
+    )
+
+
+@rule("Trilu")
+def triangle(app: Application) -> Refusal:
+    """Trilu-14: zeros above or below a diagonal of the last two axes."""
+    view = app.view(0)
+    shape = "" if view is None else f" of {list(view.shape)}"
+    return app.refuse(
+        "positional-constant",
+        f"keeps a triangle of the last two axes{shape}: a mask by row and column, which fits this "
+        "size only",
     )
 
 

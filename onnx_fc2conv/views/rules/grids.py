@@ -61,7 +61,7 @@ def parting(app: Application, maps: tuple[FeatureMap, ...]) -> str | None:
 
     The model, converted or not, does not run there. A map of stride S whose first cell takes r
     pixels has floor((L - r) / S) + 1 cells: where two agree at the native size, they do so at
-    multiples of S from it.
+    multiples of S from it. (Of n·S where one has n cells for each of an earlier map.)
     """
     apart = any(
         _grow_apart(*axes)
@@ -73,7 +73,8 @@ def parting(app: Application, maps: tuple[FeatureMap, ...]) -> str | None:
 
 def _grow_apart(one: AxisField, two: AxisField) -> bool:
     """Whether the numbers of cells, the same natively, differ at other sizes."""
-    return one.stride == two.stride != 0 and one.span != two.span
+    same = one.span == two.span and one.repeats == two.repeats
+    return one.stride == two.stride != 0 and not same
 
 
 def subdivided(

@@ -92,8 +92,10 @@ def _lists(
         return app.refuse(
             "flattened-features",
             f"works along {sorted(axes)} of {list(view.shape)}, on elements of several positions "
-            f"of {source.name} {list(source.per_sample_shape)} at once, which no cell of a larger "
-            "map can hold",
+            f"of {source.name} {list(source.per_sample_shape)} at once: windows overlap, so that "
+            "no cell of a larger map can hold what each of them needs; work along the channels of "
+            "each position, pool the positions first, or export a group norm as one operator, "
+            "which then takes the statistics of the whole image",
         )
     if not source.scales_by_channel:
         return app.refuse(

@@ -1,0 +1,171 @@
+"""ConvTranspose: s cells for each, which neighboring kernels overlap in (Dumoulin & Visin 2016).
+
+Input cell i adds to the outputs i·s + j·d - p, for j below the kernel length k. So the s outputs
+from s·q on read the input cells from q + ceil((p - (k-1)·d) / s) up to q + ceil(p / s): a window of
+the input, whose cell becomes s cells. Where the window reaches beyond the first or last cell there
+is less to add up, as with a padded Conv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.feature_map import FeatureMap
+from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
+from onnx_fc2conv.views.rules.grids import subdivided
+from onnx_fc2conv.views.rules.registry import Application, describe, rule
+from onnx_fc2conv.views.rules.restore import restored
+
+__all__ = ["conv_transpose"]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """The hyperparameters along one spatial axis.
+
+    Attributes:
+        length: Number of input cells.
+        span: Number of cells that the dilated kernel covers.
+        stride: Number of cells that each becomes.
+        more: Cells appended to the output, ``output_padding``.
+        begin, end: Cells cut off the output, ``pads``.
+    """
+
+    length: int
+    span: int
+    stride: int
+    more: int
+    begin: int
+    end: int
+
+    @property
+    def whole(self) -> int:
+        """Number of outputs before any is cut off."""
+        return (self.length - 1) * self.stride + self.span + self.more
+
+    @property
+    def count(self) -> int:
+        """Number of outputs."""
+        return self.whole - self.begin - self.end
+
+    @property
+    def first(self) -> int:
+        """The first input cell that output 0 reads, negative where there is none."""
+        return -((self.span - 1 - self.begin) // self.stride)
+
+    @property
+    def reaches_out(self) -> bool:
+        """Whether the first or last output would read a cell beyond the input."""
+        return self.first < 0 or (self.count - 1 + self.begin) // self.stride >= self.length
+
+    def field(self, app: Application, source: AxisField) -> AxisField | Refusal:
+        """The receptive field of the outputs."""
+        window = -(-self.begin // self.stride) - self.first + 1
+        blocks = -(-self.count // self.stride)
+        end_pad = blocks - self.length + self.first + window - 1
+        found = subdivided(
+            app, source.slide(window, pad=-self.first, end_pad=end_pad), blocks, self.stride
+        )
+        if isinstance(found, Refusal):
+            return found
+        field, cells = found
+        return field.slide(1, end_pad=self.count - cells)
+
+
+@rule("ConvTranspose")
+def conv_transpose(app: Application) -> Outcome:
+    """ConvTranspose-1/11/22 with a constant kernel."""
+    weight = app.known(1)
+    if weight is None or any(f is not None and not isinstance(f, Known) for f in app.operands[1:]):
+        return app.refuse("weight-not-constant", "its kernel is not a constant")
+    found = restored(app)
+    if isinstance(found, Refusal):
+        return found
+    (source,) = found.maps
+    if len(weight.shape) != 2 + len(source.extent) or weight.shape[0] != source.channels:
+        return app.refuse(
+            "invalid-node",
+            f"kernel {list(weight.shape)} does not fit a map {list(source.per_sample_shape)}",
+        )
+    axes = _axes(app, source, weight.shape[2:])
+    if isinstance(axes, Refusal):
+        return axes
+    trivial = all(axis.span == axis.stride == 1 and axis.count == axis.length for axis in axes)
+    if source.one_per_window and not trivial:
+        return app.refuse(
+            "slides-after-fc", "makes a map of the single cell that an FC layer gives"
+        )
+    if not trivial and not all(field.stride for field in source.field):
+        return app.refuse(
+            "misaligned", f"makes a map of {source.name}, whose cell sees the whole image"
+        )
+    if min(axis.count for axis in axes) < 1:
+        return app.refuse("shape-mismatch", "has no cell at the native size; check --input-shape")
+    fields: list[AxisField] = []
+    for axis, one in zip(axes, source.field, strict=True):
+        field = axis.field(app, one)
+        if isinstance(field, Refusal):
+            return field
+        fields.append(field)
+    output = app.new_map(
+        source,
+        value=app.node.outputs[0],
+        channels=weight.shape[1] * app.int_attribute("group", 1),
+        extent=tuple(axis.count for axis in axes),
+        field=tuple(fields),
+        pads=describe(app.node) if any(axis.reaches_out for axis in axes) else None,
+        subdivides=describe(app.node) if max(axis.stride for axis in axes) > 1 else None,
+    )
+    return Kept((output,), _frozen(app, axes), found.restored, found.steps)
+
+
+def _axes(
+    app: Application, source: FeatureMap, kernel: tuple[int, ...]
+) -> tuple[_Axis, ...] | Refusal:
+    """The hyperparameters of each axis, auto_pad and output_shape resolved at the native size."""
+    rank = len(source.extent)
+    strides = app.ints_attribute("strides") or (1,) * rank
+    dilations = app.ints_attribute("dilations") or (1,) * rank
+    more = app.ints_attribute("output_padding") or (0,) * rank
+    pads = app.ints_attribute("pads") or (0,) * (2 * rank)
+    if not (len(strides) == len(dilations) == len(more) == rank and len(pads) == 2 * rank):
+        return app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
+    if min(*strides, *dilations, *kernel) < 1:
+        return app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
+    auto_pad = app.node.attributes.get_string("auto_pad", "NOTSET")
+    sizes = app.ints_attribute("output_shape")
+    if sizes is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        sizes = tuple(n * s for n, s in zip(source.extent, strides, strict=True))
+    axes = [
+        _Axis(n, (k - 1) * d + 1, s, m, 0, 0)
+        for n, k, d, s, m in zip(source.extent, kernel, dilations, strides, more, strict=True)
+    ]
+    if sizes is not None:
+        cut = [axis.whole - size for axis, size in zip(axes, sizes[-rank:], strict=True)]
+        if min(cut) < 0:
+            return app.refuse(
+                "baked-size",
+                f"is to give {list(sizes)}, more than its kernels reach; export it with pads",
+            )
+        ends = [total - total // 2 if auto_pad == "SAME_UPPER" else total // 2 for total in cut]
+        begins = [total - end for total, end in zip(cut, ends, strict=True)]
+        pads = (*begins, *ends)
+    elif auto_pad == "VALID":
+        pads = (0,) * (2 * rank)
+    return tuple(
+        _Axis(axis.length, axis.span, axis.stride, axis.more, begin, end)
+        for axis, begin, end in zip(axes, pads[:rank], pads[rank:], strict=True)
+    )
+
+
+def _frozen(app: Application, axes: tuple[_Axis, ...]) -> Mapping[str, AttributeValue | None]:
+    """What the node's size at run time decided, as pads that mean the same at any size."""
+    auto_pad = app.node.attributes.get_string("auto_pad", "NOTSET")
+    if app.ints_attribute("output_shape") is None and auto_pad in ("NOTSET", "VALID"):
+        return {}
+    pads = (*(axis.begin for axis in axes), *(axis.end for axis in axes))
+    return {"auto_pad": None, "output_shape": None, "pads": pads}
