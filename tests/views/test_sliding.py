@@ -254,3 +254,13 @@ def test_symbolic_size_must_be_given() -> None:
     conversion = convert(model, input_shapes={"x": (1, 2, 8, 10)})
     assert conversion.after is not None
     assert conversion.after.inputs["x"] == ("N", 2, "H", "W")
+
+
+def test_a_signal_in_an_image_of_one_row() -> None:
+    """Conv1d as exporters for accelerators write it: [N, C, 1, L] and kernels of one row."""
+    net = Net(image=(2, 1, 14))
+    y = conv(net, net.x, (1, 12), kernel=(1, 3))
+    y = net.op("MaxPool", y, kernel_shape=[1, 2], strides=[1, 2], shape=(3, 1, 6))
+    y = conv(net, y, (1, 5), kernel=(1, 2), dilations=[1, 1])
+    conversion = assert_slides(net.model(net.head(y)))
+    assert conversion.heads[0].kernel_shape == (4, 3, 1, 5)
