@@ -56,9 +56,10 @@ def joined_field(
 def _grow_apart(one: AxisField, two: AxisField, length: int) -> bool:
     """Whether the numbers of cells, the same natively, differ at other sizes unnoticed.
 
-    Where layers pad, the number of cells may well differ at sizes whose remainder by the stride is
-    not the native one; the converted model then fails there, as the original would. But two cells
-    and one would be broadcast.
+    Where layers pad or make several cells of each, the number of cells may well differ at sizes
+    whose remainder by the stride is not the native one; the converted model then fails there, as
+    the original would. But two cells and one would be broadcast.
     """
-    differ = one.stride == two.stride != 0 and one.span != two.span
-    return differ and (length == 1 or not (one.padded or two.padded))
+    differ = one.stride == two.stride != 0 and one.cells != two.cells
+    uneven = one.padded or two.padded or one.repeats > 1 or two.repeats > 1
+    return differ and (length == 1 or not uneven)
