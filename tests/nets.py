@@ -154,7 +154,7 @@ class Net:
             [output.value for output in outputs],
             nodes=self.nodes,
             initializers=self.initializers,
-            opset_imports={"": self.opset},
+            opset_imports={"": self.opset} | {n.domain: 1 for n in self.nodes if n.domain},
             name="net",
         )
         model = ir.Model(graph, ir_version=self.ir_version)

@@ -25,10 +25,15 @@ _LARGEST_LABEL = 1 << 24
 
 _REARRANGING = {"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 _SIZES = {"Shape", "Size"}
-_ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"}
+_ELEMENTWISE = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"),
+    *("QLinearAdd", "QLinearMul"),
+}
 _MIXING = {
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Gemm", "MatMul", "Pad"),
     *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "Resize", "Upsample", "Einsum"),
+    *("QLinearConv", "QLinearMatMul", "QGemm", "QLinearAveragePool", "QLinearGlobalAveragePool"),
+    *("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
 }
 _SCALING = {"BatchNormalization", "Mul", "Div", "Sub", "Neg"}
 _AFFINE = _SCALING | {"Add"}

@@ -31,9 +31,13 @@ MOVEMENT = {
 
 _SATURATING = {
     *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
+    *("QLinearSoftmax", "QLinearSigmoid"),
 }
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_HANDED_THROUGH = {"Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"}
+_HANDED_THROUGH = {
+    *("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
+    *("QuantizeLinear", "DequantizeLinear"),
+}
 
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
@@ -101,6 +105,10 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
     alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
+    for node in reference.graph:
+        for value in node.outputs:
+            if _integers_of(value).name in alike.keys() - {value.name}:
+                alike.pop(value.name or "", None)
     return Shared(alike, frozenset(moved))
 
 
@@ -206,8 +214,19 @@ def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
             if node.op_type in _SATURATING or (logits is not None and node.op_type == "Transpose"):
                 logits = current
         if logits is not None and logits.name:
-            found[value.name or ""] = logits.name
+            found[value.name or ""] = _integers_of(logits).name or logits.name
     return found
+
+
+def _integers_of(value: ir.Value) -> ir.Value:
+    """What the tensor is dequantized from, if it is.
+
+    A runtime fuses a layer with the quantization around it, unless what lies between is given out.
+    """
+    node = value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return value
+    return node.inputs[0]
 
 
 def saturating_types(graph: ir.Graph) -> dict[str, str]:
@@ -254,4 +273,6 @@ def subgraph(
     for node in graph:
         for value in node.outputs:
             value.shape = value.type = None
-    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    # Before IR version 4 an initializer is an input as well, which it is not here.
+    version = max(model.ir_version or 4, 4)
+    return ir.Model(graph, ir_version=version, functions=list(model.functions.values()))

@@ -16,19 +16,25 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
+from onnx_fc2conv.equivalence.operands import (
+    KERNELS,
+    LAYERS,
+    adds_up,
+    image_operand,
+    is_left,
+    weight_zero,
+)
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced, Trace, trace
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.stored import constant_array
-from onnx_fc2conv.equivalence.structure import MOVEMENT, constants
+from onnx_fc2conv.equivalence.structure import MOVEMENT
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_weights"]
-
-_FC_OPERATORS = ("Gemm", "MatMul")
 
 
 def check_weights(pair: Pair) -> list[TierResult]:
@@ -38,13 +44,14 @@ def check_weights(pair: Pair) -> list[TierResult]:
     nor is one that the reference has already, being a conversion itself.
     """
     stands_already = {node.metadata_props.get(ORIGIN) for node in pair.reference.graph}
-    layers = {_key(node): node for node in pair.reference.graph if node.op_type in _FC_OPERATORS}
+    layers = {_key(node): node for node in pair.reference.graph if node.op_type in LAYERS}
     found = [
         (layers.get(node.metadata_props[ORIGIN]), node)
         for node in pair.converted.graph
-        if node.op_type == "Conv"
-        and node.metadata_props.get(ORIGIN, "").split(" ")[0] in _FC_OPERATORS
+        if node.op_type in KERNELS
+        and node.metadata_props.get(ORIGIN, "").split(" ")[0] in LAYERS
         and node.metadata_props[ORIGIN] not in stands_already
+        and not adds_up(pair.converted, node)
     ]
     if not found:
         reason = "the converted model does not say which Conv stands for which layer"
@@ -70,7 +77,7 @@ def check_weights(pair: Pair) -> list[TierResult]:
     ]
     results += [_check_layer(pair, layer, convs, stops) for layer, convs in together.items()]
     stated = {_key(layer) for layer, _ in found if layer is not None}
-    stay = {_key(node) for node in pair.converted.graph if node.op_type in _FC_OPERATORS}
+    stay = {_key(node) for node in pair.converted.graph if node.op_type in LAYERS}
     reason = "no Conv of the converted model says that it stands for this layer"
     silent = [key for key in layers if key not in stated | stay]
     return results + [TierResult("weights", key, "skipped", reason) for key in silent]
@@ -109,6 +116,7 @@ class _Layer:
         alpha: Factor of the product.
         operand: Trace of the layer's operand.
         conv_operand: Trace of the Conv's.
+        zero: The zero point of the weight's integers, one number or [K]; None for 0.
     """
 
     weight: AnyArray
@@ -116,6 +124,7 @@ class _Layer:
     alpha: float
     operand: Trace
     conv_operand: Trace
+    zero: AnyArray | None
 
     def placed(self, weight: AnyArray) -> AnyArray | None:
         """A weight [K, D] by the elements of the Conv's operand; None if one is not among them."""
@@ -125,6 +134,8 @@ class _Layer:
             return None
         if len(set(columns)) == len(columns):
             placed = np.zeros((len(weight), self.kernel.shape[1]), weight.dtype)
+            if self.zero is not None:
+                placed[:] = self.zero[:, None]
             placed[:, columns] = weight
             return placed
         total = np.zeros((len(weight), self.kernel.shape[1]))
@@ -170,8 +181,9 @@ def _check_places(
     pair: Pair, layer: ir.Node, convs: Sequence[ir.Node], stops: Mapping[str, str]
 ) -> TierResult:
     """Compare the weights by the elements that the layer and its Convs read."""
-    conv = next((conv for conv in convs if len(conv.inputs) > 2), convs[0])
-    if sum(len(conv.inputs) > 2 for conv in convs) > 1:
+    biased = [conv for conv in convs if _has_bias(conv)]
+    conv = (biased or convs)[0]
+    if len(biased) > 1:
         return _result(conv, "failed", "several of the Convs that it is split into add a bias")
     try:
         found = [_read(pair, conv, stops) for conv in convs]
@@ -181,8 +193,9 @@ def _check_places(
             _weight(pair, layer),
             kernel,
             layer.attributes.get_float("alpha", 1.0) if layer.op_type == "Gemm" else 1.0,
-            trace(pair, pair.reference, _operand(pair.reference, layer), stops),
+            trace(pair, pair.reference, image_operand(pair.reference, layer), stops),
             replace(found[0][1], places=places),
+            weight_zero(pair.reference, layer),
         )
         if len({trace.start for _, trace in found}) > 1:
             raise NotTraced("it is a sum over several maps; the other tiers compare it")
@@ -223,9 +236,14 @@ def _check_places(
     return replace(result, status="failed", detail=problem) if problem else result
 
 
+def _has_bias(conv: ir.Node) -> bool:
+    position = KERNELS[conv.op_type][1]
+    return position is not None and any(value is not None for value in conv.inputs[position:])
+
+
 def _read(pair: Pair, conv: ir.Node, stops: Mapping[str, str]) -> tuple[AnyArray, Trace]:
     """A Conv's kernel as [K, E], and where the E elements that it reads come from."""
-    kernel = constant_array(pair.converted, conv.inputs[1])
+    kernel = constant_array(pair.converted, conv.inputs[KERNELS[conv.op_type][0]])
     operand = trace(pair, pair.converted, conv.inputs[0], set(stops.values()))
     return kernel.reshape(len(kernel), -1), operand
 
@@ -285,17 +303,11 @@ def _bits(array: AnyArray | None) -> AnyArray:
     return np.ascontiguousarray(array).view(unsigned)
 
 
-def _operand(model: ir.Model, layer: ir.Node) -> ir.Value | None:
-    """The operand of a Gemm or MatMul that depends on the input."""
-    fixed = constants(model.graph)
-    return next((v for v in layer.inputs[:2] if v is not None and v not in fixed), None)
-
-
 def _weight(pair: Pair, layer: ir.Node) -> AnyArray:
     """The layer's weight as [K, D], from the operator's definition."""
-    fixed = constants(pair.reference.graph)
-    left = layer.inputs[0] in fixed
-    weight = constant_array(pair.reference, layer.inputs[0 if left else 1])
+    left = is_left(pair.reference, layer)
+    position = LAYERS[layer.op_type].both[0 if left else 1]
+    weight = constant_array(pair.reference, layer.inputs[position])
     if weight.ndim == 1:
         return weight[None, :]
     weight = weight.reshape(weight.shape[-2:])

@@ -27,6 +27,8 @@ from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply"]
 
+_CONVS = ("Conv", "QLinearConv", "ConvInteger")
+
 
 def apply(plan: Plan, model: ir.Model) -> bool:
     """Carry the plan out on the model that it was made for. True if anything changed."""
@@ -41,6 +43,8 @@ def apply(plan: Plan, model: ir.Model) -> bool:
             builder.replace_output(output)
     for value, feature_map in plan.restored.items():
         builder.replace(value, feature_map)
+    for value, tensor in plan.replaced.items():
+        builder.replace_number(value, tensor)
     for again in plan.rebuilt:
         builder.rebuild(again)
     for lifted in plan.lifted:
@@ -73,7 +77,8 @@ class _Builder:
             *_attributes(step.attributes),
         ]
         made = (step.output, *step.further)
-        node = ir.node(step.op_type, inputs, name=self._node_name(step), num_outputs=len(made))
+        name = self._node_name(step)
+        node = ir.node(step.op_type, inputs, domain=step.domain, name=name, num_outputs=len(made))
         for attribute in attributes:
             node.attributes.add(attribute)
         node.metadata_props[ORIGIN] = describe(step.source)
@@ -90,7 +95,7 @@ class _Builder:
         source = step.source
         if not source.name:
             return None
-        if step.op_type in (source.op_type, "Conv") and source not in self.named:
+        if step.op_type in (source.op_type, *_CONVS) and source not in self.named:
             self.named.add(source)
             return source.name
         return step.output.name if step.output.name != source.name else None
@@ -102,6 +107,12 @@ class _Builder:
         restored = self._input(feature_map, source)
         assert restored is not None
         value.replace_all_uses_with(restored)
+
+    def replace_number(self, value: ir.Value, tensor: Intermediate) -> None:
+        """Let whatever reads a tensor beside the maps read what a step makes in its place."""
+        made = self.values[tensor]
+        value.replace_all_uses_with(made, replace_graph_outputs=True)
+        self._rename(made, value.name or "")
 
     def rebuild(self, again: Rebuilt) -> None:
         """Make a tensor of the original from maps [N, C, *spatial] of the native size.
@@ -181,8 +192,12 @@ class _Builder:
         for position, current in enumerate(self.graph.outputs):
             if current is output.value:
                 self.graph.outputs[position] = value
-        self.names = [(named, name) for named, name in self.names if named is not value]
-        self.names.insert(0, (value, output.value.name or ""))
+        self._rename(value, output.value.name or "")
+
+    def _rename(self, value: ir.Value, name: str) -> None:
+        """Give the tensor this name before any other."""
+        self.names = [(named, other) for named, other in self.names if named is not value]
+        self.names.insert(0, (value, name))
 
     def restore_names(self) -> None:
         """Give the new tensors the names of those that they stand for, now that these are gone."""

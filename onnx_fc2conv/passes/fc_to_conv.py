@@ -13,7 +13,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.passes.apply import apply
 from onnx_fc2conv.views import Plan, Pool, interpret, interpret_statically
-from onnx_fc2conv.views.plan import FC_OPERATORS
+from onnx_fc2conv.views.plan import FC_OPERATORS, MICROSOFT
 
 __all__ = ["FcToConv", "has_fc_layer"]
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def has_fc_layer(model: ir.Model) -> bool:
     """Whether the model has any node that could be a fully connected layer, bodies included."""
     nodes = ir.traversal.RecursiveGraphIterator(model.graph)
-    return any(node.op_type in FC_OPERATORS and node.domain == "" for node in nodes)
+    return any(node.op_type in FC_OPERATORS and node.domain in ("", MICROSOFT) for node in nodes)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ InputShapes = Mapping[str, tuple[int, ...]]
 
 _SLIDING = {
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"),
-    *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
+    *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearConv", "ConvInteger"),
 }
 _FOLLOWED = {
     *("Identity", "Cast", "Dropout", "Add", "Sub", "Mul", "Div", "Pad", "Relu", "Clip"),
     *("BatchNormalization", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "QuantizeLinear"),
-    "DequantizeLinear",
+    *("DequantizeLinear", "DynamicQuantizeLinear"),
 }
 
 

@@ -15,6 +15,7 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = [
     "FC_OPERATORS",
+    "MICROSOFT",
     "ORIGIN",
     "AttributeValue",
     "Constant",
@@ -38,8 +39,14 @@ __all__ = [
 ORIGIN = "fc2conv.origin"
 """Key in the metadata of an emitted node: operator and name of the node that it stands for."""
 
-FC_OPERATORS = ("Gemm", "MatMul")
-"""The operators that a fully connected layer is written with."""
+FC_OPERATORS = (
+    *("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger"),
+    *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+)
+"""The operators that a fully connected layer is written with; the last three are onnxruntime's."""
+
+MICROSOFT = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
 
 Pool = Literal["keep", "window"]
 """What a global pooling of the head becomes: it stays, or pools each window."""
@@ -73,7 +80,7 @@ class Step:
     """One node of the converted model, which makes the map ``output``.
 
     ``carried`` are attributes taken over unchanged from ``source``, the node it stands for.
-    ``further`` are its outputs after the first one.
+    ``further`` are its outputs after the first one, ``domain`` is the operator's.
     """
 
     op_type: str
@@ -83,6 +90,7 @@ class Step:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
     further: tuple[FeatureMap | Intermediate, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,8 @@ class FcLayer:
     """A fully connected layer and the convolution that computes the same numbers.
 
     Attributes:
-        node: Name of the Gemm or MatMul node.
-        op_type: ``Gemm`` or ``MatMul``.
+        node: Name of the node.
+        op_type: Its operator, one of `FC_OPERATORS`.
         weight: Name of the weight tensor in the original model.
         weight_shape: (out features, in features).
         kernel: Name of the kernel initializer.
@@ -184,12 +192,14 @@ class Kept:
         attributes: What depends on the size of the input, frozen (None removes one).
         restored: Operands that are maps again: the map that takes the place of each tensor.
         steps: The nodes that make these maps.
+        numbers: How many further outputs are one number each, the same for all samples.
     """
 
     outputs: tuple[FeatureMap, ...]
     attributes: Mapping[str, AttributeValue | None] = field(default_factory=dict)
     restored: Mapping[ir.Value, FeatureMap] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    numbers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,13 +211,17 @@ class Viewed:
 
 @dataclass(frozen=True, eq=False)
 class Emitted:
-    """The node's output is a view of maps that these steps make; so are ``further`` ones."""
+    """The node's output is a view of maps that these steps make; so are ``further`` ones.
+
+    Outputs after these are the ``numbers``: one each, the same for all samples.
+    """
 
     steps: tuple[Step, ...]
     output: FeatureView
     layer: FcLayer | None = None
     poolings: tuple[WindowPooling, ...] = ()
     further: tuple[FeatureView, ...] = ()
+    numbers: tuple[Intermediate, ...] = ()
 
 
 Outcome = Kept | Viewed | Emitted | Refusal
@@ -281,6 +295,7 @@ class Plan:
         rebuilt: Tensors to make anew from maps (static mode).
         lifted: Layers that become a Conv in their own place (static mode).
         poolings: The global poolings that have become poolings of windows.
+        replaced: Tensors beside the maps that steps make now.
         refusals: Reasons why the model cannot become fully convolutional.
     """
 
@@ -295,3 +310,4 @@ class Plan:
     rebuilt: tuple[Rebuilt, ...] = ()
     lifted: tuple[Lifted, ...] = ()
     poolings: tuple[WindowPooling, ...] = ()
+    replaced: Mapping[ir.Value, Intermediate] = field(default_factory=dict)

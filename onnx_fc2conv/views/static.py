@@ -59,6 +59,8 @@ def interpret_statically(
 class _StaticInterpreter(Interpreter):
     """A walk over the graph in which a refused node stays as it is."""
 
+    static = True
+
     def __init__(self, model: ir.Model, given: InputShapes, *, all_linear: bool) -> None:
         images = _images(model.graph, given) if all_linear else None
         super().__init__(model, given, layouts=images)
@@ -85,6 +87,7 @@ class _StaticInterpreter(Interpreter):
             refusals=(),
             rebuilt=rebuilt,
             lifted=tuple(self.lifted.values()),
+            replaced=plan.replaced,
         )
 
     def _judged(self, app: Application, outcome: Outcome) -> Outcome:
@@ -180,7 +183,7 @@ class _StaticInterpreter(Interpreter):
             if again is not None:
                 rebuilt.append(again)
                 continue
-            node = value.producer()
+            node = None if value in self.replaced else value.producer()
             if node is None:
                 continue
             for operand in (*node.inputs, *captured_values(node)):
