@@ -128,9 +128,9 @@ def _add_read_map(model: onnx.ModelProto, pool: Pool) -> None:
     """Make the feature map that the head reads an output, if it is one tensor of the model."""
     maps = [interpret(ir.from_proto(model), pool=pool).outputs[0].feature_map]
     for feature_map in maps:
-        if feature_map.made_by_fc:
+        if feature_map.one_per_window:
             maps.extend(source for source in feature_map.sources if source not in maps)
-    read = [feature_map for feature_map in maps if not feature_map.made_by_fc]
+    read = [feature_map for feature_map in maps if not feature_map.one_per_window]
     if len(model.graph.output) == len(read) == 1 and read[0].value is not None:
         element = model.graph.output[0].type.tensor_type.elem_type
         name, shape = read[0].value.name or "", [None] * len(read[0].layout)
