@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         RefusedError,
         RuntimeUnavailableError,
     )
-    from onnx_fc2conv.geometry import OutputGeometry
+    from onnx_fc2conv.geometry import Geometry, read_geometry
     from onnx_fc2conv.matrices import filter_matrix, patch_index
     from onnx_fc2conv.passes import (
         ConvToFc,
@@ -45,9 +45,9 @@ __all__ = [
     "FcConversion",
     "FcToConv",
     "FreeInputSize",
+    "Geometry",
     "InvalidModelError",
     "Normalize",
-    "OutputGeometry",
     "ReduceOutputs",
     "Refusal",
     "RefusedError",
@@ -59,6 +59,7 @@ __all__ = [
     "filter_matrix",
     "inspect",
     "patch_index",
+    "read_geometry",
 ]
 
 _HOMES = {
@@ -71,7 +72,7 @@ _HOMES = {
         "RefusedError",
         "RuntimeUnavailableError",
     ),
-    "geometry": ("OutputGeometry",),
+    "geometry": ("Geometry", "read_geometry"),
     "matrices": ("filter_matrix", "patch_index"),
     "passes": (
         "ConvToFc",

@@ -87,10 +87,9 @@ class ConversionReport:
             for p in self.conversion.poolings
         ]
         for name, g in self.conversion.geometry.items():
-            exact = "exact" if g.windows_exact else "not exact"
             lines.append(
-                f"- `{name}`: window {times(g.window)}, stride {times(g.stride)}, windows "
-                f"{exact}: {g.why}"
+                f"- `{name}`: window {times(g.window)}, stride {times(g.stride)}, {g.verdict}: "
+                f"{g.why}"
             )
         lines += [f"- left alone: `{x.node}`: {x.reason}" for x in self.conversion.left_alone]
         lines += [f"- refused: {refusal}" for refusal in self.conversion.refusals]

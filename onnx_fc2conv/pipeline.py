@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
-from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.geometry import Geometry, write_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs, SplitKernels
 from onnx_fc2conv.passes.fc_to_conv import has_fc_layer
@@ -81,7 +81,7 @@ class Conversion:
     heads: tuple[FcLayer, ...]
     left_alone: tuple[LeftAlone, ...]
     refusals: tuple[Refusal, ...]
-    geometry: Mapping[str, OutputGeometry]
+    geometry: Mapping[str, Geometry]
     before: Interface
     after: Interface | None
     poolings: tuple[WindowPooling, ...] = ()
@@ -223,6 +223,8 @@ def _rewrite(
             refusals = _refusals_of(source, free, replace(reduction, input_shapes=native))
     if not refusals:
         layers = _split(source, splitting, layers)
+        if not fc_to_conv.static:
+            write_geometry(source, geometry)
     model, after = (None, None) if refusals else (source, Interface.of(source))
     return Conversion(
         model, layers, plan.left_alone, refusals, geometry, before, after, plan.poolings
@@ -239,7 +241,7 @@ def _refusals_of(source: ir.Model, *steps: ir.passes.InPlacePass) -> tuple[Refus
     return ()
 
 
-def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -> OutputGeometry:
+def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -> Geometry:
     """What the cells of an output mean once `ReduceOutputs` has run."""
     meaning = output_geometry(output, images)
     if reduce == "none" or not output.feature_map.is_cell:

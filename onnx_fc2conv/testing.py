@@ -16,7 +16,7 @@ from onnx_fc2conv.equivalence.check import PathLike
 from onnx_fc2conv.equivalence.relation import Expect
 from onnx_fc2conv.equivalence.runtime import Provider
 from onnx_fc2conv.equivalence.tolerances import Bounds
-from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.model_io import ModelSource
 
 __all__ = ["CheckOptions", "assert_equivalent"]
@@ -29,7 +29,7 @@ class CheckOptions(TypedDict, total=False):
 
     providers: Sequence[Provider]
     input_shapes: Mapping[str, tuple[int, ...]] | None
-    geometry: Mapping[str, OutputGeometry] | None
+    geometry: Mapping[str, Geometry] | None
     expect: Expect | None
     data: Sequence[PathLike]
     sizes: Sequence[tuple[int, ...]]

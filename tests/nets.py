@@ -195,7 +195,7 @@ def session(model: onnx.ModelProto | ir.Model) -> Run:
     proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     runner = ort.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]

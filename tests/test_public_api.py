@@ -27,9 +27,9 @@ def test_the_public_names() -> None:
         "FcConversion",
         "FcToConv",
         "FreeInputSize",
+        "Geometry",
         "InvalidModelError",
         "Normalize",
-        "OutputGeometry",
         "ReduceOutputs",
         "Refusal",
         "RefusedError",
@@ -41,6 +41,7 @@ def test_the_public_names() -> None:
         "filter_matrix",
         "inspect",
         "patch_index",
+        "read_geometry",
     ]
     assert dir(onnx_fc2conv) == onnx_fc2conv.__all__
 

@@ -161,12 +161,22 @@ def _grid(report: ConversionReport) -> Table:
     for name, geometry in report.conversion.geometry.items():
         slides = all(geometry.stride)
         stride = f"stride {times(geometry.stride)}" if slides else "one cell at any size"
-        exact = "[green]windows exact[/]" if geometry.windows_exact else "[yellow]not exact[/]"
+        color = "green" if geometry.windows_exact else "yellow"
         table.add_row(
             f"  {escape(name)}",
             f"window {times(geometry.window)}, {stride}",
-            f"{exact}: {escape(geometry.why)}",
+            f"[{color}]{geometry.verdict}[/]: {escape(geometry.why)}",
         )
+        field, clean = geometry.receptive_field, geometry.clean_cells
+        if field is None or clean is None:
+            continue
+        if (field.start, field.size) != (geometry.offset, geometry.window):
+            first = ", ".join(map(str, field.start))
+            table.add_row(
+                "",
+                f"receptive field {times(field.size)} from {first}",
+                f"clean cells {clean.clean} of {clean.total}",
+            )
     return table
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from onnx_fc2conv.equivalence.claims import check_claims, renamed
 from onnx_fc2conv.equivalence.constant_outputs import check_constant_outputs
 from onnx_fc2conv.equivalence.data import check_data
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
@@ -21,20 +22,21 @@ from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.recordings import Recordings, read_recordings
+from onnx_fc2conv.equivalence.recordings import read_recordings
 from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
-from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, Relation, TierResult
+from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
-from onnx_fc2conv.equivalence.samples import model_inputs
+from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import Normalize
 from onnx_fc2conv.pipeline import inspect
+from onnx_fc2conv.views.inputs import native_shapes
 
 __all__ = ["check"]
 
@@ -48,7 +50,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     *,
     providers: Sequence[Provider] = ("cpu",),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    geometry: Mapping[str, OutputGeometry] | None = None,
+    geometry: Mapping[str, Geometry] | None = None,
     expect: Expect | None = None,
     data: Sequence[PathLike] = (),
     sizes: Sequence[tuple[int, ...]] = (),
@@ -65,8 +67,8 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         converted: The model that claims to compute the same.
         providers: Where both models run: ``"cpu"``, ``"cuda"``; every tier on each of them.
         input_shapes: Native shape by input name where the reference's own is symbolic.
-        geometry: What the cells of the converted outputs claim to mean; found by inspecting the
-            reference if it is not given.
+        geometry: What the cells of the converted outputs claim to mean; if it is not given, what
+            the converted model's metadata says, or else found by inspecting the reference.
         expect: ``"map"`` if the converted model must give a map of windows at larger sizes,
             ``"same"`` if it must keep the shapes of the original's outputs; by default it may do
             either, or be equal at the native size only.
@@ -94,8 +96,12 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     for provider in providers:
         require(provider)
     one, two = _normalized(reference), _normalized(converted)
-    notes = match_interfaces(one, two)
-    found = inspect(one, input_shapes=input_shapes).geometry if geometry is None else geometry
+    claimed_by_model = read_geometry(two)
+    notes, names = match_interfaces(one, two)
+    stored = renamed(claimed_by_model, names)
+    found = geometry
+    if found is None:
+        found = stored or inspect(one, input_shapes=input_shapes).geometry
     single = unbatched_images(one)
     given = {
         name: (1, *shape) if name in single else tuple(shape)
@@ -116,10 +122,11 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     )
     check_sizes(pair)
     recordings = tuple(read_recordings(path, pair) for path in data)
-    claims = geometry is not None or is_ours(two)
-    subject = _Subject(relation_of(pair, _strides(pair, found)), found, claims, expect)
-    if geometry is None:
-        subject = _of_windows(pair, subject, one, input_shapes)
+    claims = geometry is not None or bool(stored) or is_ours(two)
+    relation = relation_of(pair, window_strides(pair, found))
+    subject = Subject(relation, found, claims, expect, stored)
+    if geometry is None and not stored:
+        subject = subject.of_windows(one, input_shapes)
     subject = replace(subject, recordings=recordings, original=as_model(reference))
     runs: list[ProviderRun] = []
     for provider in providers:
@@ -141,42 +148,10 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     )
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What is claimed of a pair, and so has to be shown on each provider.
-
-    Attributes:
-        relation: What the converted model is to the original.
-        geometry: What the cells of the outputs mean.
-        claims_sizes: Whether the converted model claims to be right at larger sizes.
-        expect: What the user demands.
-        recordings: The user's samples.
-        original: The original as it was given, where it is of an old opset and had to be lifted.
-    """
-
-    relation: Relation
-    geometry: Mapping[str, OutputGeometry]
-    claims_sizes: bool
-    expect: Expect | None
-    recordings: tuple[Recordings, ...] = ()
-    original: ir.Model | None = None
-
-
-def _of_windows(
-    pair: Pair, subject: _Subject, reference: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None
-) -> _Subject:
-    """A map where the original pools the whole image: of each window, then, by its meaning."""
-    meanings = subject.geometry.values()
-    if subject.relation.kind != "map" or not meanings or any(0 not in m.stride for m in meanings):
-        return subject
-    geometry = inspect(reference, input_shapes=shapes, pool="window").geometry
-    return replace(subject, geometry=geometry)
-
-
-def _run(pair: Pair, subject: _Subject, say: Progress) -> list[TierResult]:
+def _run(pair: Pair, subject: Subject, say: Progress) -> list[TierResult]:
     """Every tier that applies."""
     relation, geometry = subject.relation, subject.geometry
-    strides = _strides(pair, geometry)
+    strides = window_strides(pair, geometry)
     results: list[TierResult] = missing_kernels(pair)
     if subject.original is not None:
         results.extend(check_lifted(subject.original, pair))
@@ -185,6 +160,9 @@ def _run(pair: Pair, subject: _Subject, say: Progress) -> list[TierResult]:
     say("native")
     results.extend(check_native(pair))
     results.extend(check_constant_outputs(pair))
+    if subject.stored:
+        say("geometry")
+    results.extend(check_claims(pair, subject.stored, any_size=relation.kind == "any size"))
     for recordings in subject.recordings:
         say(f"data {recordings.name}")
         results.extend(check_data(pair, recordings))
@@ -233,45 +211,29 @@ def _normalized(source: ModelSource) -> ir.Model:
     return model
 
 
-def _native(reference: ir.Model, given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+def _native(
+    reference: ir.Model, given: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
     """The native shape of every input; a symbolic batch is 1.
 
     Raises:
-        ArgumentError: If another dim is symbolic and not given.
+        ArgumentError: If another dim is symbolic and not given, or a given one is not the model's.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for value in model_inputs(reference):
-        shape = list(given.get(value.name, value.shape))
+    for name, found in native_shapes(reference.graph, given).items():
+        shape = list(found)
         if shape and shape[0] is None:
             shape[0] = 1
         if any(dim is None for dim in shape):
             raise ArgumentError(
-                f"input {value.name!r} has symbolic dims: give its native size with --input-shape"
+                f"input {name!r} has symbolic dims: give its native size with --input-shape"
             )
-        shapes[value.name] = tuple(dim for dim in shape if dim is not None)
+        shapes[name] = tuple(dim for dim in shape if dim is not None)
     return shapes
 
 
-def _strides(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tuple[int, ...]]:
-    """Pixels between neighboring windows by input; half the image where nobody knows."""
-    strides = {
-        name: tuple(max(1, pair.native[name][axis] // 2) for axis in axes)
-        for name, axes in pair.growing.items()
-    }
-    found: dict[str, tuple[int, ...]] = {}
-    for meaning in geometry.values():
-        if 0 in meaning.stride:
-            continue
-        for name, axes in pair.growing.items():
-            native = tuple(pair.native[name][axis] for axis in axes)
-            if name == meaning.input or native == meaning.window:
-                steps = meaning.stride[: len(axes)]
-                found[name] = tuple(map(max, found.get(name, steps), steps))
-    return strides | found
-
-
 def _image_windows(
-    pair: Pair, geometry: Mapping[str, OutputGeometry], strides: Mapping[str, Sequence[int]]
+    pair: Pair, geometry: Mapping[str, Geometry], strides: Mapping[str, Sequence[int]]
 ) -> list[TierResult]:
     """The image windows of every output of which it is known what its cells mean."""
     if not any(pair.growing.values()):
@@ -292,7 +254,8 @@ def _image_windows(
         else:
             own = {**strides, meaning.input: meaning.stride}
             asserted = meaning.windows_exact
-            results.extend(check_image_windows(pair, output, own, asserted=asserted))
+            extent = meaning.cells
+            results.extend(check_image_windows(pair, output, own, asserted=asserted, extent=extent))
     return results
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -41,14 +42,18 @@ def check_image_windows(
     strides: Mapping[str, Sequence[int]],
     *,
     asserted: bool,
+    extent: Sequence[int] = (),
 ) -> list[TierResult]:
     """Compare every cell with the original model on the crop of the image at p·stride.
+
+    An output that is a feature map of the original has several cells for each crop.
 
     Args:
         pair: The models.
         output: Name of the output.
         strides: By input, the distance in pixels between neighboring windows per growing axis.
         asserted: Whether the cells must be equal; otherwise the deviation is only reported.
+        extent: Number of cells of one crop, along each axis; by default 1.
     """
     images = {name: axes for name, axes in pair.growing.items() if axes}
     if output in pair.missing:
@@ -62,7 +67,7 @@ def check_image_windows(
     if len(axes) != len(stride):
         why = f"axes {list(axes)} of {image} are free, but its windows move along {len(stride)}"
         return [TierResult(_TIER, output, "failed", why)]
-    windows = _ImageWindows(pair, output, image, stride)
+    windows = _ImageWindows(pair, output, image, stride, tuple(extent) or (1,) * len(stride))
     try:
         arrays = windows.arrays(strides, _ASSERTED if asserted else _MEASURED)
     except (RunError, ValueError) as error:
@@ -85,6 +90,7 @@ class _ImageWindows:
         output: Name of the output.
         image: Name of the image input.
         stride: Pixels between neighboring windows, per growing axis.
+        extent: Number of cells of one window, per growing axis.
         names: What is compared: names in the reference, and in the converted model.
     """
 
@@ -92,6 +98,7 @@ class _ImageWindows:
     output: str
     image: str
     stride: Sequence[int]
+    extent: tuple[int, ...]
     names: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +125,7 @@ class _ImageWindows:
             feeds = self._crops(image, grid, chosen)
             expected = run_in_batches(original, feeds, list(self.names), pair.fixed_batch)
             for name, own in self.names.items():
-                dense = cells(got[own], image.batch, grid)
+                dense = self._cells(got[own], image.batch, grid)
                 if dense is None:
                     raise RunError(self._other_cells(image, got[own].shape))
                 dense = take(dense, image.batch, chosen)
@@ -135,7 +142,8 @@ class _ImageWindows:
         native = self.pair.native[self.image]
         array = image.feeds[self.image]
         sizes = [array.shape[axis] - native[axis] for axis in self.pair.growing[self.image]]
-        grid = tuple(shape[max(0, len(shape) - len(sizes)) :])
+        given = shape[max(0, len(shape) - len(sizes)) :]
+        grid = tuple(count - own + 1 for count, own in zip(given, self.extent, strict=False))
         fits = len(grid) == len(sizes) and all(
             size // step + 1 <= count <= -(-size // step) + 1
             for count, size, step in zip(grid, sizes, self.stride, strict=True)
@@ -143,6 +151,15 @@ class _ImageWindows:
         if not fits:
             raise RunError(self._other_cells(image, shape))
         return grid
+
+    def _cells(self, array: AnyArray, batch: int, grid: tuple[int, ...]) -> AnyArray | None:
+        """The cells of each window, [batch·windows, …], in the order of `crops`."""
+        if set(self.extent) == {1}:
+            return cells(array, batch, grid)
+        rank = len(grid)
+        at_end = tuple(range(array.ndim - rank, array.ndim))
+        view = np.lib.stride_tricks.sliding_window_view(array, self.extent, at_end)
+        return np.moveaxis(view, at_end, range(1, 1 + rank)).reshape(batch * prod(grid), -1)
 
     @staticmethod
     def _other_cells(image: Enlarged, shape: Sequence[int]) -> str:

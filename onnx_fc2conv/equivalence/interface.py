@@ -12,11 +12,13 @@ from onnx_fc2conv.errors import ArgumentError
 __all__ = ["match_interfaces"]
 
 
-def match_interfaces(reference: ir.Model, converted: ir.Model) -> tuple[str, ...]:
+def match_interfaces(
+    reference: ir.Model, converted: ir.Model
+) -> tuple[tuple[str, ...], dict[str, str]]:
     """Give the inputs and outputs of ``converted`` the names that they have in ``reference``.
 
     Returns:
-        What was matched by position, in sentences.
+        What was matched by position, in sentences, and the new names by the old ones.
 
     Raises:
         ArgumentError: If the models have different inputs.
@@ -37,12 +39,13 @@ def match_interfaces(reference: ir.Model, converted: ir.Model) -> tuple[str, ...
     notes = [
         f"{two.name} is taken for {one.name} of the reference, by position" for one, two in pairs
     ]
+    moved = {two.name or "": one.name or "" for one, two in pairs}
     _rename(converted.graph, pairs)
     names = {value.name for value in outputs}
     unknown = [value.name or "" for value in outputs_too if value.name not in names]
     if unknown:
         notes.append(f"not compared, the reference has no such output: {', '.join(unknown)}")
-    return tuple(notes)
+    return tuple(notes), moved
 
 
 def _by_position(

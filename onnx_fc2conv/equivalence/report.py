@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from onnx_fc2conv.equivalence.junit import Suite, TestCase, junit_xml
-from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.geometry import Geometry
 
 __all__ = [
     "EquivalenceReport",
@@ -29,8 +29,8 @@ class TierResult:
     """What one tier found about one thing.
 
     Attributes:
-        tier: ``weights``, ``native``, ``data``, ``larger sizes``, ``feature windows`` or ``image
-            windows``; ``relation`` where one was demanded.
+        tier: ``weights``, ``native``, ``data``, ``geometry``, ``larger sizes``, ``feature windows``
+            or ``image windows``; ``relation`` where one was demanded.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).
@@ -111,7 +111,7 @@ class EquivalenceReport:
     seed: int
     seconds: float
     notes: tuple[str, ...] = ()
-    geometry: Mapping[str, OutputGeometry] = field(default_factory=dict)
+    geometry: Mapping[str, Geometry] = field(default_factory=dict)
     reference: str | None = None
     converted: str | None = None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnx_fc2conv.geometry.receptive_field import output_length
+from onnx_fc2conv.geometry.cell_count import output_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

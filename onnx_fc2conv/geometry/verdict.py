@@ -1,65 +1,58 @@
-"""The verdict: what a cell of an output map means in terms of the input image."""
+"""The verdict: what the cells of an output map are worth, and the figures that decide it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["OutputGeometry"]
+__all__ = ["CleanCells", "ReceptiveField", "SizeRule", "Verdict"]
+
+Verdict = Literal["windows exact", "border effect", "whole image", "misaligned"]
+"""What the cells of an output are worth.
+
+- ``windows exact``: cell p is the original model on the crop at offset + p·stride, bit for bit but
+  for the order of sums, for every cell and every input size.
+- ``border effect``: some layer pads; in a crop it sees padding where in a larger image it sees the
+  neighboring pixels, so that the two differ.
+- ``whole image``: some layer mixes all positions; a cell depends on the whole image.
+- ``misaligned``: only some cells belong to a window of the image.
+"""
 
 
 @dataclass(frozen=True)
-class OutputGeometry:
-    """How the cells of one output map lie over the image.
+class ReceptiveField:
+    """The pixels that can change a cell, per spatial axis.
 
     Attributes:
-        input: Name of the image input that the windows are cut from.
-        window: Native spatial size of that input, in pixels, one entry per axis.
-        stride: Distance between neighboring windows, in pixels; 0 where the output has one cell
-            whatever the size of the image.
-        offset: First pixel of the window of cell 0.
-        windows_exact: Whether cell p equals the original model on the crop at offset + p·stride,
-            for every cell and every input size.
-        why: One sentence that explains `windows_exact`, naming the layers that decided.
-        reduction: What has been taken over all windows, if one vector an image is what is left.
-        size_step: Where the model does not run at any size of the image: it does at the window's
-            plus multiples of this, in pixels.
+        start: First pixel of cell 0; negative where padding reaches out of the image.
+        size: Number of pixels, from the first to the last.
     """
 
-    input: str
-    window: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: tuple[int, ...]
-    windows_exact: bool
-    why: str
-    reduction: Literal["mean", "max"] | None = None
-    size_step: tuple[int, ...] | None = None
+    start: tuple[int, ...]
+    size: tuple[int, ...]
 
-    def reduced(self, how: Literal["mean", "max"]) -> OutputGeometry:
-        """What is left of a map once its mean or maximum over all positions is taken."""
-        if 0 in self.stride:
-            return self
-        windows = f"{self.window_text} windows at stride {'×'.join(map(str, self.stride))}"
-        what = "mean" if how == "mean" else "maximum"
-        return replace(
-            self,
-            stride=(0,) * len(self.stride),
-            windows_exact=False,
-            why=f"it is the {what} over all {windows} (--reduce {how}); {self.why}",
-            reduction=how,
-        )
 
-    @property
-    def window_text(self) -> str:
-        """The window's size as people write it: 224×224."""
-        return "×".join(map(str, self.window))
+@dataclass(frozen=True)
+class CleanCells:
+    """Cells of the feature maps that the first fully connected layer reads, inside one window.
 
-    def as_dict(self) -> dict[str, object]:
-        """The form used in reports: tuples become lists."""
-        values: dict[str, object] = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()
-        }
-        for name in ("reduction", "size_step"):
-            if values[name] is None:
-                del values[name]
-        return values
+    Attributes:
+        clean: How many see no padding in the crop: in a larger image they have the same values.
+        total: How many there are.
+    """
+
+    clean: int
+    total: int
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """The lengths of the image, along one axis, at which the model computes.
+
+    Attributes:
+        modulo: What the length beyond the window is divided by.
+        remainders: The remainders at which all branches have as many cells; others fail.
+    """
+
+    modulo: int = 1
+    remainders: tuple[int, ...] = (0,)

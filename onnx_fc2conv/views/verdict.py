@@ -3,87 +3,177 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import lcm
+from dataclasses import dataclass
+from math import lcm, prod
 
-from onnx_fc2conv.geometry import AxisField, OutputGeometry
+from onnx_fc2conv.geometry import (
+    AxisField,
+    CleanCells,
+    Geometry,
+    ReceptiveField,
+    SizeRule,
+    Verdict,
+)
 from onnx_fc2conv.views.plan import ImageInput, OutputMap
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["output_geometry"]
 
 
-def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> OutputGeometry:
+def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry:
     """Window, stride and verdict of one output.
 
-    Windows are exact if no layer on the way from the image pads or sees the whole image: each
-    cell is then computed from the pixels of its window alone, by the operations that the original
-    model does on the crop.
+    Windows are exact if no layer on the way from the image lets a cell see padding or the whole
+    image: each cell is then computed from the pixels of its window alone, by the operations that
+    the original model does on the crop.
     """
-    ancestors = _ancestors(output.feature_map)
-    image = next(image for image in inputs if image.feature_map in ancestors)
-    padded = sorted({m.pads for m in ancestors if m.pads is not None})
-    whole = sorted({m.mixes_positions for m in ancestors if m.mixes_positions is not None})
-    rank = len(image.feature_map.extent)
-    field = output.feature_map.field
-    repeats = max((axis.repeats for axis in field), default=1)
-    parts = sorted({m.parts for m in ancestors if m.parts is not None})
-    step = tuple(
-        lcm(*(_step(m.field[axis]) for m in ancestors if m.parts and len(m.field) == rank))
-        for axis in range(rank)
-    )
-    divided = sorted({m.subdivides for m in ancestors if m.subdivides is not None})
-    return OutputGeometry(
+    behind = _Behind.of(output.feature_map)
+    image = next(image for image in inputs if image.feature_map in behind.maps)
+    window = image.feature_map.extent
+    rank = len(window)
+    field, cells = output.feature_map.field, output.feature_map.extent
+    if len(field) != rank:
+        field, cells = (AxisField().pool_globally(1),) * rank, (1,) * rank
+    verdict: Verdict
+    if behind.whole:
+        verdict = "whole image"
+    elif any(axis.repeats > 1 for axis in field):
+        verdict = "misaligned"
+    else:
+        verdict = "border effect" if any(axis.padded for axis in field) else "windows exact"
+    clean = None if behind.whole else _clean_cells(behind.read_by_head, window)
+    rules = tuple(map(_size_rule, field, window))
+    starts, sizes = tuple(axis.start for axis in field), tuple(axis.size for axis in field)
+    return Geometry(
         input=image.value.name or "",
-        window=image.feature_map.extent,
-        stride=tuple(axis.stride for axis in field) if len(field) == rank else (0,) * rank,
+        window=window,
+        stride=tuple(axis.stride for axis in field),
         offset=(0,) * rank,
-        windows_exact=not padded and not whole and repeats == 1,
-        why=_why(padded, whole, divided if repeats > 1 else (), repeats) + _sizes(parts, step),
-        size_step=step if parts else None,
+        verdict=verdict,
+        why=_why(verdict, behind, clean, max((axis.repeats for axis in field), default=1))
+        + _where_it_runs(rules, behind.parts),
+        receptive_field=None if behind.whole else ReceptiveField(starts, sizes),
+        cells=cells,
+        remainder=tuple(map(_remainder, field, window, cells)),
+        sizes=rules,
+        clean_cells=clean,
+        padded_layers=behind.padded,
     )
 
 
-def _step(field: AxisField) -> int:
-    """By how much an image grows for every map behind to grow with it."""
-    return field.stride * field.repeats or 1
+@dataclass(frozen=True, eq=False)
+class _Behind:
+    """What lies behind an output.
 
+    Attributes:
+        maps: The output's map and all that it is computed from.
+        padded: The layers that pad.
+        whole: The layers that see the whole image.
+        divided: The layers that make several cells of each.
+        parts: The layers that fail at some sizes of the image.
+        read_by_head: The maps that the first fully connected layers read; the output's own map if
+            there is none.
+    """
 
-def _ancestors(feature_map: FeatureMap) -> set[FeatureMap]:
-    found = {feature_map}
-    queue = [feature_map]
-    for current in queue:
-        for source in current.sources:
-            if source not in found:
-                found.add(source)
-                queue.append(source)
-    return found
+    maps: frozenset[FeatureMap]
+    padded: tuple[str, ...]
+    whole: tuple[str, ...]
+    divided: tuple[str, ...]
+    parts: tuple[str, ...]
+    read_by_head: frozenset[FeatureMap]
 
-
-def _why(padded: Sequence[str], whole: Sequence[str], divided: Sequence[str], repeats: int) -> str:
-    if whole:
-        return f"{_some(whole)} sees the whole image, so a cell depends on all of it"
-    if padded:
-        return (
-            f"{_some(padded)} pads: at the border of a crop it sees padding, inside a larger "
-            "image the neighboring pixels"
+    @classmethod
+    def of(cls, output: FeatureMap) -> _Behind:
+        found = {output: None}
+        queue = [output]
+        for current in queue:
+            for source in current.sources:
+                if source not in found:
+                    found[source] = None
+                    queue.append(source)
+        ordered = sorted(found, key=lambda feature_map: feature_map.first_label)
+        read = {s for m in ordered if m.one_per_window for s in m.sources if not s.one_per_window}
+        return cls(
+            frozenset(ordered),
+            tuple(dict.fromkeys(m.pads for m in ordered if m.pads is not None)),
+            tuple(dict.fromkeys(m.mixes_positions for m in ordered if m.mixes_positions)),
+            tuple(dict.fromkeys(m.subdivides for m in ordered if m.subdivides is not None)),
+            tuple(dict.fromkeys(m.parts for m in ordered if m.parts is not None)),
+            frozenset(read) or frozenset({output}),
         )
-    if divided:
+
+
+def _clean_cells(maps: frozenset[FeatureMap], window: tuple[int, ...]) -> CleanCells:
+    """How many cells of these maps see no padding inside a window."""
+    clean = total = 0
+    for feature_map in maps:
+        if len(feature_map.field) != len(window):
+            continue
+        ranges = map(AxisField.clean, feature_map.field, window)
+        clean += prod(len(cells) for cells in ranges)
+        total += prod(feature_map.extent)
+    return CleanCells(clean, total)
+
+
+def _remainder(field: AxisField, window: int, cells: int) -> int:
+    """Pixels that the window has more than the shortest image with as many cells."""
+    return window - field.cells.shortest(cells) if field.stride else 0
+
+
+def _size_rule(field: AxisField, window: int) -> SizeRule:
+    """At which lengths the branches that are combined have as many cells."""
+    period = lcm(*(count.period for pair in field.meets for count in pair))
+    fitting = {
+        grown
+        for grown in range(period)
+        if all(len({count(window + grown) for count in pair}) == 1 for pair in field.meets)
+    }
+    for modulo in range(1, period):
+        shifted = {(grown + modulo) % period for grown in fitting}
+        if period % modulo == 0 and shifted == fitting:
+            return SizeRule(modulo, tuple(sorted(g for g in fitting if g < modulo)))
+    return SizeRule(period, tuple(sorted(fitting)))
+
+
+def _why(verdict: Verdict, behind: _Behind, clean: CleanCells | None, repeats: int) -> str:
+    """One sentence that explains the verdict."""
+    if verdict == "whole image":
+        layers = _some(behind.whole, "sees", "see")
+        return f"{layers} the whole image, so a cell depends on all of it"
+    if verdict == "misaligned":
+        layers = _some(behind.divided, "makes", "make")
         return (
-            f"{_some(divided)} makes several cells of each: only one in {repeats} cells of the map "
-            "has a crop of the image that it belongs to"
+            f"{layers} several cells of each: only one in {repeats} cells of the map has a crop of "
+            "the image that it belongs to"
         )
-    return "no layer pads or sees the whole image"
-
-
-def _sizes(parts: Sequence[str], step: Sequence[int]) -> str:
-    if not parts:
-        return ""
+    if not behind.padded:
+        return "no layer pads or sees the whole image"
+    layers = _some(behind.padded, "pads", "pad")
+    if verdict == "windows exact":
+        return f"{layers}, but no cell sees it"
+    assert clean is not None
+    if clean.clean == clean.total:
+        return f"{layers}: a last window that reaches out of the image sees it, no other does"
     return (
-        f"; it runs at image sizes of the window plus multiples of {'×'.join(map(str, step))} "
-        f"pixels (at others {_some(parts)} may be given maps or blocks that do not fit)"
+        f"{layers}: a crop has padding where a larger image has neighboring pixels; {clean.clean} "
+        f"of {clean.total} cells of the feature map inside each window do not see the border"
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-    return f"{names[0]}{more}"
+def _where_it_runs(rules: Sequence[SizeRule], parts: Sequence[str]) -> str:
+    """The second half of a sentence, if the model does not run at each size."""
+    if not parts or all(rule.modulo == 1 for rule in rules):
+        return ""
+    step = "×".join(str(rule.modulo) for rule in rules)
+    layers = _some(parts, "may be", "may be")
+    return (
+        f"; it runs at image sizes of the window plus multiples of {step} pixels (at others "
+        f"{layers} given maps or blocks that do not fit)"
+    )
+
+
+def _some(names: Sequence[str], one: str, several: str) -> str:
+    """The first of the names, how many more there are, and the verb."""
+    if len(names) == 1:
+        return f"{names[0]} {one}"
+    return f"{names[0]} and {len(names) - 1} more {several}"

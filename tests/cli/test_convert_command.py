@@ -133,6 +133,7 @@ def test_reports(run: Run, face25: Path, tmp_path: Path) -> None:
     assert {check["tier"] for check in report["checks"]} == {
         "weights",
         "native",
+        "geometry",
         "feature windows",
         "image windows",
     }

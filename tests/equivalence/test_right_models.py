@@ -49,7 +49,7 @@ SKIPPED = {
     "flattened_mean": {"image windows", "weights"},
     "flattened_mean_of_9": {"image windows", "weights", "feature windows"},
 }
-TIERS = {"weights", "native", "feature windows", "image windows"}
+TIERS = {"weights", "native", "geometry", "feature windows", "image windows"}
 
 
 @pytest.mark.parametrize("file", REAL)

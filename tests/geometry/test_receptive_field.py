@@ -118,36 +118,52 @@ def test_global_pooling_sees_everything_and_joins_with_any_grid() -> None:
     trunk = AxisField().slide(3, 2).slide(2, 2)
     pooled = trunk.pool_globally(5)
     assert (pooled.stride, pooled.start, pooled.size) == (0, 0, 5 + 4 * 4)
-    assert trunk.join(pooled) == AxisField(4, 0, 21, 21 - trunk.span)
+    assert {pooled.cells(length) for length in range(5, 90)} == {1}
+    assert trunk.join(pooled) == pooled.join(trunk) == trunk
 
 
 @pytest.mark.parametrize(
-    ("layers_", "expected"),
+    ("layers_", "stride", "start", "size", "span"),
     [
-        pytest.param([(3, 1, 1, 1)] * 2, AxisField(1, -2, 5, 2), id="two padded 3x3"),
-        pytest.param([(7, 2, 1, 3), (3, 2, 1, 1)], AxisField(4, -5, 11, 5), id="ResNet stem"),
-        pytest.param([(11, 4, 1, 0), (3, 2, 1, 0)], AxisField(8, 0, 19), id="AlexNet stem"),
-        pytest.param([(3, 1, 2, 0)], AxisField(1, 0, 5), id="dilated"),
+        pytest.param([(3, 1, 1, 1)] * 2, 1, -2, 5, 1, id="two padded 3x3"),
+        pytest.param([(7, 2, 1, 3), (3, 2, 1, 1)], 4, -5, 11, 1, id="ResNet stem"),
+        pytest.param([(11, 4, 1, 0), (3, 2, 1, 0)], 8, 0, 19, 19, id="AlexNet stem"),
+        pytest.param([(3, 1, 2, 0)], 1, 0, 5, 5, id="dilated"),
     ],
 )
-def test_known_nets(layers_: list[tuple[int, int, int, int]], expected: AxisField) -> None:
+def test_known_nets(
+    layers_: list[tuple[int, int, int, int]], stride: int, start: int, size: int, span: int
+) -> None:
     field = AxisField()
-    for kernel, stride, dilation, pad in layers_:
-        field = field.slide(kernel, stride, dilation, pad, pad)
-    assert field == expected
+    for kernel, step, dilation, pad in layers_:
+        field = field.slide(kernel, step, dilation, pad, pad)
+    assert (field.stride, field.start, field.size, field.span) == (stride, start, size, span)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
 def test_cells_made_several_of_each_come_together_again(factor: int) -> None:
-    field = AxisField(stride=4, start=-1, size=7)
+    field = AxisField().slide(7, 4, pad=1)
     finer = field.spread(factor)
     assert (finer.stride, finer.repeats) == (4 // factor, factor)
-    for image in range(7, 60, 4):
-        cells = (image - field.span) // 4 + 1
-        whole = image - field.span - 4 * (cells - 1) == 0
-        if whole:
-            assert (image - finer.span) // finer.stride + 1 == factor * cells
-    assert finer.slide(1, factor).repeats == 1
-    assert finer.slide(1, factor).stride == 4
+    for image in range(7, 60):
+        assert finer.cells(image) == factor * field.cells(image)
+    assert [finer.seen_by(cell) for cell in range(2 * factor)] == [
+        field.seen_by(cell // factor) for cell in range(2 * factor)
+    ]
+    assert finer.slide(factor, factor) == field
     assert finer.slide(3, 3).repeats == factor
-    assert finer.join(AxisField(4 // factor)).repeats == factor
+    assert finer.join(AxisField().slide(7, 4 // factor, pad=1)).repeats == factor
+
+
+@given(st.lists(layers(), max_size=5), st.integers(1, 90))
+def test_clean_cells_see_no_padding(net: list[Layer], length: int) -> None:
+    field, padding = AxisField(), np.zeros(length, bool)
+    for layer in net:
+        padded = np.pad(padding, (layer.pad, layer.end_pad), constant_values=True)
+        starts = range(0, len(padded) - layer.span + 1, layer.stride)
+        padding = np.array([padded[i : i + layer.span : layer.dilation].any() for i in starts])
+        field = layer.slide(field)
+        if not padding.size:
+            return
+    assert [*field.clean(length)] == np.flatnonzero(~padding.astype(bool)).tolist()
+    assert field.padded or not padding.any()

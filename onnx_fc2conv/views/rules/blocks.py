@@ -64,7 +64,7 @@ def _blocks_as_channels(
         name=app.names.fresh(f"{app.node.outputs[0].name}.blocks"),
         channels=source.channels * block**2,
         extent=local.shape[1:],
-        field=tuple(axis.slide(block, block) for axis in source.field),
+        field=tuple(axis.take_blocks(block) for axis in source.field),
         parts=describe(app.node),
     )
     step = Step("SpaceToDepth", (source,), made, app.node, {"blocksize": block})

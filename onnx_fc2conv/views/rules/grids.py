@@ -73,8 +73,7 @@ def parting(app: Application, maps: tuple[FeatureMap, ...]) -> str | None:
 
 def _grow_apart(one: AxisField, two: AxisField) -> bool:
     """Whether the numbers of cells, the same natively, differ at other sizes."""
-    same = one.span == two.span and one.repeats == two.repeats
-    return one.stride == two.stride != 0 and not same
+    return one.stride == two.stride != 0 and one.cells != two.cells
 
 
 def subdivided(

@@ -58,12 +58,16 @@ def resize(app: Application) -> Outcome:
             "misaligned",
             f"has coordinates by the mode {coordinates}: its grid depends on the size of the image",
         )
-    moved = [_axis(app, source, axis, factor, coordinates) for axis, factor in enumerate(factors)]
+    rounding = app.node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    beyond = _beyond(app, factors, mode, coordinates, rounding)
+    moved = [
+        _axis(app, source, axis, (factor, coordinates, beyond))
+        for axis, factor in enumerate(factors)
+    ]
     for found in moved:
         if isinstance(found, Refusal):
             return found
     fields, extent = zip(*(found for found in moved if not isinstance(found, Refusal)), strict=True)
-    rounding = app.node.attributes.get_string("nearest_mode", "round_prefer_floor")
     return Kept(
         (
             app.new_map(
@@ -72,9 +76,7 @@ def resize(app: Application) -> Outcome:
                 layout=layout,
                 field=fields,
                 extent=extent,
-                pads=describe(app.node)
-                if _reaches_out(app, factors, mode, coordinates, rounding)
-                else None,
+                pads=describe(app.node) if beyond else None,
                 subdivides=describe(app.node) if max(factors) > 1 else None,
             ),
         )
@@ -107,12 +109,14 @@ def _scales(app: Application, rank: int) -> list[Fraction] | Refusal:
 
 
 def _axis(
-    app: Application, source: FeatureMap, axis: int, factor: Fraction, coordinates: str
+    app: Application, source: FeatureMap, axis: int, how: tuple[Fraction, str, int]
 ) -> tuple[AxisField, int] | Refusal:
-    """Field and extent along one axis."""
+    """Field and extent along one axis, by a factor and the cells taken from beyond (`_beyond`)."""
     field, length = source.field[axis], source.extent[axis]
+    factor, coordinates, beyond = how
     if factor == 1:
         return field, length
+    field = field.slide(1 + 2 * beyond, pad=beyond, end_pad=beyond)
     if source.one_per_window:
         return app.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
     if factor.denominator == 1 and factor > 1:
@@ -129,17 +133,21 @@ def _axis(
     )
 
 
-def _reaches_out(
+def _beyond(
     app: Application, factors: list[Fraction], mode: str, coordinates: str, rounding: str
-) -> bool:
-    """Whether a cell at the border would take cells from beyond it."""
-    if app.int_attribute("antialias", 0) or mode == "cubic":
-        return True
+) -> int:
+    """How many cells on either side of those that a cell lies in it takes into account, at most."""
+    reach = 2 if mode == "cubic" else 1
+    if app.int_attribute("antialias", 0):
+        return reach * max(factor.denominator for factor in factors)
+    if mode == "cubic":
+        return reach
     if max(factors) <= 1:
-        return False
+        return 0
     if app.node.op_type == "Upsample" or app.opset < 11:
-        return mode != "nearest"
-    return mode != "nearest" or rounding not in _NEAREST_IN_PLACE[coordinates]
+        return 0 if mode == "nearest" else reach
+    in_place = mode == "nearest" and rounding in _NEAREST_IN_PLACE[coordinates]
+    return 0 if in_place else reach
 
 
 @rule("DepthToSpace")

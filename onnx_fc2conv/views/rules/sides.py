@@ -81,7 +81,7 @@ def _one_cell(
         channels=channels,
         extent=(1,) * rank,
         dtype=dtype,
-        field=(AxisField(stride=0),) * rank,
+        field=(AxisField().pool_globally(1),) * rank,
         first_label=app.space.reserve(channels),
         layout=channels_first(2 + rank),
     )

@@ -73,7 +73,11 @@ class _Axis:
         if isinstance(found, Refusal):
             return found
         field, cells = found
-        return field.slide(1, end_pad=self.count - cells)
+        return field.slide(1, end_pad=self.count - cells).counted(
+            source.cells.then(self.stride, self.count - self.length * self.stride, 1),
+            (source.first_clean - 1) * self.stride + self.span - self.begin,
+            {end.then(self.stride, -self.begin, 1) for end in source.clean_ends},
+        )
 
 
 @rule("ConvTranspose")
