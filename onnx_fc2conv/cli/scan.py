@@ -194,10 +194,11 @@ def _named(error: Fc2ConvError, image: Path) -> str:
 def _summary(terminal: Terminal, image: Path, found: Scan, seconds: float) -> None:
     height, width = found.image.shape[:2]
     windows = sum(level.scores[0].size for level in found.levels)
-    tiles = sum(len(level.plan) for level in found.levels)
+    count = sum(len(level.plan) for level in found.levels)
+    tiles = f"{count} tile" + ("" if count == 1 else "s")
     boxes = f"{len(found.boxes)} box" + ("" if len(found.boxes) == 1 else "es")
     terminal.line(
-        f"{image} ({width}×{height}): {boxes} in {windows:,} windows, {tiles} tile{'' if tiles == 1 else 's'}, {seconds:.1f} s"
+        f"{image} ({width}×{height}): {boxes} in {windows:,} windows, {tiles}, {seconds:.1f} s"
     )
 
 

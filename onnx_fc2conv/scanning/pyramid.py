@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +61,14 @@ def resized(source: ImageSource, scale: float) -> ImageSource:
         target = np.empty(shape, source.dtype)
         _fill(target, source)
         return ArraySource(target)
-    # The folder goes when nothing refers to it any more.
-    folder = tempfile.TemporaryDirectory(prefix="fc2conv-")
-    path = Path(folder.name, "level.npy")
+    folder = tempfile.mkdtemp(prefix="fc2conv-")
+    path = Path(folder, "level.npy")
     target = np.lib.format.open_memmap(path, "w+", source.dtype, shape)
     _fill(target, source)
     del target
-
-    def mapped(_keep: object = folder) -> AnyArray:
-        return np.lib.format.open_memmap(path, mode="r")
-
-    return MappedSource(mapped, shape, source.dtype)
+    small = MappedSource(partial(np.lib.format.open_memmap, path, "r"), shape, source.dtype)
+    weakref.finalize(small, shutil.rmtree, folder, ignore_errors=True)
+    return small
 
 
 def _fill(target: AnyArray, source: ImageSource) -> None:
