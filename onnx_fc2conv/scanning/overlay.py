@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw"]
 
-_SMALL = 640
+_SMALL = 400
 """Longer side below which a picture is enlarged by a whole factor, so that labels can be read."""
 
 _COLORS = np.array([(0, 0, 60), (110, 20, 140), (230, 60, 70), (255, 180, 30), (255, 255, 160)])

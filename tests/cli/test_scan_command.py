@@ -56,7 +56,7 @@ def test_an_original_model_is_converted_on_the_fly(
     scores = np.load(out / "photo.scores.npy")
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
     with Image.open(out / "photo.overlay.png") as picture:
-        assert picture.size == (650, 450)
+        assert picture.size == (520, 360)
 
     found = json.loads((out / "boxes.json").read_text())
     assert found["images"] == [{"id": 1, "file_name": "photo.png", "width": 130, "height": 90}]
