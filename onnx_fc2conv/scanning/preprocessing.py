@@ -128,20 +128,24 @@ class Preprocessing:
         else:
             planes = [pixels[..., c] for c in range(pixels.shape[2])]
             planes = planes[::-1] if order == "bgr" else planes
-        plain = factor == 1 and self.mean is None and self.std is None
         result = np.empty((len(planes), *pixels.shape[:2]), dtype)
         for channel, plane in enumerate(planes):
-            result[channel] = plane if plain else self._normalized(plane, factor, channel)
+            self._normalize(plane, factor, channel, result[channel])
         return result
 
-    def _normalized(self, plane: AnyArray, factor: float, channel: int) -> AnyArray:
-        values = plane.astype(np.float32)
-        values *= np.float32(factor)
+    def _normalize(self, plane: AnyArray, factor: float, channel: int, target: AnyArray) -> None:
+        """One channel of the input, in float32 unless there is nothing to compute."""
+        if factor == 1 and self.mean is None and self.std is None:
+            target[...] = plane
+            return
+        values = target if target.dtype == np.float32 else np.empty(target.shape, np.float32)
+        np.multiply(plane, np.float32(factor), out=values, dtype=np.float32, casting="unsafe")
         if self.mean is not None:
             values -= np.float32(self.mean[channel % len(self.mean)])
         if self.std is not None:
             values /= np.float32(self.std[channel % len(self.std)])
-        return values
+        if values is not target:
+            target[...] = values
 
     def _factor(self, pixels: np.dtype[Any], model: np.dtype[Any]) -> float:
         if self.scale is not None:
