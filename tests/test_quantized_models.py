@@ -73,7 +73,8 @@ def assert_proven(path: Path, conversion: onnx_fc2conv.Conversion) -> None:
     assert report, report.to_markdown()
     asserted = [result for result in report.results if result.status == "passed"]
     assert {"weights", "native"} <= {result.tier for result in asserted}
-    assert all(result.worst_error == 0.0 for result in asserted), report.to_markdown()
+    compared = [result for result in asserted if result.tier != "geometry"]
+    assert all(result.worst_error == 0.0 for result in compared), report.to_markdown()
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)

@@ -32,6 +32,7 @@ CELL = (2, 3)
 
 SCALE = 2
 INK, GREY, BLUE, ORANGE = (25, 25, 25), (150, 150, 150), (30, 90, 200), (220, 110, 0)
+PALE_BLUE, PALE_ORANGE, WHITE = (225, 235, 255), (255, 236, 214), (255, 255, 255)
 
 Array = npt.NDArray[Any]
 
@@ -143,42 +144,57 @@ class Canvas:
         where = (at[0] * SCALE, at[1] * SCALE)
         self.pen.text(where, words, fill=color, font=font, anchor="mm" if middle else "la")
 
+    def arrow(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """A level arrow to the right."""
+        (x, y), (tip, _) = start, end
+        line = [n * SCALE for n in (x, y, tip, y)]
+        self.pen.line(line, fill=BLUE, width=2 * SCALE)
+        head = [(tip, y), (tip - 8, y - 4), (tip - 8, y + 4)]
+        self.pen.polygon([(a * SCALE, b * SCALE) for a, b in head], fill=BLUE)
+
 
 def draw(scores: Geometry, read: Geometry, found: dict[str, Array]) -> None:
-    """The picture: an image with a window, its map with the cell, and two maps of differences."""
-    sheet = Canvas(1000, 470)
-    _draw_image(sheet, scores, (20, 50), 1.15)
-    _draw_map(sheet, scores.output_size(SIZE), (340, 50), 18)
+    """The picture: a window and its cell; the same window as a crop; where the two differ."""
+    sheet = Canvas(1080, 520)
     clean = scores.clean_cells
     assert clean is not None
+    sheet.text((20, 14), "1  A cell scores a window", size=16)
+    _draw_image(sheet, scores, (20, 72), 1.15)
+    _draw_map(sheet, scores, (370, 174), 18, 1.15)
+    down, right = scores.stride
     for line, words in enumerate(
         (
-            "one cell for each window,",
-            f"{scores.stride[0]}x{scores.stride[1]} pixels apart",
-            "",
-            f"{clean.total - clean.clean} of {clean.total} cells that the",
-            "first FC layer reads see",
-            "the border of a crop",
-            "",
-            "score of a cell and of its",
-            f"crop: median difference {found['scores']:.0%}",
+            "Next cell = next window,",
+            f"{down} pixels down or {right} right.",
         )
     ):
-        sheet.text((340, 190 + 18 * line), words)
+        sheet.text((370, 308 + 18 * line), words)
+    sheet.text((600, 14), "2  The window cut out", size=16)
+    _draw_crop(sheet, scores, (600, 72), 1.15)
     rows, columns = found[FINE].shape
-    sheet.text((570, 20), "difference between crop and image", size=14)
-    _draw_heat(sheet, found[FINE], (570, 50), 24)
-    sheet.text((570, 56 + 24 * rows), f"last convolution, {rows}x{columns}")
+    sheet.text((790, 14), "3  What the border changes", size=16)
+    sheet.text((790, 44), f"last convolution, {rows}x{columns}")
+    _draw_heat(sheet, found[FINE], (790, 72), 18)
     rows, columns = found[READ].shape
-    _draw_heat(sheet, found[READ], (800, 50), 60)
-    sheet.text((800, 56 + 60 * rows), f"what the FC layer reads, {rows}x{columns}")
+    sheet.text((950, 44), f"read by the FC, {rows}x{columns}")
+    _draw_heat(sheet, found[READ], (950, 72), 36)
+    for line, words in enumerate(
+        (
+            "Percent: difference between the feature map of",
+            "the crop (2) and of the image (1), there.",
+            f"0%: a clean cell. The FC layer reads {clean.clean} clean cells",
+            f"of {clean.total}, so scores of cell and crop differ:",
+            f"by {found['scores']:.0%} in the median.",
+        )
+    ):
+        sheet.text((790, 72 + 18 * 16 + 14 + 18 * line), words)
     sheet.image.save(TARGET, optimize=True)
 
 
 def _draw_image(sheet: Canvas, scores: Geometry, at: tuple[int, int], scale: float) -> None:
     field = scores.receptive_field
     assert field is not None
-    sheet.text((at[0], 20), f"image, {SIZE[0]}x{SIZE[1]} pixels", size=14)
+    sheet.text((at[0], 44), f"image, {SIZE[0]}x{SIZE[1]} pixels")
     sheet.box(at, (SIZE[1] * scale, SIZE[0] * scale), line=INK, fill=(245, 245, 245))
     rows, columns = scores.output_size(SIZE)
     for i in range(rows):
@@ -187,28 +203,59 @@ def _draw_image(sheet: Canvas, scores: Geometry, at: tuple[int, int], scale: flo
             sheet.box((at[0] + x - 1, at[1] + y - 1), (2, 2), fill=GREY)
     starts = [s + c * step for s, c, step in zip(field.start, CELL, scores.stride, strict=True)]
     corner = (at[0] + starts[1] * scale, at[1] + starts[0] * scale)
-    sheet.box(corner, (field.size[1] * scale, field.size[0] * scale), line=ORANGE, width=2)
+    size = (field.size[1] * scale, field.size[0] * scale)
+    sheet.box(corner, size, line=ORANGE, fill=PALE_ORANGE, width=2)
     rows_seen, columns_seen = scores.cell_to_window(CELL)
     corner = (at[0] + columns_seen.start * scale, at[1] + rows_seen.start * scale)
-    size = (scores.window[1] * scale, scores.window[0] * scale)
-    sheet.box(corner, size, line=BLUE, fill=(225, 235, 255), width=2)
-    sheet.text((corner[0] + 6, corner[1] + 6), "window", color=BLUE)
-    sheet.text(
-        (corner[0] + 6, corner[1] + 22), f"{scores.window[0]}x{scores.window[1]}", color=BLUE
-    )
+    _draw_window(sheet, scores, corner, scale)
     below = at[1] + SIZE[0] * scale + 6
-    words = f"orange: receptive field, {field.size[0]}x{field.size[1]} pixels"
+    words = f"orange: {field.size[0]}x{field.size[1]} pixels that the cell sees"
     sheet.text((at[0], below), words, color=ORANGE)
-    sheet.text((at[0], below + 18), "dots: where windows start", color=GREY)
+    sheet.text((at[0], below + 18), "dots: where the other windows start", color=GREY)
 
 
-def _draw_map(sheet: Canvas, cells: tuple[int, ...], at: tuple[int, int], side: int) -> None:
-    sheet.text((at[0], 20), f"scores, {cells[0]}x{cells[1]} cells", size=14)
+def _draw_window(
+    sheet: Canvas, scores: Geometry, corner: tuple[float, float], scale: float
+) -> None:
+    size = (scores.window[1] * scale, scores.window[0] * scale)
+    sheet.box(corner, size, line=BLUE, fill=PALE_BLUE, width=2)
+    sheet.text((corner[0] + 6, corner[1] + 6), "window", color=BLUE)
+    words = f"{scores.window[0]}x{scores.window[1]}"
+    sheet.text((corner[0] + 6, corner[1] + 22), words, color=BLUE)
+
+
+def _draw_crop(sheet: Canvas, scores: Geometry, at: tuple[int, int], scale: float) -> None:
+    """The window alone, with padding where the image had pixels."""
+    field = scores.receptive_field
+    assert field is not None
+    sheet.text((at[0], 44), "what the original model saw")
+    before = [-start * scale for start in field.start]
+    size = [n * scale for n in field.size]
+    sheet.box(at, (size[1], size[0]), line=ORANGE, fill=WHITE, width=2)
+    step = 10
+    for y in range(step // 2, int(size[0]), step):
+        for x in range(step // 2, int(size[1]), step):
+            sheet.text((at[0] + x, at[1] + y), "0", size=7, color=ORANGE, middle=True)
+    _draw_window(sheet, scores, (at[0] + before[1], at[1] + before[0]), scale)
+    for line, words in enumerate(("orange: zeros, which", "the layers pad with")):
+        sheet.text((at[0], at[1] + size[0] + 6 + 18 * line), words, color=ORANGE)
+
+
+def _draw_map(
+    sheet: Canvas, scores: Geometry, at: tuple[int, int], side: int, scale: float
+) -> None:
+    """The scores, and an arrow from the window in the image beside them to its cell."""
+    cells = scores.output_size(SIZE)
+    sheet.text((at[0], at[1] - 22), f"scores, {cells[0]}x{cells[1]} cells")
     for i in range(cells[0]):
         for j in range(cells[1]):
-            fill = (225, 235, 255) if (i, j) == CELL else (250, 250, 250)
+            fill = PALE_BLUE if (i, j) == CELL else (250, 250, 250)
             line = BLUE if (i, j) == CELL else GREY
             sheet.box((at[0] + j * side, at[1] + i * side), (side, side), line=line, fill=fill)
+    _, columns = scores.cell_to_window(CELL)
+    y = at[1] + (CELL[0] + 0.5) * side
+    start, end = 20 + columns.stop * scale, at[0] + (CELL[1] + 0.5) * side
+    sheet.arrow((start, y), (end, y))
 
 
 def _draw_heat(sheet: Canvas, values: Array, at: tuple[int, int], side: int) -> None:

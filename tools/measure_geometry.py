@@ -14,7 +14,10 @@ import argparse
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -30,9 +33,19 @@ from tests.geometry.measuring import (
     measure_receptive_field,
     measure_verdict,
 )
+from tests.geometry.misaligned import measure_misaligned
 from tests.geometry.random_nets import RandomNet
 
 _Measure = Callable[[Measurement], int]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A model, its verdict, and what measures the claims: each gives the number of comparisons."""
+
+    name: str
+    verdict: str
+    measures: Mapping[str, Callable[[], int]]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,63 +59,63 @@ def main(arguments: list[str] | None = None) -> int:
 
     counts: Counter[str] = Counter()
     contradictions = 0
-    for name, attempt in (*_nets(options.first, options.nets), *_files(options.paths)):
-        try:
-            it, measures = attempt()
-        except RefusedError as error:
-            counts[f"refused: {error.refusals[0].code}"] += 1
-            continue
-        except Fc2ConvError as error:
-            counts[f"not usable: {error}"] += 1
-            continue
-        counts[it.scores.verdict] += 1
-        for measure in measures:
-            what = measure.__name__.removeprefix("measure_").replace("_", " ")
+    for subject in chain(_nets(options.first, options.nets), _files(options.paths)):
+        counts[subject.verdict] += 1
+        for what, measure in subject.measures.items():
             try:
-                counts[f"measured: {what}"] += measure(it)
+                counts[f"measured: {what}"] += measure()
             except AssertionError as error:
                 contradictions += 1
-                print(f"{name}: {what}: {error}")
+                print(f"{subject.name}: {what}: {error}")
     for what, count in sorted(counts.items()):
         print(f"{count:>8} {what}")
     print(f"{contradictions:>8} contradictions")
     return 1 if contradictions else 0
 
 
-_Attempt = tuple[str, Callable[[], tuple[Measurement, tuple[_Measure, ...]]]]
-
-
-def _nets(first: int, count: int) -> Iterator[_Attempt]:
+def _nets(first: int, count: int) -> Iterator[_Subject]:
     for seed in range(first, first + count):
+        net = RandomNet(seed)
+        model = net.model()
+        try:
+            conversion = convert(model, pool=net.pool)
+        except RefusedError as error:
+            code = error.refusals[0].code
+            yield _Subject(
+                f"net {seed}", f"refused: {code}", {code: partial(measure_misaligned, model, seed)}
+            )
+            continue
+        it = Measurement(model, conversion, seed)
+        measures: list[_Measure] = [measure_output_size, measure_verdict]
+        if it.scores.receptive_field is not None:
+            measures += [measure_receptive_field, measure_clean_cells]
+        yield _subject(f"net {seed}", it, measures)
 
-        def attempt(seed: int = seed) -> tuple[Measurement, tuple[_Measure, ...]]:
-            net = RandomNet(seed)
-            model = net.model()
-            it = Measurement(model, convert(model, pool=net.pool), seed)
-            everywhere: tuple[_Measure, ...] = (measure_output_size, measure_verdict)
-            if it.scores.receptive_field is None:
-                return it, everywhere
-            return it, (*everywhere, measure_receptive_field, measure_clean_cells)
 
-        yield f"net {seed}", attempt
-
-
-def _files(paths: list[Path]) -> Iterator[_Attempt]:
+def _files(paths: list[Path]) -> Iterator[_Subject]:
     folders = [sorted(path.rglob("*.onnx")) if path.is_dir() else [path] for path in paths]
     for file in (file for files in folders for file in files):
-
-        def attempt(file: Path = file) -> tuple[Measurement, tuple[_Measure, ...]]:
+        try:
             model, pool = onnx.load(file), _pool_of(file)
             _add_read_map(model, pool)
             it = Measurement(model, convert(model, pool=pool))
-            measures: list[_Measure] = [measure_output_size, measure_verdict]
-            if it.scores.receptive_field is not None:
-                measures.append(measure_field_ends)
-                if len(it.conversion.geometry) == 2:
-                    measures.append(measure_clean_cells)
-            return it, tuple(measures)
+        except Fc2ConvError as error:
+            yield _Subject(str(file), f"not usable: {error}", {})
+            continue
+        measures: list[_Measure] = [measure_output_size, measure_verdict]
+        if it.scores.receptive_field is not None:
+            measures.append(measure_field_ends)
+            if len(it.conversion.geometry) == 2:
+                measures.append(measure_clean_cells)
+        yield _subject(str(file), it, measures)
 
-        yield str(file), attempt
+
+def _subject(name: str, it: Measurement, measures: Iterable[_Measure]) -> _Subject:
+    return _Subject(
+        name,
+        it.scores.verdict,
+        {m.__name__.removeprefix("measure_").replace("_", " "): partial(m, it) for m in measures},
+    )
 
 
 def _pool_of(file: Path) -> Pool:
@@ -115,9 +128,9 @@ def _add_read_map(model: onnx.ModelProto, pool: Pool) -> None:
     """Make the feature map that the head reads an output, if it is one tensor of the model."""
     maps = [interpret(ir.from_proto(model), pool=pool).outputs[0].feature_map]
     for feature_map in maps:
-        if feature_map.made_by_fc:
+        if feature_map.one_per_window:
             maps.extend(source for source in feature_map.sources if source not in maps)
-    read = [feature_map for feature_map in maps if not feature_map.made_by_fc]
+    read = [feature_map for feature_map in maps if not feature_map.one_per_window]
     if len(model.graph.output) == len(read) == 1 and read[0].value is not None:
         element = model.graph.output[0].type.tensor_type.elem_type
         name, shape = read[0].value.name or "", [None] * len(read[0].layout)

@@ -23,17 +23,19 @@ from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.recordings import read_recordings
-from onnx_fc2conv.equivalence.relation import Expect, check_relation
+from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
 from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
-from onnx_fc2conv.equivalence.subject import Subject
+from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
+from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import Normalize
+from onnx_fc2conv.pipeline import inspect
 from onnx_fc2conv.views.inputs import native_shapes
 
 __all__ = ["check"]
@@ -94,24 +96,38 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     for provider in providers:
         require(provider)
     one, two = _normalized(reference), _normalized(converted)
-    stored = read_geometry(two)
+    claimed_by_model = read_geometry(two)
     notes, names = match_interfaces(one, two)
-    native = _native(one, input_shapes or {})
+    stored = renamed(claimed_by_model, names)
+    found = geometry
+    if found is None:
+        found = stored or inspect(one, input_shapes=input_shapes).geometry
+    single = unbatched_images(one)
+    given = {
+        name: (1, *shape) if name in single else tuple(shape)
+        for name, shape in (input_shapes or {}).items()
+    }
+    batched = with_batch_axis(one, single)
     pair = Pair(
-        one,
-        two,
-        native,
+        batched,
+        with_batch_axis(two, single),
+        _native(batched, given),
         tolerances=tolerances_of(one, rtol, atol),
         provider=providers[0],
         seed=seed,
         sizes=tuple(tuple(size) for size in sizes),
         max_windows=max_windows,
+        size_steps={m.input: m.size_step for m in found.values() if m.size_step is not None},
+        unbatched=single,
     )
     check_sizes(pair)
     recordings = tuple(read_recordings(path, pair) for path in data)
-    subject = Subject.of(pair, renamed(stored, names), geometry, expect, input_shapes)
-    original = as_model(reference)
-    subject = replace(subject, recordings=recordings, original=original)
+    claims = geometry is not None or bool(stored) or is_ours(two)
+    relation = relation_of(pair, window_strides(pair, found))
+    subject = Subject(relation, found, claims, expect, stored)
+    if geometry is None and not stored:
+        subject = subject.of_windows(one, input_shapes)
+    subject = replace(subject, recordings=recordings, original=as_model(reference))
     runs: list[ProviderRun] = []
     for provider in providers:
         say = _says(progress, provider, providers)
@@ -134,7 +150,8 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
 
 def _run(pair: Pair, subject: Subject, say: Progress) -> list[TierResult]:
     """Every tier that applies."""
-    relation, geometry, strides = subject.relation, subject.geometry, subject.strides
+    relation, geometry = subject.relation, subject.geometry
+    strides = window_strides(pair, geometry)
     results: list[TierResult] = missing_kernels(pair)
     if subject.original is not None:
         results.extend(check_lifted(subject.original, pair))

@@ -130,6 +130,16 @@ class Geometry:
             found.append(slice(low, max(low, high) if end > begin else low))
         return tuple(found)
 
+    @property
+    def size_step(self) -> tuple[int, ...] | None:
+        """Where the model does not run at each size: it does at the window's plus multiples of it.
+
+        In pixels. There may be more sizes between: `sizes` has all of them.
+        """
+        if all(rule.modulo == 1 for rule in self.sizes):
+            return None
+        return tuple(rule.modulo for rule in self.sizes)
+
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """Number of cells of the map, per axis, for an image of this spatial size in pixels.
 

@@ -113,6 +113,12 @@ class AxisField:
             self.meets,
         )
 
+    def take_blocks(self, block: int) -> AxisField:
+        """The field of a layer of blocks of so many cells, which fails if cells are left over."""
+        made = self.slide(block, block)
+        whole = made.cells.then(block, 0, 1)
+        return replace(made, meets=made.meets | {frozenset({self.cells, whole})})
+
     def _hull(self, cells: range) -> tuple[int, int]:
         """The pixels from the first to the last that these cells see."""
         if self.repeats == 1:

@@ -14,7 +14,7 @@ from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.scanning.preprocessing import Preprocessing, read_preprocessing
-from onnx_fc2conv.views.inputs import image_layouts, model_inputs
+from onnx_fc2conv.views.inputs import image_axes, model_inputs
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["ScanModel", "scan_model"]
@@ -27,7 +27,8 @@ class ScanModel:
     Attributes:
         model: The model.
         input: Name of its image input.
-        layout: Which axes of the input are [N, C, H, W], in that order.
+        axes: Which axes of the input are [N, C, H, W], in that order; None for the batch or the
+            channels if it has no such axis.
         channels: Number of channels of the input.
         dtype: Type of the input.
         output: Name of the map that is read.
@@ -38,7 +39,7 @@ class ScanModel:
 
     model: ir.Model
     input: str
-    layout: tuple[int, ...]
+    axes: tuple[int | None, ...]
     channels: int
     dtype: np.dtype[Any]
     output: str
@@ -48,7 +49,9 @@ class ScanModel:
 
     def sample(self, planes: AnyArray) -> AnyArray:
         """[C, H, W] as the input takes it, a batch of one."""
-        return planes[None].transpose(np.argsort(self.layout))
+        lacks = tuple(place for place, axis in enumerate(self.axes) if axis is None)
+        own = planes[None].squeeze(lacks)
+        return own.transpose(np.argsort([axis for axis in self.axes if axis is not None]))
 
     @property
     def digest(self) -> str:
@@ -91,10 +94,10 @@ def scan_model(
         names = ", ".join(value.name or "" for value in inputs)
         raise ArgumentError(f"a scan feeds one image input; the model has the inputs {names}")
     (image,) = inputs
-    layout = image_layouts(model.graph).get(image, ())
-    if len(layout) != 4 or image.shape is None or image.dtype is None:
+    axes = image_axes(model.graph).get(image, ())
+    if len(axes) != 4 or None in axes[2:] or image.shape is None or image.dtype is None:
         raise ArgumentError(f"the input {image.name} is no image with a height and a width")
-    channels = image.shape[layout[1]]
+    channels = 1 if axes[1] is None else image.shape[axes[1]]
     scores = next(value for value in model.graph.outputs if value.name == name)
     shape = [] if scores.shape is None else list(scores.shape)
     classes = shape[1] if len(shape) == 4 else 1
@@ -103,7 +106,7 @@ def scan_model(
     return ScanModel(
         model=model,
         input=image.name or "",
-        layout=tuple(layout),
+        axes=axes,
         channels=channels,
         dtype=image.dtype.numpy(),
         output=name,

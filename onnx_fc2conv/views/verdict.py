@@ -43,6 +43,7 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry
     else:
         verdict = "border effect" if any(axis.padded for axis in field) else "windows exact"
     clean = None if behind.whole else _clean_cells(behind.read_by_head, window)
+    rules = tuple(map(_size_rule, field, window))
     starts, sizes = tuple(axis.start for axis in field), tuple(axis.size for axis in field)
     return Geometry(
         input=image.value.name or "",
@@ -50,11 +51,12 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry
         stride=tuple(axis.stride for axis in field),
         offset=(0,) * rank,
         verdict=verdict,
-        why=_why(verdict, behind, clean, max((axis.repeats for axis in field), default=1)),
+        why=_why(verdict, behind, clean, max((axis.repeats for axis in field), default=1))
+        + _where_it_runs(rules, behind.parts),
         receptive_field=None if behind.whole else ReceptiveField(starts, sizes),
         cells=cells,
         remainder=tuple(map(_remainder, field, window, cells)),
-        sizes=tuple(map(_size_rule, field, window)),
+        sizes=rules,
         tile_cells=None if behind.whole else _tile_cells(field),
         clean_cells=clean,
         padded_layers=behind.padded,
@@ -70,6 +72,7 @@ class _Behind:
         padded: The layers that pad.
         whole: The layers that see the whole image.
         divided: The layers that make several cells of each.
+        parts: The layers that fail at some sizes of the image.
         read_by_head: The maps that the first fully connected layers read; the output's own map if
             there is none.
     """
@@ -78,6 +81,7 @@ class _Behind:
     padded: tuple[str, ...]
     whole: tuple[str, ...]
     divided: tuple[str, ...]
+    parts: tuple[str, ...]
     read_by_head: frozenset[FeatureMap]
 
     @classmethod
@@ -90,12 +94,13 @@ class _Behind:
                     found[source] = None
                     queue.append(source)
         ordered = sorted(found, key=lambda feature_map: feature_map.first_label)
-        read = {s for m in ordered if m.made_by_fc for s in m.sources if not s.made_by_fc}
+        read = {s for m in ordered if m.one_per_window for s in m.sources if not s.one_per_window}
         return cls(
             frozenset(ordered),
             tuple(dict.fromkeys(m.pads for m in ordered if m.pads is not None)),
             tuple(dict.fromkeys(m.mixes_positions for m in ordered if m.mixes_positions)),
             tuple(dict.fromkeys(m.subdivides for m in ordered if m.subdivides is not None)),
+            tuple(dict.fromkeys(m.parts for m in ordered if m.parts is not None)),
             frozenset(read) or frozenset({output}),
         )
 
@@ -168,6 +173,18 @@ def _why(verdict: Verdict, behind: _Behind, clean: CleanCells | None, repeats: i
     return (
         f"{layers}: a crop has padding where a larger image has neighboring pixels; {clean.clean} "
         f"of {clean.total} cells of the feature map inside each window do not see the border"
+    )
+
+
+def _where_it_runs(rules: Sequence[SizeRule], parts: Sequence[str]) -> str:
+    """The second half of a sentence, if the model does not run at each size."""
+    if not parts or all(rule.modulo == 1 for rule in rules):
+        return ""
+    step = "×".join(str(rule.modulo) for rule in rules)
+    layers = _some(parts, "may be", "may be")
+    return (
+        f"; it runs at image sizes of the window plus multiples of {step} pixels (at others "
+        f"{layers} given maps or blocks that do not fit)"
     )
 
 

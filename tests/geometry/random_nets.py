@@ -46,8 +46,8 @@ class RandomNet:
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
-        rank = 1 + self.seed % 2
-        size = tuple(int(n) for n in self.rng.integers(9, 34 if rank == 1 else 24, rank))
+        rank = (1, 2, 1, 2, 3)[self.seed % 5]
+        size = tuple(int(n) for n in self.rng.integers(9, (34, 24, 13)[rank - 1], rank))
         self.net = Net(opset=int(self.rng.choice([13, 18])), image=(2, *size), seed=self.seed)
         self.rank = rank
         self.stride = [1] * rank
@@ -71,6 +71,7 @@ class RandomNet:
             (5, self._conv),
             (3, self._pool),
             (2, self._branches),
+            (1.5, self._residual),
             (1, self._crop),
             (1, self._there_and_back),
             (0.5, self._gate),
@@ -147,6 +148,11 @@ class RandomNet:
         return self.net.op("Concat", a, b, axis=1, shape=(2 * CHANNELS, *a.shape[1:]))
 
     def _like(self, window: Window, length: int) -> Window:
+        if self.rng.random() < 0.1:  # another stride, where that happens to give as many cells
+            stride = int(self.rng.integers(1, 5))
+            one = Window(window.kernel, stride, window.dilation, window.begin, window.end)
+            if one.cells(length) == window.cells(length):
+                return one
         kernel, dilation = int(self.rng.integers(1, 5)), int(self.rng.integers(1, 3))
         wider = (kernel - 1) * dilation - (window.kernel - 1) * window.dilation
         pads = max(0, window.begin + window.end + wider)
@@ -155,6 +161,23 @@ class RandomNet:
         begin = int(self.rng.integers(0, pads + 1))
         made = Window(kernel, window.stride, dilation, begin, pads - begin)
         return made if made.cells(length) == window.cells(length) else window
+
+    def _residual(self, y: Tensor) -> Tensor | None:
+        """The layer's input added to what one or two convolutions of as many cells make of it."""
+        made = y
+        for _ in range(self.rng.integers(1, 3)):
+            windows = [self._keeping() for _ in range(self.rank)]
+            made = self._convolution(made, windows)
+        if y.shape[0] != CHANNELS:
+            y = self._convolution(y, [Window(1, 1, 1, 0, 0)] * self.rank)
+        return self.net.op("Add", made, y, shape=made.shape)
+
+    def _keeping(self) -> Window:
+        """A padded window that gives as many cells as there are."""
+        kernel, dilation = int(self.rng.integers(1, 4)), int(self.rng.integers(1, 3))
+        pads = (kernel - 1) * dilation
+        begin = int(self.rng.integers(0, pads + 1))
+        return Window(kernel, 1, dilation, begin, pads - begin)
 
     def _crop(self, y: Tensor) -> Tensor:
         begins, ends = self.rng.integers(0, 3, self.rank), self.rng.integers(0, 3, self.rank)
