@@ -34,10 +34,12 @@ if TYPE_CHECKING:
         SplitKernels,
     )
     from onnx_fc2conv.pipeline import Conversion, convert, inspect
+    from onnx_fc2conv.scanning import Box, Preprocessing, Scan, scan
     from onnx_fc2conv.to_fc import FcConversion, convert_to_fc
 
 __all__ = [
     "ArgumentError",
+    "Box",
     "ConvToFc",
     "Conversion",
     "EquivalenceReport",
@@ -48,10 +50,12 @@ __all__ = [
     "Geometry",
     "InvalidModelError",
     "Normalize",
+    "Preprocessing",
     "ReduceOutputs",
     "Refusal",
     "RefusedError",
     "RuntimeUnavailableError",
+    "Scan",
     "SplitKernels",
     "check",
     "convert",
@@ -60,6 +64,7 @@ __all__ = [
     "inspect",
     "patch_index",
     "read_geometry",
+    "scan",
 ]
 
 _HOMES = {
@@ -83,6 +88,7 @@ _HOMES = {
         "SplitKernels",
     ),
     "pipeline": ("Conversion", "convert", "inspect"),
+    "scanning": ("Box", "Preprocessing", "Scan", "scan"),
     "to_fc": ("FcConversion", "convert_to_fc"),
 }
 

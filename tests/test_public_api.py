@@ -20,6 +20,7 @@ def test_the_public_names() -> None:
     """A name that goes from here breaks somebody's code."""
     assert onnx_fc2conv.__all__ == [
         "ArgumentError",
+        "Box",
         "ConvToFc",
         "Conversion",
         "EquivalenceReport",
@@ -30,10 +31,12 @@ def test_the_public_names() -> None:
         "Geometry",
         "InvalidModelError",
         "Normalize",
+        "Preprocessing",
         "ReduceOutputs",
         "Refusal",
         "RefusedError",
         "RuntimeUnavailableError",
+        "Scan",
         "SplitKernels",
         "check",
         "convert",
@@ -42,6 +45,7 @@ def test_the_public_names() -> None:
         "inspect",
         "patch_index",
         "read_geometry",
+        "scan",
     ]
     assert dir(onnx_fc2conv) == onnx_fc2conv.__all__
 

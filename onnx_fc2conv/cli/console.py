@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from onnx_fc2conv.conversion_report import ConversionReport, lifted_line, times
@@ -69,6 +76,29 @@ class Terminal:
             return
         with self._err.status(f"{first} …") as status:
             yield lambda step: status.update(f"{step} …")
+
+    @contextmanager
+    def bar(self, name: str) -> Generator[Callable[[int, int], None]]:
+        """A bar of pixels done and of all, with rate and remaining time, until the block ends."""
+        if self.quiet or not self._err.is_terminal:
+            yield lambda _done, _total: None
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._err, transient=True) as progress:
+            task = progress.add_task(name, total=None, rate="")
+
+            def advance(done: int, total: int) -> None:
+                speed = progress.tasks[0].speed
+                rate = "" if speed is None else f"{speed / 1e6:.1f} Mpixel/s"
+                progress.update(task, completed=done, total=total, rate=rate)
+
+            yield advance
 
     def conversion(self, report: ConversionReport) -> None:
         """Layers, interface and grid of a conversion."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,10 +32,15 @@ from onnx_fc2conv.cli.options import (
     parse_providers,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx_ir as ir
+
 __all__ = ["convert_command"]
 
 
-def convert_command(  # noqa: PLR0913 - one parameter an option
+def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then one step after the other
     model: ModelPath,
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
     input_shape: InputShapes = None,
@@ -52,6 +57,15 @@ def convert_command(  # noqa: PLR0913 - one parameter an option
     rtol: Rtol = None,
     atol: Atol = None,
     seed: Seed = 0,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            "--preprocess",
+            metavar='"KEY=VALUE …"',
+            help="Store in OUT what scan has to do to pixels: channels=gray|rgb|bgr scale=1/255 "
+            "mean=0.485,0.456,0.406 std=0.229,0.224,0.225.",
+        ),
+    ] = None,
     report: Reports = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; write no model.")
@@ -85,6 +99,8 @@ size and, cell by cell, at larger ones.
 
       fc2conv vgg16.onnx any_size.onnx --reduce mean
 
+      fc2conv resnet.onnx dense.onnx --preprocess "mean=0.485,0.456,0.406 std=0.229,0.224,0.225"
+
       fc2conv classifier.onnx same_interface.onnx --static
 
       fc2conv transformer.onnx convs.onnx --static --all-linear
@@ -102,6 +118,7 @@ size and, cell by cell, at larger ones.
     shapes = parse_input_shapes(input_shape)
     reports = check_report_paths(report)
     rtols, atols = parse_bounds("--rtol", rtol), parse_bounds("--atol", atol)
+    store = _preprocessing(preprocess)
     target = output.absolute()
     if not dry_run:
         check_writable(target, overwrite=overwrite, source=model)
@@ -131,6 +148,7 @@ size and, cell by cell, at larger ones.
 
     conversion = rewrite(source)
     assert conversion.model is not None
+    store(conversion.model)
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)
     try:
@@ -164,6 +182,18 @@ size and, cell by cell, at larger ones.
     data = data_file(target, conversion.model)
     if data is not None and data.exists():
         terminal.line(f"{output.name} is the graph; its weights are in {data.name}: keep both.")
+
+
+def _preprocessing(text: str | None) -> Callable[[ir.Model], None]:
+    """What stores --preprocess in a model."""
+    from onnx_fc2conv.scanning.preprocessing import (  # noqa: PLC0415
+        Preprocessing,
+        write_preprocessing,
+    )
+
+    if text is None:
+        return lambda _model: None
+    return partial(write_preprocessing, preprocessing=Preprocessing.parse(text))
 
 
 class _NotEquivalent(Exception):  # noqa: N818 - leaves the staged file behind, unwritten

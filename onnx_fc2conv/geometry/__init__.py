@@ -9,6 +9,7 @@ from onnx_fc2conv.geometry.verdict import (
     CleanCells,
     ReceptiveField,
     SizeRule,
+    TileCells,
     Verdict,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "ReceptiveField",
     "SizeRule",
     "SlidingWindow",
+    "TileCells",
     "Verdict",
     "output_length",
     "read_geometry",

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from onnx_fc2conv.geometry.verdict import CleanCells, ReceptiveField, SizeRule, Verdict
+from onnx_fc2conv.geometry.verdict import (
+    CleanCells,
+    ReceptiveField,
+    SizeRule,
+    TileCells,
+    Verdict,
+)
 
 __all__ = ["Geometry"]
 
@@ -33,6 +39,8 @@ class Geometry:
         remainder: Pixels at the end of a window that the strides leave over: a last window may
             reach out of the image by so many.
         sizes: The sizes of the image at which the model computes.
+        tile_cells: The cells of a tile that the whole image has too; None if all of the image can
+            change a cell.
         clean_cells: What padding leaves of a window; None where the whole image is seen.
         padded_layers: The layers that pad, by operator and name.
         reduction: What has been taken over all windows, if one vector an image is what is left.
@@ -48,6 +56,7 @@ class Geometry:
     cells: tuple[int, ...]
     remainder: tuple[int, ...]
     sizes: tuple[SizeRule, ...]
+    tile_cells: TileCells | None = None
     clean_cells: CleanCells | None = None
     padded_layers: tuple[str, ...] = ()
     reduction: Literal["mean", "max"] | None = None
@@ -170,6 +179,7 @@ class Geometry:
             verdict="whole image",
             why=f"it is the {what} over all {windows} (--reduce {how}); {self.why}",
             receptive_field=None,
+            tile_cells=None,
             remainder=(0,) * len(self.stride),
             reduction=how,
         )
@@ -188,6 +198,7 @@ class Geometry:
             "cells": list(self.cells),
             "remainder": list(self.remainder),
             "sizes": [_plain(rule) for rule in self.sizes],
+            "tile_cells": _plain(self.tile_cells),
             "clean_cells": _plain(self.clean_cells),
             "padded_layers": list(self.padded_layers),
         }
@@ -207,7 +218,9 @@ class Geometry:
             raise ValueError(f"{what} {tuple(given)} does not have {len(self.window)} axes")
 
 
-def _plain(value: ReceptiveField | CleanCells | SizeRule | None) -> dict[str, object] | None:
+def _plain(
+    value: ReceptiveField | CleanCells | SizeRule | TileCells | None,
+) -> dict[str, object] | None:
     """The fields as JSON has them; None stays."""
     if value is None:
         return None

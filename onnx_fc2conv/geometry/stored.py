@@ -13,7 +13,13 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.geometry.output import Geometry
-from onnx_fc2conv.geometry.verdict import CleanCells, ReceptiveField, SizeRule, Verdict
+from onnx_fc2conv.geometry.verdict import (
+    CleanCells,
+    ReceptiveField,
+    SizeRule,
+    TileCells,
+    Verdict,
+)
 from onnx_fc2conv.model_io import ModelSource, as_model
 
 __all__ = ["GEOMETRY_KEY", "read_geometry", "write_geometry"]
@@ -60,6 +66,7 @@ def read_geometry(model: ModelSource) -> dict[str, Geometry]:
 def _geometry(values: Mapping[str, Any]) -> Geometry:
     """The inverse of `Geometry.as_dict`; keys that are not known are left out."""
     verdict, field, clean = values["verdict"], values["receptive_field"], values["clean_cells"]
+    tile = values["tile_cells"]
     if verdict not in get_args(Verdict):
         raise ValueError(f"there is no verdict {verdict!r}")
     if values["windows_exact"] is not (verdict == "windows exact"):
@@ -78,6 +85,7 @@ def _geometry(values: Mapping[str, Any]) -> Geometry:
             SizeRule(_ints([rule["modulo"]])[0], _ints(rule["remainders"]))
             for rule in values["sizes"]
         ),
+        tile_cells=tile and TileCells(_ints(tile["first"]), _ints(tile["reach"])),
         clean_cells=clean and CleanCells(*_ints([clean["clean"], clean["total"]])),
         padded_layers=tuple(map(str, values["padded_layers"])),
         reduction=values.get("reduction"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CleanCells", "ReceptiveField", "SizeRule", "Verdict"]
+__all__ = ["CleanCells", "ReceptiveField", "SizeRule", "TileCells", "Verdict"]
 
 Verdict = Literal["windows exact", "border effect", "whole image", "misaligned"]
 """What the cells of an output are worth.
@@ -43,6 +43,22 @@ class CleanCells:
 
     clean: int
     total: int
+
+
+@dataclass(frozen=True)
+class TileCells:
+    """The cells of a tile, a crop at whole strides, that the whole image has too, per spatial axis.
+
+    The others see padding where the image has pixels. A receptive field does not say so: a layer
+    that crops and a later one that pads put padding where the tile itself has pixels.
+
+    Attributes:
+        first: The first of them, counted in the tile; 0 if no padding before the image is seen.
+        reach: Cell i is one of them if i·stride + reach is at most the length of the tile.
+    """
+
+    first: tuple[int, ...]
+    reach: tuple[int, ...]
 
 
 @dataclass(frozen=True)

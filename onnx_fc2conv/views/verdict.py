@@ -12,6 +12,7 @@ from onnx_fc2conv.geometry import (
     Geometry,
     ReceptiveField,
     SizeRule,
+    TileCells,
     Verdict,
 )
 from onnx_fc2conv.views.plan import ImageInput, OutputMap
@@ -56,6 +57,7 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry
         cells=cells,
         remainder=tuple(map(_remainder, field, window, cells)),
         sizes=rules,
+        tile_cells=None if behind.whole else _tile_cells(field),
         clean_cells=clean,
         padded_layers=behind.padded,
     )
@@ -113,6 +115,20 @@ def _clean_cells(maps: frozenset[FeatureMap], window: tuple[int, ...]) -> CleanC
         clean += prod(len(cells) for cells in ranges)
         total += prod(feature_map.extent)
     return CleanCells(clean, total)
+
+
+def _tile_cells(field: Sequence[AxisField]) -> TileCells:
+    """The cells of a tile that see no padding: their values do not depend on where the tile is."""
+    return TileCells(tuple(axis.first_clean for axis in field), tuple(map(_reach, field)))
+
+
+def _reach(field: AxisField) -> int:
+    """Length that cell 0 needs to be clean, and cell i does with i strides more."""
+    return max(
+        end.shortest(cell + 1) - cell * field.stride
+        for end in field.clean_ends
+        for cell in range(end.period)
+    )
 
 
 def _remainder(field: AxisField, window: int, cells: int) -> int:

@@ -1,0 +1,236 @@
+"""fc2conv scan: every window of images of any size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnx_fc2conv.cli.options import InputShapes, Quiet, parse_input_shapes
+from onnx_fc2conv.errors import ArgumentError, Fc2ConvError
+
+if TYPE_CHECKING:
+    from onnx_fc2conv.cli.console import Terminal
+    from onnx_fc2conv.scanning import PreparedScan, Preprocessing, Scan
+    from onnx_fc2conv.scanning.folder import ScanFolder
+
+__all__ = ["scan_command"]
+
+
+class ChannelsName(StrEnum):
+    """What the channels of the input are."""
+
+    GRAY = "gray"
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class MapName(StrEnum):
+    """A format of score maps beside .npy."""
+
+    TIFF = "tiff"
+    ZARR = "zarr"
+
+
+def scan_command(  # noqa: PLR0913 - one parameter an option
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL.onnx", help="A converted model, or an original: converted on the fly."
+        ),
+    ],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="PNG, JPEG, TIFF, .npy or .zarr, of any size."),
+    ],
+    folder: Annotated[
+        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="The folder to write.")
+    ],
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--threshold",
+            metavar="[CLASS=]NUMBER",
+            help="Lowest score of a box, of all classes or of one (1=0.9); the score is what the "
+            "model outputs. Default: 0.5. Repeatable.",
+        ),
+    ] = None,
+    wanted: Annotated[
+        list[int] | None,
+        typer.Option("--class", metavar="N", help="A class to find. Repeatable. Default: all."),
+    ] = None,
+    background: Annotated[
+        list[int] | None,
+        typer.Option("--background", metavar="N", help="A class that is nothing. Repeatable."),
+    ] = None,
+    iou: Annotated[
+        float,
+        typer.Option(
+            "--iou", min=0, max=1, help="A box that overlaps a better one by more than this goes."
+        ),
+    ] = 0.3,
+    agnostic: Annotated[
+        bool,
+        typer.Option("--agnostic", help="Let boxes of all classes compete, not only of the same."),
+    ] = False,
+    scales: Annotated[
+        str, typer.Option("--scales", help="Sizes to scan each image at: 1,0.5,0.25.")
+    ] = "1",
+    channels: Annotated[
+        ChannelsName | None,
+        typer.Option("--channels", help="Channels of the input. Default: by their number."),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option("--scale", help="Factor of each pixel. Default: 1/255 for 8 bits, to 0..1."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option("--mean", metavar="M,…", help="Subtracted after that, one or one a channel."),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", metavar="S,…", help="Divided by after that.")
+    ] = None,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", help="What the tensors of one tile may take: the tile's size."),
+    ] = "1GB",
+    output: Annotated[
+        str | None, typer.Option("--output", help="The output to read, where there are several.")
+    ] = None,
+    maps: Annotated[
+        list[MapName] | None,
+        typer.Option("--maps", help="Write the score maps so too, beside .npy. Repeatable."),
+    ] = None,
+    input_shape: InputShapes = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted scan of the same images.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier scan has written.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    r"""Score every window of images of any size; write score maps, boxes and pictures.
+
+    DIR gets IMAGE.scores.npy for each scale (classes × height × width), IMAGE.overlay.png, and
+    boxes.json (COCO) and boxes.csv for all images. Images larger than memory are read and scored
+    in tiles, which give the same map as the whole image.
+
+    Exit codes: 0 scanned · 2 bad usage or input (other images are scanned) · 3 refused.
+
+    [bold]Examples[/]
+
+      fc2conv scan face25.onnx photo.jpg -o found --scales 0.25,0.2 --threshold 0.9 --background 0
+
+      fc2conv scan dense.onnx slide.tif -o found --memory 4GB
+
+      fc2conv scan dense.onnx slide.tif -o found --memory 4GB --resume
+    """
+    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
+    from onnx_fc2conv.scanning import Settings, prepare  # noqa: PLC0415
+    from onnx_fc2conv.scanning.folder import ScanFolder  # noqa: PLC0415
+    from onnx_fc2conv.scanning.memory import parse_memory  # noqa: PLC0415
+    from onnx_fc2conv.scanning.preprocessing import parse_numbers  # noqa: PLC0415
+    from onnx_fc2conv.scanning.pyramid import check_scales  # noqa: PLC0415
+
+    terminal = Terminal(quiet=quiet)
+    settings = Settings(
+        preprocess=_preprocessing(channels, scale, mean, std),
+        scales=parse_numbers("--scales", scales),
+        memory=parse_memory(memory),
+        classes=tuple(wanted) if wanted else None,
+        background=tuple(background or ()),
+        threshold=_thresholds(threshold),
+        iou=iou,
+        agnostic=agnostic,
+    )
+    check_scales(settings.scales)
+    target = ScanFolder(folder, overwrite, resume, [name.value for name in maps or ()])
+    target.check(images, settings.scales)
+    with terminal.progress("Reading the model"):
+        shapes = parse_input_shapes(input_shape)
+        prepared = prepare(model, settings, input_shapes=shapes, output=output)
+    bad = _scan_all(terminal, target, prepared, images)
+    if bad:
+        raise typer.Exit(2)
+
+
+def _scan_all(
+    terminal: Terminal, target: ScanFolder, prepared: PreparedScan, images: Sequence[Path]
+) -> int:
+    """Scan one image after another; the number of those that could not be."""
+    bad = 0
+    try:
+        for image in images:
+            start = time.perf_counter()
+            try:
+                with terminal.bar(image.name) as progress:
+                    found, files = target.scan(prepared, image, progress)
+            except ArgumentError as error:
+                terminal.error(_named(error, image))
+                bad += 1
+                continue
+            _summary(terminal, image, found, time.perf_counter() - start)
+            for file in files:
+                terminal.line(f"  {file}")
+    except KeyboardInterrupt:
+        terminal.error("interrupted; the same command with --resume goes on from here")
+        raise typer.Exit(130) from None
+    for file in target.finish():
+        terminal.line(str(file))
+    return bad
+
+
+def _named(error: Fc2ConvError, image: Path) -> str:
+    text = str(error)
+    return text if str(image) in text else f"{image}: {text}"
+
+
+def _summary(terminal: Terminal, image: Path, found: Scan, seconds: float) -> None:
+    height, width = found.image.shape[:2]
+    windows = sum(level.scores[0].size for level in found.levels)
+    count = sum(len(level.plan) for level in found.levels)
+    tiles = f"{count} tile" + ("" if count == 1 else "s")
+    boxes = f"{len(found.boxes)} box" + ("" if len(found.boxes) == 1 else "es")
+    terminal.line(
+        f"{image} ({width}×{height}): {boxes} in {windows:,} windows, {tiles}, {seconds:.1f} s"
+    )
+
+
+def _preprocessing(
+    channels: ChannelsName | None, scale: str | None, mean: str | None, std: str | None
+) -> Preprocessing:
+    from onnx_fc2conv.scanning.preprocessing import Preprocessing, parse_numbers  # noqa: PLC0415
+
+    factor = None if scale is None else parse_numbers("--scale", scale)
+    if factor is not None and len(factor) != 1:
+        raise ArgumentError(f"--scale {scale!r}: it is one number")
+    return Preprocessing(
+        channels=None if channels is None else channels.value,
+        scale=None if factor is None else factor[0],
+        mean=None if mean is None else parse_numbers("--mean", mean),
+        std=None if std is None else parse_numbers("--std", std),
+    )
+
+
+def _thresholds(texts: Sequence[str] | None) -> dict[int | None, float]:
+    """``["0.5", "1=0.9"]`` as ``{None: 0.5, 1: 0.9}``; logits may be negative.
+
+    Raises:
+        ArgumentError: If one is not written like that.
+    """
+    found: dict[int | None, float] = {}
+    for text in texts or ("0.5",):
+        label, equals, number = text.rpartition("=")
+        try:
+            found[int(label) if equals else None] = float(number)
+        except ValueError:
+            raise ArgumentError(
+                f"--threshold {text!r} is not written like --threshold 0.9 or --threshold 1=0.9"
+            ) from None
+    return found

@@ -1,0 +1,86 @@
+"""Running tiles: the next one is read and the last one written while the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.scanning.model import ScanModel
+from onnx_fc2conv.scanning.preprocessing import Preprocessing
+from onnx_fc2conv.scanning.score_maps import ScoreMap
+from onnx_fc2conv.scanning.sources import ImageSource
+from onnx_fc2conv.scanning.tiles import Tile, TilePlan
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["Scanner"]
+
+
+class Scanner:
+    """A model that is ready to run on tiles.
+
+    Attributes:
+        scanning: The model.
+        preprocessing: How pixels become its input.
+    """
+
+    def __init__(self, scanning: ScanModel, preprocessing: Preprocessing) -> None:
+        self.scanning = scanning
+        self.preprocessing = preprocessing
+        self._session = Session(scanning.model, shrink_arena=True)
+
+    def run(
+        self,
+        source: ImageSource,
+        plan: TilePlan,
+        scores: ScoreMap,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Compute the map of an image, but for the tiles that are done.
+
+        Args:
+            source: The image.
+            plan: Its tiles.
+            scores: Where the map goes.
+            progress: Told the number of pixels of each tile that is done, halo and all.
+
+        Raises:
+            ArgumentError: If the model does not compute on a tile, or the map cannot be written.
+        """
+        height, width = plan.tile_size
+        waiting = [(n, tile) for n, tile in enumerate(plan) if not scores.is_done(n)]
+        for _ in range(len(plan) - len(waiting)):
+            progress(height * width)
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            written: Future[None] | None = None
+            ahead = reader.submit(self._input, source, waiting[0][1]) if waiting else None
+            for position, (number, tile) in enumerate(waiting):
+                assert ahead is not None
+                image = ahead.result()
+                if position + 1 < len(waiting):
+                    ahead = reader.submit(self._input, source, waiting[position + 1][1])
+                cells = self._cells(image, tile)
+                if written is not None:
+                    written.result()
+                    progress(height * width)
+                written = writer.submit(scores.write, number, tile, cells)
+            if written is not None:
+                written.result()
+                progress(height * width)
+
+    def _input(self, source: ImageSource, tile: Tile) -> AnyArray:
+        """The model's input for a tile."""
+        pixels = source.read(*tile.pixels)
+        planes = self.preprocessing.apply(pixels, self.scanning.channels, self.scanning.dtype)
+        return self.scanning.sample(planes)
+
+    def _cells(self, image: AnyArray, tile: Tile) -> AnyArray:
+        """The tile's own cells, [K, h, w]."""
+        name = self.scanning.output
+        try:
+            scores = self._session.run({self.scanning.input: image}, [name])[name]
+        except RunError as error:
+            raise ArgumentError(f"the model does not compute on a tile: {error}") from error
+        planes = scores.reshape(-1, *scores.shape[-2:])
+        return planes[:, *tile.inner]
