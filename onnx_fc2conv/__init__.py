@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         FreeInputSize,
         Normalize,
         ReduceOutputs,
+        RefineStride,
         SplitKernels,
     )
     from onnx_fc2conv.pipeline import Conversion, convert, inspect
@@ -49,6 +50,7 @@ __all__ = [
     "Normalize",
     "OutputGeometry",
     "ReduceOutputs",
+    "RefineStride",
     "Refusal",
     "RefusedError",
     "RuntimeUnavailableError",
@@ -79,6 +81,8 @@ _HOMES = {
         "FreeInputSize",
         "Normalize",
         "ReduceOutputs",
+        "RefineStride",
+        "RefineStride",
         "SplitKernels",
     ),
     "pipeline": ("Conversion", "convert", "inspect"),

@@ -31,6 +31,7 @@ def test_the_public_names() -> None:
         "Normalize",
         "OutputGeometry",
         "ReduceOutputs",
+        "RefineStride",
         "Refusal",
         "RefusedError",
         "RuntimeUnavailableError",

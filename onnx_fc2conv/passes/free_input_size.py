@@ -14,7 +14,7 @@ from onnx_fc2conv.views.inputs import image_layouts
 from onnx_fc2conv.views.rules.registry import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap
 
-__all__ = ["FreeInputSize"]
+__all__ = ["FreeInputSize", "forget_shapes"]
 
 _AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
@@ -56,7 +56,7 @@ class FreeInputSize(ir.passes.InPlacePass):
         batch = _batch_symbol(plan) or names.fresh("N")
         for image in plan.inputs:
             _free(image.value, image.feature_map, batch, names)
-        _forget_shapes(model)
+        forget_shapes(model)
         self._declare_outputs(plan, batch, names)
         ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return ir.passes.PassResult(model, modified=_signature(model) != before)
@@ -143,7 +143,8 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
     value.shape = ir.Shape(dims)
 
 
-def _forget_shapes(model: ir.Model) -> None:
+def forget_shapes(model: ir.Model) -> None:
+    """Drop the recorded shapes of everything that nodes make, before they are inferred again."""
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         for value in node.outputs:
             value.shape = None
