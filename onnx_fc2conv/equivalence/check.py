@@ -22,6 +22,11 @@ from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.recordings import Recordings, read_recordings
+from onnx_fc2conv.equivalence.refined_grid import (
+    RefinedGrid,
+    check_refined_grid,
+    refined_grid,
+)
 from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
 from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, Relation, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
@@ -95,9 +100,10 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     one, two = _normalized(reference), _normalized(converted)
     notes = match_interfaces(one, two)
     native = _native(one, input_shapes or {})
+    denser = refined_grid(one, two, geometry, input_shapes or {})
     pair = Pair(
         one,
-        two,
+        two if denser is None else _normalized(denser.unrefined),
         native,
         tolerances=tolerances_of(one, rtol, atol),
         provider=providers[0],
@@ -107,9 +113,10 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     )
     check_sizes(pair)
     recordings = tuple(read_recordings(path, pair) for path in data)
-    subject = _subject(pair, geometry, expect, input_shapes)
+    claimed = geometry if denser is None else denser.unrefined_geometry
+    subject = _subject(pair, claimed, expect, input_shapes)
     original = as_model(reference)
-    subject = replace(subject, recordings=recordings, original=original)
+    subject = replace(subject, recordings=recordings, original=original, denser=denser)
     runs: list[ProviderRun] = []
     for provider in providers:
         say = _says(progress, provider, providers)
@@ -124,7 +131,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         seed=seed,
         seconds=time.perf_counter() - start,
         notes=notes,
-        geometry=subject.geometry,
+        geometry=subject.geometry if denser is None else denser.geometry,
         reference=_file_name(reference),
         converted=_file_name(converted),
     )
@@ -142,6 +149,8 @@ class _Subject:
         expect: What the user demands.
         recordings: The user's samples.
         original: The original as it was given, where it is of an old opset and had to be lifted.
+        denser: The converted model, where its windows lie closer together than those of the
+            ordinary conversion, which stands in its place.
     """
 
     relation: Relation
@@ -151,6 +160,7 @@ class _Subject:
     expect: Expect | None
     recordings: tuple[Recordings, ...] = ()
     original: ir.Model | None = None
+    denser: RefinedGrid | None = None
 
 
 def _subject(
@@ -207,6 +217,10 @@ def _run(pair: Pair, subject: _Subject, say: Progress) -> list[TierResult]:
         say("image windows")
         results.extend(_image_windows(pair, geometry, strides))
         results.extend(_unverified(pair, results))
+    if subject.denser is not None:
+        say("refined grid")
+        results.extend(check_refined_grid(pair, subject.denser, strides))
+        results.extend(_denser_image_windows(pair, subject.denser))
     return results + check_relation(pair, relation, subject.expect)
 
 
@@ -269,6 +283,19 @@ def _strides(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tu
                 steps = meaning.stride[: len(axes)]
                 found[name] = tuple(map(max, found.get(name, steps), steps))
     return strides | found
+
+
+def _denser_image_windows(pair: Pair, grid: RefinedGrid) -> list[TierResult]:
+    """The image windows of the denser outputs whose cells must equal crops."""
+    denser = replace(pair, converted=grid.model)
+    results: list[TierResult] = []
+    for output, meaning in grid.geometry.items():
+        if not meaning.windows_exact or output not in grid.unrefined_geometry:
+            continue
+        strides = {**_strides(denser, grid.geometry), meaning.input: meaning.stride}
+        reach = grid.unrefined_geometry[output].stride
+        results += check_image_windows(denser, output, strides, asserted=True, reach=reach)
+    return [replace(result, tier="refined image windows") for result in results]
 
 
 def _image_windows(

@@ -41,6 +41,7 @@ def check_image_windows(
     strides: Mapping[str, Sequence[int]],
     *,
     asserted: bool,
+    reach: Sequence[int] = (),
 ) -> list[TierResult]:
     """Compare every cell with the original model on the crop of the image at p·stride.
 
@@ -49,6 +50,8 @@ def check_image_windows(
         output: Name of the output.
         strides: By input, the distance in pixels between neighboring windows per growing axis.
         asserted: Whether the cells must be equal; otherwise the deviation is only reported.
+        reach: Pixels at the end of a crop, per growing axis, fewer than which the layers may leave
+            over; by default the strides.
     """
     images = {name: axes for name, axes in pair.growing.items() if axes}
     if output in pair.missing:
@@ -62,7 +65,7 @@ def check_image_windows(
     if len(axes) != len(stride):
         why = f"axes {list(axes)} of {image} are free, but its windows move along {len(stride)}"
         return [TierResult(_TIER, output, "failed", why)]
-    windows = _ImageWindows(pair, output, image, stride)
+    windows = _ImageWindows(pair, output, image, stride, tuple(reach) or tuple(stride))
     try:
         arrays = windows.arrays(strides, _ASSERTED if asserted else _MEASURED)
     except (RunError, ValueError) as error:
@@ -85,6 +88,7 @@ class _ImageWindows:
         output: Name of the output.
         image: Name of the image input.
         stride: Pixels between neighboring windows, per growing axis.
+        reach: Pixels by less than which a last window may reach out of the image, likewise.
         names: What is compared: names in the reference, and in the converted model.
     """
 
@@ -92,6 +96,7 @@ class _ImageWindows:
     output: str
     image: str
     stride: Sequence[int]
+    reach: Sequence[int]
     names: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,16 +134,16 @@ class _ImageWindows:
     def _grid(self, image: Enlarged, shape: Sequence[int]) -> tuple[int, ...]:
         """The cells of the output along each axis.
 
-        There may be one more than crops: if the strides of the layers leave pixels of the native
-        size over, its crop reaches over the edge of the image with such pixels only.
+        There may be more than crops: if the strides of the layers leave pixels of the native
+        size over, the last crops reach over the edge of the image with such pixels only.
         """
         native = self.pair.native[self.image]
         array = image.feeds[self.image]
         sizes = [array.shape[axis] - native[axis] for axis in self.pair.growing[self.image]]
         grid = tuple(shape[max(0, len(shape) - len(sizes)) :])
         fits = len(grid) == len(sizes) and all(
-            size // step + 1 <= count <= -(-size // step) + 1
-            for count, size, step in zip(grid, sizes, self.stride, strict=True)
+            size // step + 1 <= count <= (size + reach - 1) // step + 1
+            for count, size, step, reach in zip(grid, sizes, self.stride, self.reach, strict=True)
         )
         if not fits:
             raise RunError(self._other_cells(image, shape))
@@ -168,8 +173,8 @@ class _ImageWindows:
     def _with_noise_beyond(self, array: AnyArray, axes: Sequence[int]) -> AnyArray:
         """The image with pixels beyond its end, which must not count."""
         shape = list(array.shape)
-        for axis, step in zip(axes, self.stride, strict=True):
-            shape[axis] += step
+        for axis, reach in zip(axes, self.reach, strict=True):
+            shape[axis] += reach
         (own,) = (i for i in self.pair.inputs if i.name == self.image)
         rng = self.pair.rng(4)
         wider = sample([own], {self.image: tuple(shape)}, "normal", rng)[self.image]

@@ -29,8 +29,9 @@ class TierResult:
     """What one tier found about one thing.
 
     Attributes:
-        tier: ``weights``, ``native``, ``data``, ``larger sizes``, ``feature windows`` or ``image
-            windows``; ``relation`` where one was demanded.
+        tier: ``weights``, ``native``, ``data``, ``larger sizes``, ``feature windows``,
+            ``image windows``; ``refined grid`` and ``refined image windows`` of a model whose
+            windows were brought closer together; ``relation`` where one was demanded.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).
