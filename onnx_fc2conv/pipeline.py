@@ -29,6 +29,7 @@ from onnx_fc2conv.views import (
     Plan,
     Pool,
     WindowPooling,
+    interpret,
     output_geometry,
 )
 
@@ -246,11 +247,9 @@ def _rewrite(  # noqa: PLR0913 - the passes
             steps: list[ir.passes.InPlacePass] = [FreeInputSize(fc_to_conv.input_shapes)]
             if refining is not None:
                 steps.insert(0, replace(refining, input_shapes=native))
-                geometry = {
-                    name: replace(meaning, stride=refined_strides(meaning.stride, refining.stride))
-                    for name, meaning in geometry.items()
-                }
             refusals = _refusals_of(source, *steps, replace(reduction, input_shapes=native))
+            if refining is not None and not refusals:
+                geometry = _refined(source, native, geometry, refining.stride)
     if not refusals:
         layers = _split(source, splitting, layers)
     model, after = (None, None) if refusals else (source, Interface.of(source))
@@ -275,6 +274,25 @@ def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -
     if reduce == "none" or not output.feature_map.is_cell:
         return meaning
     return meaning.reduced(reduce)
+
+
+def _refined(
+    source: ir.Model,
+    native: Mapping[str, tuple[int, ...]],
+    geometry: Mapping[str, OutputGeometry],
+    stride: int | tuple[int, ...],
+) -> dict[str, OutputGeometry]:
+    """What the cells of a model mean once `RefineStride` has run, and at which sizes it does."""
+    plan = interpret(source, native)
+    now = {o.value.name or "": output_geometry(o, plan.inputs) for o in plan.outputs}
+    return {
+        name: replace(
+            meaning,
+            stride=refined_strides(meaning.stride, stride),
+            size_step=now[name].size_step if name in now else meaning.size_step,
+        )
+        for name, meaning in geometry.items()
+    }
 
 
 def _subdivided(plan: Plan) -> tuple[Refusal, ...]:

@@ -33,6 +33,7 @@ from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version,
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.samples import model_inputs
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
+from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import OutputGeometry
@@ -99,24 +100,36 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         require(provider)
     one, two = _normalized(reference), _normalized(converted)
     notes = match_interfaces(one, two)
-    native = _native(one, input_shapes or {})
     denser = refined_grid(one, two, geometry, input_shapes or {})
+    if denser is not None:  # its windows are ordinary ones and others between them
+        denser = replace(denser, model=with_batch_axis(two, unbatched_images(one)))
+        two, geometry = _normalized(denser.unrefined), denser.unrefined_geometry
+    found = inspect(one, input_shapes=input_shapes).geometry if geometry is None else geometry
+    single = unbatched_images(one)
+    given = {
+        name: (1, *shape) if name in single else tuple(shape)
+        for name, shape in (input_shapes or {}).items()
+    }
+    batched = with_batch_axis(one, single)
     pair = Pair(
-        one,
-        two if denser is None else _normalized(denser.unrefined),
-        native,
+        batched,
+        with_batch_axis(two, single),
+        _native(batched, given),
         tolerances=tolerances_of(one, rtol, atol),
         provider=providers[0],
         seed=seed,
         sizes=tuple(tuple(size) for size in sizes),
         max_windows=max_windows,
+        size_steps={m.input: m.size_step for m in found.values() if m.size_step is not None},
+        unbatched=single,
     )
     check_sizes(pair)
     recordings = tuple(read_recordings(path, pair) for path in data)
-    claimed = geometry if denser is None else denser.unrefined_geometry
-    subject = _subject(pair, claimed, expect, input_shapes)
-    original = as_model(reference)
-    subject = replace(subject, recordings=recordings, original=original, denser=denser)
+    claims = geometry is not None or is_ours(two)
+    subject = _Subject(relation_of(pair, _strides(pair, found)), found, claims, expect)
+    if geometry is None:
+        subject = _of_windows(pair, subject, one, input_shapes)
+    subject = replace(subject, recordings=recordings, original=as_model(reference), denser=denser)
     runs: list[ProviderRun] = []
     for provider in providers:
         say = _says(progress, provider, providers)
@@ -144,7 +157,6 @@ class _Subject:
     Attributes:
         relation: What the converted model is to the original.
         geometry: What the cells of the outputs mean.
-        strides: By input, pixels between neighboring windows per growing axis.
         claims_sizes: Whether the converted model claims to be right at larger sizes.
         expect: What the user demands.
         recordings: The user's samples.
@@ -155,7 +167,6 @@ class _Subject:
 
     relation: Relation
     geometry: Mapping[str, OutputGeometry]
-    strides: Mapping[str, tuple[int, ...]]
     claims_sizes: bool
     expect: Expect | None
     recordings: tuple[Recordings, ...] = ()
@@ -163,31 +174,21 @@ class _Subject:
     denser: RefinedGrid | None = None
 
 
-def _subject(
-    pair: Pair,
-    claimed: Mapping[str, OutputGeometry] | None,
-    expect: Expect | None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None,
+def _of_windows(
+    pair: Pair, subject: _Subject, reference: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None
 ) -> _Subject:
-    """Find out what the pair is.
-
-    A conversion of ours, or one whose geometry is stated, is held to what it claims at larger
-    sizes. One that claims nothing may turn out to be equal at the native size only.
-    """
-    geometry = claimed
-    if geometry is None:
-        geometry = inspect(pair.reference, input_shapes=input_shapes).geometry
-    relation = relation_of(pair, _strides(pair, geometry))
-    cells = bool(geometry) and all(0 in meaning.stride for meaning in geometry.values())
-    if claimed is None and relation.kind == "map" and cells:
-        geometry = inspect(pair.reference, input_shapes=input_shapes, pool="window").geometry
-    claims = claimed is not None or is_ours(pair.converted)
-    return _Subject(relation, geometry, _strides(pair, geometry), claims, expect)
+    """A map where the original pools the whole image: of each window, then, by its meaning."""
+    meanings = subject.geometry.values()
+    if subject.relation.kind != "map" or not meanings or any(0 not in m.stride for m in meanings):
+        return subject
+    geometry = inspect(reference, input_shapes=shapes, pool="window").geometry
+    return replace(subject, geometry=geometry)
 
 
 def _run(pair: Pair, subject: _Subject, say: Progress) -> list[TierResult]:
     """Every tier that applies."""
-    relation, geometry, strides = subject.relation, subject.geometry, subject.strides
+    relation, geometry = subject.relation, subject.geometry
+    strides = _strides(pair, geometry)
     results: list[TierResult] = missing_kernels(pair)
     if subject.original is not None:
         results.extend(check_lifted(subject.original, pair))

@@ -24,6 +24,7 @@ from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.errors import RefusedError
 from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.pipeline import Conversion, convert, inspect
+from onnx_fc2conv.views import Pool
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["RefinedGrid", "check_refined_grid", "refined_grid"]
