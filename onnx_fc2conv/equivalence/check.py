@@ -105,6 +105,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         denser = replace(denser, model=with_batch_axis(two, unbatched_images(one)))
         two, geometry = _normalized(denser.unrefined), denser.unrefined_geometry
     found = inspect(one, input_shapes=input_shapes).geometry if geometry is None else geometry
+    sized = found if denser is None else denser.geometry
     single = unbatched_images(one)
     given = {
         name: (1, *shape) if name in single else tuple(shape)
@@ -120,7 +121,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         seed=seed,
         sizes=tuple(tuple(size) for size in sizes),
         max_windows=max_windows,
-        size_steps={m.input: m.size_step for m in found.values() if m.size_step is not None},
+        size_steps={m.input: m.size_step for m in sized.values() if m.size_step is not None},
         unbatched=single,
     )
     check_sizes(pair)

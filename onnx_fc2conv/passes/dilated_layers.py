@@ -22,13 +22,14 @@ for the pixels that AveragePool counts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import AttributeValue
 from onnx_fc2conv.views.rules.registry import describe
 
@@ -80,12 +81,22 @@ class DilatedLayer:
         window: The window of an AveragePool that becomes a depthwise convolution, which can be
             dilated in any opset; empty for every other layer.
         channels: Number of its channels.
+        padding: Pads that a Pad in front of the layer makes; empty where it pads by itself.
     """
 
     node: ir.Node
     attributes: Mapping[str, AttributeValue | None]
     window: tuple[int, ...] = ()
     channels: int = 0
+    padding: tuple[int, ...] = ()
+
+    def fill(self, dtype: ir.DataType) -> AnyArray:
+        """The number that the padding holds: the lowest for a maximum, else 0."""
+        kind = dtype.numpy()
+        if self.node.op_type != "MaxPool":
+            return np.zeros((), kind)
+        lowest = np.iinfo(kind).min if dtype.is_integer() else np.finfo(kind).min
+        return np.array(lowest, kind)
 
     def mean_weights(self, dtype: ir.DataType) -> ir.TensorProtocol:
         """The kernel of the depthwise convolution: [C, 1, *window]."""
@@ -165,31 +176,33 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
     since = _SINCE.get(op_type) or _POOLINGS_SINCE[op_type]
     if set(new) != {1} or "dilations" in node.attributes:
         attributes["dilations"] = new
-    if new == old or opset >= since:
-        return DilatedLayer(node, attributes)
     wanted = DilatedLayer(node, attributes, window or (), channels)
-    return _without_dilations(layer, wanted, since, before)
-
-
-def _without_dilations(
-    layer: _Layer, wanted: DilatedLayer, since: int, before: Grid
-) -> DilatedLayer | Refusal:
-    """The same where the pooling cannot be dilated: a mean is a convolution."""
-    node = layer.node
-    why = (
-        f"its input has {before.text} cells for each, and {node.op_type} has dilations since opset "
-        f"{since}, while the model is of opset {layer.opset}"
+    if new != old and opset < since:
+        why = (
+            f"its input has {before.text} cells for each, and {node.op_type} has dilations since "
+            f"opset {since}, while the model is of opset {opset}"
+        )
+        return refusal(node, why) if op_type != "AveragePool" else _as_conv(wanted, why)
+    if op_type not in _POOLINGS_SINCE or all(p < k for p, k in zip(pads, reach * 2, strict=True)):
+        return replace(wanted, window=())
+    # onnxruntime wants the pads of a pooling to be smaller than its kernel, however dilated.
+    if op_type == "AveragePool":
+        return _as_conv(wanted, "its pads would be larger than its kernel")
+    return replace(
+        wanted, window=(), attributes={**attributes, "pads": (0,) * 2 * rank}, padding=pads
     )
-    if node.op_type != "AveragePool":
-        return refusal(node, why)
-    pads = wanted.attributes.get("pads")
-    counted = bool(node.attributes.get_int("count_include_pad", 0))
+
+
+def _as_conv(layer: DilatedLayer, why: str) -> DilatedLayer | Refusal:
+    """A mean of windows as a depthwise convolution, which takes any dilations and pads."""
+    pads = layer.attributes.get("pads")
+    counted = bool(layer.node.attributes.get_int("count_include_pad", 0))
     if isinstance(pads, tuple) and any(pads) and not counted:
-        return refusal(node, f"{why}; no convolution leaves its padding uncounted")
+        return refusal(layer.node, f"{why}; no convolution leaves its padding uncounted")
     kept = {"strides", "dilations", "pads", "auto_pad"}
-    attributes = {name: value for name, value in wanted.attributes.items() if name in kept}
-    attributes |= {"kernel_shape": wanted.window, "group": wanted.channels}
-    return DilatedLayer(node, attributes, wanted.window, wanted.channels)
+    attributes = {name: value for name, value in layer.attributes.items() if name in kept}
+    attributes |= {"kernel_shape": layer.window, "group": layer.channels}
+    return replace(layer, attributes=attributes)
 
 
 def refusal(node: ir.Node, why: str) -> Refusal:

@@ -37,8 +37,9 @@ class RefineStride(ir.passes.InPlacePass):
        was, at every image size. In a net without padding the others equal the crops that start
        ``stride`` pixels apart; with padding, what the net computes on those windows, where padding
        reaches as far into the map as before.
-    3. An AveragePool that its opset cannot dilate becomes a depthwise Conv, where it divides by the
-       size of its window.
+    3. A pooling whose pads grow beyond its kernel gets a Pad in front: onnxruntime takes none that
+       large. An AveragePool whose do, or that its opset cannot dilate, becomes a depthwise Conv if
+       it counts its padding.
     4. A node that pools the whole image (a gate's squeeze) sees every f-th cell, as before.
     5. A node that cannot be carried to a denser grid is refused: a Resize, a spatial Slice, a
        pooling without dilations, an operator that mixes positions.
@@ -98,6 +99,8 @@ class RefineStride(ir.passes.InPlacePass):
             return False
         stored = Initializers(model)
         for layer in plan.layers:
+            if layer.padding:
+                _pad(layer, model.graph, stored)
             _dilate(layer, stored)
         for pad in plan.pads:
             _scale(pad, stored)
@@ -122,6 +125,24 @@ def _dilate(layer: DilatedLayer, stored: Initializers) -> None:
         node.resize_inputs(2)
         node.replace_input_with(1, kernel)
     write_attributes(node, layer.attributes)
+
+
+def _pad(layer: DilatedLayer, graph: ir.Graph, stored: Initializers) -> None:
+    """Put a Pad before the layer (Pad-2, Pad-11)."""
+    source = layer.node.inputs[0]
+    assert source is not None
+    rank = len(layer.padding) // 2
+    pads = (0, 0, *layer.padding[:rank], 0, 0, *layer.padding[rank:])
+    fill = layer.fill(source.dtype or ir.DataType.FLOAT)
+    if graph.opset_imports[""] < 11:
+        node = ir.node("Pad", [source], {"pads": pads, "value": float(fill)})
+    else:
+        name = stored.fresh(f"{layer.node.outputs[0].name}.padding")
+        value = stored(Constant(name, (), lambda: ir.Tensor(fill, dtype=source.dtype)))
+        node = ir.node("Pad", [source, stored.integers(pads), value])
+    node.outputs[0].type = source.type
+    graph.insert_before(layer.node, node)
+    layer.node.replace_input_with(0, node.outputs[0])
 
 
 def _scale(pad: ScaledPad, stored: Initializers) -> None:

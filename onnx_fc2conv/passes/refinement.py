@@ -115,9 +115,9 @@ def _demand_divisor(plan: Plan, stride: int | tuple[int, ...]) -> None:
     slides = False
     for output in plan.outputs:
         strides = tuple(axis.stride for axis in output.feature_map.field)
+        slides = slides or any(strides)
         if not any(strides) or not output.feature_map.is_cell:
             continue
-        slides = True
         wanted = strides_per_axis(stride, len(strides))
         if any(own % one for own, one in zip(strides, wanted, strict=True)):
             one, own = ("×".join(map(str, sizes)) for sizes in (wanted, strides))
