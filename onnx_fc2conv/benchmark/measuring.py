@@ -73,7 +73,7 @@ def measure(
 
 @contextmanager
 def _worker(task: Task) -> Generator[subprocess.Popen[str]]:
-    # By its path: the process imports NumPy and onnxruntime, and nothing that would count as theirs.
+    # By its path: the process imports NumPy and onnxruntime, nothing that would count as theirs.
     command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as worker:  # type: ignore[call-overload]

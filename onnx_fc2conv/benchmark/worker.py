@@ -10,6 +10,7 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,15 @@ def _crops(session: Any, name: str, image: Any, task: Any) -> list[int]:
 
 
 def _peak_bytes() -> int:
+    """Peak resident memory of this process.
+
+    Linux counts the memory of the parent into a child's ru_maxrss (getrusage(2)); VmHWM begins
+    anew when the child's own program does (proc(5)).
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
