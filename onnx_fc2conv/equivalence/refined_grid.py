@@ -79,7 +79,8 @@ def refined_grid(
         return None
     own = inspect(reference, input_shapes=input_shapes).geometry
     pool: Pool = "keep"
-    if any(0 in own[n].stride and 0 not in claimed[n].stride for n in own if n in claimed):
+    # A model that pools the whole image says nothing of windows, or that there is one.
+    if any(0 not in claimed[n].stride and (n not in own or 0 in own[n].stride) for n in claimed):
         pool = "window"
         own = inspect(reference, input_shapes=input_shapes, pool=pool).geometry
     if not any(_divides(claimed[n].stride, own[n].stride) for n in own if n in claimed):

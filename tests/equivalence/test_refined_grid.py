@@ -89,3 +89,18 @@ def test_real_models_at_stride_4(name: str) -> None:
     model = MODELS / f"{name}.onnx"
     conversion = convert(model, stride=4)
     assert check(model, converted_model(conversion), geometry=conversion.geometry)
+
+
+@pytest.mark.parametrize("layer", [True, False])
+def test_windows_that_are_pooled_come_closer(layer: bool) -> None:
+    """With an FC layer behind the pooling, and without one: then there is nothing to convert."""
+    net = Net(image=(2, 18, 20))
+    y = conv(net, net.x, (8, 9), 3, strides=[2, 2])
+    y = conv(net, net.op("Relu", y, shape=y.shape), (3, 4), 3, strides=[2, 2])
+    y = net.flat(Tensor(net.op("GlobalAveragePool", y).value, (3,)))
+    model = net.model(net.fc(y) if layer else y)
+    conversion = convert(model, stride=2, pool="window")
+    found = check(model, converted_model(conversion), geometry=conversion.geometry)
+    assert found
+    tiers = {result.tier for result in found.runs[0].results if result.status == "passed"}
+    assert {"refined grid", "refined image windows"} <= tiers
