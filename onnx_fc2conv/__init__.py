@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         FreeInputSize,
         Normalize,
         ReduceOutputs,
+        RefineStride,
         SplitKernels,
     )
     from onnx_fc2conv.pipeline import Conversion, convert, inspect
@@ -52,6 +53,7 @@ __all__ = [
     "Normalize",
     "Preprocessing",
     "ReduceOutputs",
+    "RefineStride",
     "Refusal",
     "RefusedError",
     "RuntimeUnavailableError",
@@ -85,6 +87,8 @@ _HOMES = {
         "FreeInputSize",
         "Normalize",
         "ReduceOutputs",
+        "RefineStride",
+        "RefineStride",
         "SplitKernels",
     ),
     "pipeline": ("Conversion", "convert", "inspect"),

@@ -10,9 +10,17 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.geometry import Geometry, write_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
-from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs, SplitKernels
+from onnx_fc2conv.passes import (
+    FcToConv,
+    FreeInputSize,
+    Normalize,
+    ReduceOutputs,
+    RefineStride,
+    SplitKernels,
+)
 from onnx_fc2conv.passes.fc_to_conv import has_fc_layer
 from onnx_fc2conv.passes.reduce_outputs import Reduce
+from onnx_fc2conv.passes.refinement import refined_strides
 from onnx_fc2conv.views import (
     FcLayer,
     ImageInput,
@@ -21,6 +29,7 @@ from onnx_fc2conv.views import (
     Plan,
     Pool,
     WindowPooling,
+    interpret,
     output_geometry,
 )
 
@@ -93,6 +102,7 @@ def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     static: bool = False,
+    stride: int | tuple[int, ...] | None = None,
     pool: Pool = "keep",
     reduce: Reduce = "none",
     all_linear: bool = False,
@@ -107,6 +117,8 @@ def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
             inputs whose shape in the model is symbolic.
         static: Keep the model's sizes and interface; only its fully connected layers change, and
             one that cannot be converted is left alone.
+        stride: Pixels between neighboring windows, one number or one an axis, which must divide
+            what the model's layers make it (`RefineStride`); None leaves that as it is.
         pool: What a global pooling of the head becomes: with ``"keep"`` it sees the whole image,
             and the output is one cell at any size; with ``"window"`` it pools each window, and the
             output is a map. A gate (squeeze-and-excite) sees the whole image either way.
@@ -142,6 +154,7 @@ def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
         FcToConv(shapes, static, pool, all_linear),
         ReduceOutputs(reduce, shapes),
         SplitKernels(max_kernel, max_depth),
+        None if stride is None else RefineStride(stride, shapes),
     )
     if conversion.refusals:
         raise RefusedError(conversion.refusals)
@@ -153,6 +166,7 @@ def inspect(  # noqa: PLR0913 - the contract's options, all keyword-only
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     static: bool = False,
+    stride: int | tuple[int, ...] | None = None,
     pool: Pool = "keep",
     reduce: Reduce = "none",
     all_linear: bool = False,
@@ -169,14 +183,23 @@ def inspect(  # noqa: PLR0913 - the contract's options, all keyword-only
         FcToConv(shapes, static, pool, all_linear),
         ReduceOutputs(reduce, shapes),
         SplitKernels(max_kernel, max_depth),
+        None if stride is None else RefineStride(stride, shapes),
     )
     return replace(conversion, model=None)
 
 
 def _convert(
-    source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs, splitting: SplitKernels
+    source: ir.Model,
+    fc_to_conv: FcToConv,
+    reduction: ReduceOutputs,
+    splitting: SplitKernels,
+    refining: RefineStride | None,
 ) -> Conversion:
     """Convert ``source`` in place, as far as that is possible."""
+    if refining is not None and fc_to_conv.static:
+        raise ArgumentError("static mode has one window only: leave out --stride")
+    if refining is not None and reduction.reduce != "none":
+        raise ArgumentError("--stride makes a denser map, of which --reduce leaves one vector")
     if fc_to_conv.static and reduction.reduce != "none":
         raise ArgumentError("static mode keeps the outputs as they are: leave out --reduce")
     before = Interface.of(source)
@@ -187,14 +210,16 @@ def _convert(
         return Conversion(None, (), (), error.refusals, {}, before, None)
     now = source.opset_imports.get("")
     lifted = Lifted(opset, now) if opset is not None and now is not None and opset < now else None
-    return replace(_rewrite(source, fc_to_conv, reduction, splitting, before), lifted=lifted)
+    done = _rewrite(source, fc_to_conv, reduction, splitting, refining, before)
+    return replace(done, lifted=lifted)
 
 
-def _rewrite(
+def _rewrite(  # noqa: PLR0913 - the passes
     source: ir.Model,
     fc_to_conv: FcToConv,
     reduction: ReduceOutputs,
     splitting: SplitKernels,
+    refining: RefineStride | None,
     before: Interface,
 ) -> Conversion:
     """Convert a normalized model in place, as far as that is possible."""
@@ -219,8 +244,12 @@ def _rewrite(
             native = {
                 image.value.name or "": image.feature_map.shape(batch=1) for image in plan.inputs
             }
-            free = FreeInputSize(fc_to_conv.input_shapes)
-            refusals = _refusals_of(source, free, replace(reduction, input_shapes=native))
+            steps: list[ir.passes.InPlacePass] = [FreeInputSize(fc_to_conv.input_shapes)]
+            if refining is not None:
+                steps.insert(0, replace(refining, input_shapes=native))
+            refusals = _refusals_of(source, *steps, replace(reduction, input_shapes=native))
+            if refining is not None and not refusals:
+                geometry = _refined(source, native, geometry, refining.stride)
     if not refusals:
         layers = _split(source, splitting, layers)
         if not fc_to_conv.static:
@@ -247,6 +276,29 @@ def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -
     if reduce == "none" or not output.feature_map.is_cell:
         return meaning
     return meaning.reduced(reduce)
+
+
+def _refined(
+    source: ir.Model,
+    native: Mapping[str, tuple[int, ...]],
+    geometry: Mapping[str, Geometry],
+    stride: int | tuple[int, ...],
+) -> dict[str, Geometry]:
+    """What the cells of a model mean once `RefineStride` has run, and at which sizes it does."""
+    plan = interpret(source, native)
+    now = {o.value.name or "": output_geometry(o, plan.inputs) for o in plan.outputs}
+    refined: dict[str, Geometry] = {}
+    for name, meaning in geometry.items():
+        counts = now.get(name, meaning)
+        refined[name] = replace(
+            meaning,
+            stride=refined_strides(meaning.stride, stride),
+            cells=counts.cells,
+            remainder=counts.remainder,
+            sizes=counts.sizes,
+            tile_cells=counts.tile_cells,
+        )
+    return refined
 
 
 def _subdivided(plan: Plan) -> tuple[Refusal, ...]:

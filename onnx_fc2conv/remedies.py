@@ -34,6 +34,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "layout": f"Check the model: does it compute what you think? {_STATIC}",
         "misaligned": f"Give the branches the same strides. {_STATIC}",
         "no-rule": f"Report it with the operator's name. {_STATIC}",
+        "no-dilation": "Give a larger `--stride`, which leaves that layer alone, or export at a "
+        "newer opset.",
         "not-a-matrix": "`--input-shape`, or choose other layers with `--layers`.",
         "not-computable": "Fold the model's constants first, or repair it.",
         "nothing-to-convert": "Use the model as it is. With `fc2conv --pool window` a global "

@@ -33,6 +33,7 @@ def test_the_public_names() -> None:
         "Normalize",
         "Preprocessing",
         "ReduceOutputs",
+        "RefineStride",
         "Refusal",
         "RefusedError",
         "RuntimeUnavailableError",

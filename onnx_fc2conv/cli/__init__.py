@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from onnx_fc2conv.cli.bench import bench_command
 from onnx_fc2conv.cli.check import check_command
 from onnx_fc2conv.cli.convert import convert_command
 from onnx_fc2conv.cli.inspect import inspect_command
@@ -23,7 +24,7 @@ from onnx_fc2conv.errors import ArgumentError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = ("convert", "check", "inspect", "scan")
+_COMMANDS = ("convert", "check", "inspect", "scan", "bench")
 _OWN_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app.command("convert")(convert_command)
 app.command("check")(check_command)
 app.command("inspect")(inspect_command)
 app.command("scan")(scan_command)
+app.command("bench")(bench_command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -70,6 +72,7 @@ equal to the original before it is written.
       fc2conv inspect classifier.onnx      (what would be done)
 
       fc2conv scan dense.onnx photo.jpg -o found   (where in the photo?)
+      fc2conv bench classifier.onnx --size 1024,512   (windows a second)
 
       fc2conv convert --help               (all options)
     """

@@ -68,6 +68,15 @@ class Terminal:
         """A line of the report."""
         self._out.print(escape(text), soft_wrap=True)
 
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table of figures, the first column names."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for position, name in enumerate(head):
+            table.add_column(name, justify="right" if position else "left")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        self._out.print(Padding(table, (0, 0, 0, 2), expand=False))
+
     @contextmanager
     def progress(self, first: str) -> Generator[Callable[[str], None]]:
         """A spinner that says what is being done, until the block ends."""

@@ -27,9 +27,11 @@ from onnx_fc2conv.cli.options import (
     Rtol,
     Seed,
     Static,
+    Stride,
     parse_bounds,
     parse_input_shapes,
     parse_providers,
+    parse_stride,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then o
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
     input_shape: InputShapes = None,
     static: Static = False,
+    stride: Stride = None,
     pool: Pool = PoolName.KEEP,
     reduce: Reduce = ReduceName.NONE,
     all_linear: AllLinear = False,
@@ -95,6 +98,8 @@ size and, cell by cell, at larger ones.
 
       fc2conv classifier.onnx dense.onnx --dry-run
 
+      fc2conv classifier.onnx dense.onnx --stride 4
+
       fc2conv mobilenet.onnx dense.onnx --pool window
 
       fc2conv vgg16.onnx any_size.onnx --reduce mean
@@ -129,6 +134,7 @@ size and, cell by cell, at larger ones.
             convert,
             input_shapes=shapes,
             static=static,
+            stride=parse_stride(stride),
             pool=pool.value,
             reduce=reduce.value,
             all_linear=all_linear,

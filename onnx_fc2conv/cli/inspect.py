@@ -18,7 +18,9 @@ from onnx_fc2conv.cli.options import (
     Reduce,
     ReduceName,
     Static,
+    Stride,
     parse_input_shapes,
+    parse_stride,
 )
 
 __all__ = ["inspect_command"]
@@ -28,6 +30,7 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     model: ModelPath,
     input_shape: InputShapes = None,
     static: Static = False,
+    stride: Stride = None,
     pool: Pool = PoolName.KEEP,
     reduce: Reduce = ReduceName.NONE,
     all_linear: AllLinear = False,
@@ -55,6 +58,7 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
         model,
         input_shapes=shapes,
         static=static,
+        stride=parse_stride(stride),
         pool=pool.value,
         reduce=reduce.value,
         all_linear=all_linear,

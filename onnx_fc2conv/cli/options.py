@@ -32,10 +32,12 @@ __all__ = [
     "Rtol",
     "Seed",
     "Static",
+    "Stride",
     "parse_bounds",
     "parse_input_shapes",
     "parse_providers",
     "parse_sizes",
+    "parse_stride",
 ]
 
 
@@ -74,6 +76,15 @@ Static = Annotated[
     bool,
     typer.Option(
         "--static", help="Keep sizes and interface; only the FC layers become convolutions."
+    ),
+]
+Stride = Annotated[
+    str | None,
+    typer.Option(
+        "--stride",
+        metavar="N|H,W",
+        help="Pixels between neighboring windows, a divisor of what the layers make it: a denser "
+        "map, by dilating the layers after those that lose their stride (à trous).",
     ),
 ]
 Pool = Annotated[
@@ -222,3 +233,18 @@ def parse_sizes(text: str | None) -> tuple[tuple[int, ...], ...]:
     if not all(sizes) or any(length < 1 for size in sizes for length in size):
         raise ArgumentError(f"--sizes {text!r} is not written like --sizes 512x1024,300x200")
     return tuple(sizes)
+
+
+def parse_stride(text: str | None) -> int | tuple[int, ...] | None:
+    """``"4"`` as ``4``, ``"4,8"`` as ``(4, 8)``.
+
+    Raises:
+        ArgumentError: If it is not written like that.
+    """
+    if text is None:
+        return None
+    try:
+        strides = tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ArgumentError(f"--stride {text!r} is not written like --stride 4 or 4,8") from None
+    return strides[0] if len(strides) == 1 else strides

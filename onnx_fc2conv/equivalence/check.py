@@ -23,6 +23,11 @@ from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.recordings import read_recordings
+from onnx_fc2conv.equivalence.refined_grid import (
+    RefinedGrid,
+    check_refined_grid,
+    refined_grid,
+)
 from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
 from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
@@ -99,9 +104,13 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     claimed_by_model = read_geometry(two)
     notes, names = match_interfaces(one, two)
     stored = renamed(claimed_by_model, names)
-    found = geometry
-    if found is None:
-        found = stored or inspect(one, input_shapes=input_shapes).geometry
+    claims = geometry if geometry is not None else stored or None
+    denser = refined_grid(one, two, claims, input_shapes or {})
+    if denser is not None:  # its windows are ordinary ones and others between them
+        denser = replace(denser, model=with_batch_axis(two, unbatched_images(one)))
+        two, claims = _normalized(denser.unrefined), denser.unrefined_geometry
+    found = inspect(one, input_shapes=input_shapes).geometry if claims is None else claims
+    sized = found if denser is None else denser.geometry
     single = unbatched_images(one)
     given = {
         name: (1, *shape) if name in single else tuple(shape)
@@ -117,17 +126,17 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         seed=seed,
         sizes=tuple(tuple(size) for size in sizes),
         max_windows=max_windows,
-        size_steps={m.input: m.size_step for m in found.values() if m.size_step is not None},
+        size_steps={m.input: m.size_step for m in sized.values() if m.size_step is not None},
         unbatched=single,
     )
     check_sizes(pair)
     recordings = tuple(read_recordings(path, pair) for path in data)
-    claims = geometry is not None or bool(stored) or is_ours(two)
+    claims_sizes = claims is not None or is_ours(two)
     relation = relation_of(pair, window_strides(pair, found))
-    subject = Subject(relation, found, claims, expect, stored)
-    if geometry is None and not stored:
+    subject = Subject(relation, found, claims_sizes, expect, stored)
+    if claims is None:
         subject = subject.of_windows(one, input_shapes)
-    subject = replace(subject, recordings=recordings, original=as_model(reference))
+    subject = replace(subject, recordings=recordings, original=as_model(reference), denser=denser)
     runs: list[ProviderRun] = []
     for provider in providers:
         say = _says(progress, provider, providers)
@@ -142,7 +151,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         seed=seed,
         seconds=time.perf_counter() - start,
         notes=notes,
-        geometry=subject.geometry,
+        geometry=subject.geometry if denser is None else denser.geometry,
         reference=_file_name(reference),
         converted=_file_name(converted),
     )
@@ -162,7 +171,8 @@ def _run(pair: Pair, subject: Subject, say: Progress) -> list[TierResult]:
     results.extend(check_constant_outputs(pair))
     if subject.stored:
         say("geometry")
-    results.extend(check_claims(pair, subject.stored, any_size=relation.kind == "any size"))
+    described = pair if subject.denser is None else replace(pair, converted=subject.denser.model)
+    results.extend(check_claims(described, subject.stored, any_size=relation.kind == "any size"))
     for recordings in subject.recordings:
         say(f"data {recordings.name}")
         results.extend(check_data(pair, recordings))
@@ -184,6 +194,10 @@ def _run(pair: Pair, subject: Subject, say: Progress) -> list[TierResult]:
         say("image windows")
         results.extend(_image_windows(pair, geometry, strides))
         results.extend(_unverified(pair, results))
+    if subject.denser is not None:
+        say("refined grid")
+        results.extend(check_refined_grid(pair, subject.denser, strides))
+        results.extend(_denser_image_windows(pair, subject.denser))
     return results + check_relation(pair, relation, subject.expect)
 
 
@@ -230,6 +244,19 @@ def _native(
             )
         shapes[name] = tuple(dim for dim in shape if dim is not None)
     return shapes
+
+
+def _denser_image_windows(pair: Pair, grid: RefinedGrid) -> list[TierResult]:
+    """The image windows of the denser outputs whose cells must equal crops."""
+    denser = replace(pair, converted=grid.model)
+    results: list[TierResult] = []
+    for output, meaning in grid.geometry.items():
+        if not meaning.windows_exact or output not in grid.unrefined_geometry:
+            continue
+        strides = {**window_strides(denser, grid.geometry), meaning.input: meaning.stride}
+        reach = grid.unrefined_geometry[output].stride
+        results += check_image_windows(denser, output, strides, asserted=True, reach=reach)
+    return [replace(result, tier="refined image windows") for result in results]
 
 
 def _image_windows(

@@ -36,13 +36,14 @@ _ASSERTED = ("image-like", "normal", "uniform")
 _MEASURED = ("image-like",) * 3
 
 
-def check_image_windows(
+def check_image_windows(  # noqa: PLR0913 - which windows, in the words of the geometry
     pair: Pair,
     output: str,
     strides: Mapping[str, Sequence[int]],
     *,
     asserted: bool,
     extent: Sequence[int] = (),
+    reach: Sequence[int] = (),
 ) -> list[TierResult]:
     """Compare every cell with the original model on the crop of the image at p·stride.
 
@@ -54,6 +55,8 @@ def check_image_windows(
         strides: By input, the distance in pixels between neighboring windows per growing axis.
         asserted: Whether the cells must be equal; otherwise the deviation is only reported.
         extent: Number of cells of one crop, along each axis; by default 1.
+        reach: Pixels at the end of a crop, per growing axis, fewer than which the layers may leave
+            over; by default the strides.
     """
     images = {name: axes for name, axes in pair.growing.items() if axes}
     if output in pair.missing:
@@ -67,7 +70,14 @@ def check_image_windows(
     if len(axes) != len(stride):
         why = f"axes {list(axes)} of {image} are free, but its windows move along {len(stride)}"
         return [TierResult(_TIER, output, "failed", why)]
-    windows = _ImageWindows(pair, output, image, stride, tuple(extent) or (1,) * len(stride))
+    windows = _ImageWindows(
+        pair,
+        output,
+        image,
+        stride,
+        tuple(extent) or (1,) * len(stride),
+        tuple(reach) or tuple(stride),
+    )
     try:
         arrays = windows.arrays(strides, _ASSERTED if asserted else _MEASURED)
     except (RunError, ValueError) as error:
@@ -91,6 +101,7 @@ class _ImageWindows:
         image: Name of the image input.
         stride: Pixels between neighboring windows, per growing axis.
         extent: Number of cells of one window, per growing axis.
+        reach: Pixels by less than which a last window may reach out of the image, likewise.
         names: What is compared: names in the reference, and in the converted model.
     """
 
@@ -99,6 +110,7 @@ class _ImageWindows:
     image: str
     stride: Sequence[int]
     extent: tuple[int, ...]
+    reach: Sequence[int]
     names: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,8 +148,8 @@ class _ImageWindows:
     def _grid(self, image: Enlarged, shape: Sequence[int]) -> tuple[int, ...]:
         """The cells of the output along each axis.
 
-        There may be one more than crops: if the strides of the layers leave pixels of the native
-        size over, its crop reaches over the edge of the image with such pixels only.
+        There may be more than crops: if the strides of the layers leave pixels of the native
+        size over, the last crops reach over the edge of the image with such pixels only.
         """
         native = self.pair.native[self.image]
         array = image.feeds[self.image]
@@ -145,8 +157,8 @@ class _ImageWindows:
         given = shape[max(0, len(shape) - len(sizes)) :]
         grid = tuple(count - own + 1 for count, own in zip(given, self.extent, strict=False))
         fits = len(grid) == len(sizes) and all(
-            size // step + 1 <= count <= -(-size // step) + 1
-            for count, size, step in zip(grid, sizes, self.stride, strict=True)
+            size // step + 1 <= count <= (size + reach - 1) // step + 1
+            for count, size, step, reach in zip(grid, sizes, self.stride, self.reach, strict=True)
         )
         if not fits:
             raise RunError(self._other_cells(image, shape))
@@ -185,8 +197,8 @@ class _ImageWindows:
     def _with_noise_beyond(self, array: AnyArray, axes: Sequence[int]) -> AnyArray:
         """The image with pixels beyond its end, which must not count."""
         shape = list(array.shape)
-        for axis, step in zip(axes, self.stride, strict=True):
-            shape[axis] += step
+        for axis, reach in zip(axes, self.reach, strict=True):
+            shape[axis] += reach
         (own,) = (i for i in self.pair.inputs if i.name == self.image)
         rng = self.pair.rng(4)
         wider = sample([own], {self.image: tuple(shape)}, "normal", rng)[self.image]

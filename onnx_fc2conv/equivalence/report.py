@@ -30,7 +30,8 @@ class TierResult:
 
     Attributes:
         tier: ``weights``, ``native``, ``data``, ``geometry``, ``larger sizes``, ``feature windows``
-            or ``image windows``; ``relation`` where one was demanded.
+            or ``image windows``; ``refined grid`` and ``refined image windows`` of a model whose
+            windows were brought closer together; ``relation`` where one was demanded.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).

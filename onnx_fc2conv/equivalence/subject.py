@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.recordings import Recordings
+from onnx_fc2conv.equivalence.refined_grid import RefinedGrid
 from onnx_fc2conv.equivalence.relation import Expect
 from onnx_fc2conv.equivalence.report import Relation
 from onnx_fc2conv.geometry import Geometry
@@ -31,6 +32,8 @@ class Subject:
         stored: What the converted model's metadata says that its cells mean.
         recordings: The user's samples.
         original: The original as it was given, where it is of an old opset and had to be lifted.
+        denser: The converted model, where its windows lie closer together than those of the
+            ordinary conversion, which stands in its place.
     """
 
     relation: Relation
@@ -40,6 +43,7 @@ class Subject:
     stored: Mapping[str, Geometry] = field(default_factory=dict)
     recordings: tuple[Recordings, ...] = ()
     original: ir.Model | None = None
+    denser: RefinedGrid | None = None
 
     def of_windows(
         self, reference: ir.Model, input_shapes: Mapping[str, tuple[int, ...]] | None

@@ -6,6 +6,7 @@ from onnx_fc2conv.passes.free_input_size import FreeInputSize
 from onnx_fc2conv.passes.lift_opset import LiftOpset
 from onnx_fc2conv.passes.normalize import Normalize
 from onnx_fc2conv.passes.reduce_outputs import ReduceOutputs
+from onnx_fc2conv.passes.refine_stride import RefineStride
 from onnx_fc2conv.passes.split_kernels import SplitKernels
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "LiftOpset",
     "Normalize",
     "ReduceOutputs",
+    "RefineStride",
     "SplitKernels",
 ]

@@ -25,7 +25,7 @@ from onnx_fc2conv.views.plan import (
 from onnx_fc2conv.views.rules import describe
 from onnx_fc2conv.views.view import FeatureMap, channels_first
 
-__all__ = ["ORIGIN", "apply"]
+__all__ = ["ORIGIN", "apply", "write_attributes"]
 
 _CONVS = ("Conv", "QLinearConv", "ConvInteger")
 
@@ -35,7 +35,7 @@ def apply(plan: Plan, model: ir.Model) -> bool:
     builder = _Builder(model)
     listed = [value for value in model.graph.inputs if value.uses()]
     for node, attributes in plan.frozen.items():
-        _freeze(node, attributes)
+        write_attributes(node, attributes)
     for step in plan.steps:
         builder.add(step)
     for output in plan.outputs:
@@ -257,7 +257,8 @@ def _attributes(values: Mapping[str, AttributeValue | None]) -> Iterable[ir.Attr
     )
 
 
-def _freeze(node: ir.Node, values: Mapping[str, AttributeValue | None]) -> None:
+def write_attributes(node: ir.Node, values: Mapping[str, AttributeValue | None]) -> None:
+    """Write attributes into a node; None removes one."""
     for name, value in values.items():
         if value is None:
             node.attributes.pop(name, None)

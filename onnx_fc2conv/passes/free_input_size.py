@@ -15,7 +15,7 @@ from onnx_fc2conv.views.plan import ORIGIN
 from onnx_fc2conv.views.rules.registry import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap
 
-__all__ = ["FreeInputSize"]
+__all__ = ["FreeInputSize", "forget_shapes"]
 
 _AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
@@ -59,7 +59,7 @@ class FreeInputSize(ir.passes.InPlacePass):
             _free(image.value, image.feature_map, symbol, names)
         single = any(image.feature_map.axes[0] is None for image in plan.inputs)
         batch: int | str = 1 if single else symbol
-        _forget_shapes(model)
+        forget_shapes(model)
         self._declare_outputs(plan, batch, names)
         ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return ir.passes.PassResult(model, modified=_signature(model) != before)
@@ -152,7 +152,7 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
     value.shape = ir.Shape(dims)
 
 
-def _forget_shapes(model: ir.Model) -> None:
+def forget_shapes(model: ir.Model) -> None:
     """Forget all shapes but the rank and channels of a map that a Reshape to a computed size makes.
 
     Shape inference would not find them.

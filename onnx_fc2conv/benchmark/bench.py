@@ -1,0 +1,205 @@
+"""bench(): windows a second of the dense pass, and of crops through the original."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.benchmark.macs import multiply_adds
+from onnx_fc2conv.benchmark.measuring import Task, measure
+from onnx_fc2conv.benchmark.report import BenchReport, Latency, SizeResult
+from onnx_fc2conv.equivalence.runtime import runtime_version
+from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.geometry import Geometry
+from onnx_fc2conv.model_io import load
+from onnx_fc2conv.pipeline import Conversion, convert
+from onnx_fc2conv.views import Pool
+
+__all__ = ["bench"]
+
+_NATIVE_BATCHES = (1, 64)
+_SINGLES = 32
+_BATCHED = 4
+"""Batches of crops that are run for one measurement: their rate is the rate of all."""
+
+
+def bench(  # noqa: PLR0913 - options, all keyword-only
+    model: str | os.PathLike[str],
+    sizes: Sequence[tuple[int, ...]],
+    *,
+    stride: int | tuple[int, ...] | None = None,
+    pool: Pool = "keep",
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int = 64,
+    repeats: int = 5,
+    threads: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> BenchReport:
+    """Convert a model and measure it.
+
+    Every model runs in a process of its own, in turns with the others. Crops are cut out of the
+    image as part of what is measured.
+
+    Args:
+        model: File of a classifier.
+        sizes: Spatial sizes of the images.
+        stride: As in `convert`.
+        pool: As in `convert`.
+        input_shapes: As in `convert`.
+        batch: Crops in a batch, where the model takes any number.
+        repeats: Runs that count.
+        threads: Threads within an operator; 0 leaves that to onnxruntime.
+        progress: Called with what is being done.
+
+    Raises:
+        ArgumentError: If an image is smaller than a window, or the model has several inputs or
+            gives no map of windows.
+        RefusedError: If the model cannot be converted.
+        Fc2ConvError: If a model does not run.
+    """
+    began = os.getloadavg()[0]
+    progress("Converting")
+    source = load(model)
+    conversion = convert(source, input_shapes=input_shapes, stride=stride, pool=pool)
+    with tempfile.TemporaryDirectory() as folder:
+        subject = _Subject.of(os.fspath(model), source, conversion, Path(folder), threads, batch)
+        results = tuple(subject.at(size, repeats, progress) for size in sizes)
+        latencies = [
+            subject.native(count, repeats, progress)
+            for count in _NATIVE_BATCHES
+            if subject.fixed_batch in (None, count)
+        ]
+    load_average = (began, os.getloadavg()[0])
+    name = os.fspath(model)
+    return BenchReport(name, runtime_version(), threads, load_average, results, latencies)
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """The two models.
+
+    Attributes:
+        file: File of the original.
+        source: The original.
+        converted: The converted model.
+        dense_file: Its file.
+        meaning: What its cells mean.
+        channels: Channels of the image.
+        dtype: Type of the image.
+        fixed_batch: Number of images that the original takes, if it takes no other.
+        threads: Threads within an operator.
+        batch: Crops in a batch.
+    """
+
+    file: str
+    source: ir.Model
+    converted: ir.Model
+    dense_file: str
+    meaning: Geometry
+    channels: int
+    dtype: str
+    fixed_batch: int | None
+    threads: int
+    batch: int
+
+    @classmethod
+    def of(  # noqa: PLR0913 - what it is made of
+        cls,
+        file: str,
+        source: ir.Model,
+        conversion: Conversion,
+        folder: Path,
+        threads: int,
+        batch: int,
+    ) -> _Subject:
+        assert conversion.model is not None
+        inputs, meanings = conversion.after.inputs if conversion.after else {}, conversion.geometry
+        meaning = next((m for m in meanings.values() if 0 not in m.stride), None)
+        if meaning is None:
+            raise ArgumentError("no output is a map of windows: try --pool window")
+        shape = inputs[meaning.input]
+        channels = shape[1] if len(shape) == 2 + len(meaning.window) else None
+        if len(inputs) > 1 or not isinstance(channels, int):
+            raise ArgumentError("a benchmark takes one image input [N, C, *spatial], no others")
+        dense = folder / "dense.onnx"
+        ir.save(conversion.model, dense, external_data="dense.data")
+        (value,) = (v for v in conversion.model.graph.inputs if v.name == meaning.input)
+        dtype = np.dtype((value.dtype or ir.DataType.FLOAT).numpy()).name
+        first = conversion.before.inputs[meaning.input][0]
+        fixed = first if isinstance(first, int) else None
+        return cls(
+            file,
+            source,
+            conversion.model,
+            str(dense),
+            meaning,
+            channels,
+            dtype,
+            fixed,
+            threads,
+            fixed or batch,
+        )
+
+    def at(self, size: tuple[int, ...], repeats: int, say: Callable[[str], None]) -> SizeResult:
+        """One image size."""
+        window, stride = self.meaning.window, self.meaning.stride
+        text = "×".join(map(str, size))
+        if len(size) != len(window) or any(a < b for a, b in zip(size, window, strict=True)):
+            raise ArgumentError(f"an image of {text} holds no window of {self.meaning.window_text}")
+        grid = [(a - w) // s + 1 for a, w, s in zip(size, window, stride, strict=True)]
+        count, shape = prod(grid), (1, self.channels, *size)
+        single = self.fixed_batch or 1
+        several, few = (self._corners(grid, most) for most in (self.batch * _BATCHED, _SINGLES))
+        tasks = {
+            "dense pass": self._task(self.dense_file, shape),
+            "batched crops": self._crops(shape, several, self.batch),
+            "crops one by one": self._crops(shape, few, single),
+        }
+        timings = measure(tasks, repeats, lambda step: say(f"{text}: {step}"))
+        dense, batched, one = timings.values()
+        name = self.meaning.input
+        per_run = multiply_adds(self.source, {name: (single, self.channels, *window)})
+        return SizeResult(
+            size,
+            stride,
+            count,
+            dense,
+            batched,
+            one,
+            self.batch,
+            multiply_adds(self.converted, {name: shape}),
+            None if per_run is None else per_run // single,
+        )
+
+    def native(self, count: int, repeats: int, say: Callable[[str], None]) -> Latency:
+        """Both at the native size."""
+        shape = (count, self.channels, *self.meaning.window)
+        tasks = {
+            "original": self._task(self.file, shape),
+            "converted": self._task(self.dense_file, shape),
+        }
+        timings = measure(tasks, repeats, lambda step: say(f"native, batch {count}: {step}"))
+        return Latency(count, timings["original"], timings["converted"])
+
+    def _task(self, file: str, shape: tuple[int, ...]) -> Task:
+        return Task(file, shape, self.dtype, self.threads)
+
+    def _crops(
+        self, shape: tuple[int, ...], corners: tuple[tuple[int, ...], ...], batch: int
+    ) -> Task:
+        window = self.meaning.window
+        return Task(self.file, shape, self.dtype, self.threads, window, corners, batch)
+
+    def _corners(self, grid: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
+        """First pixels of windows, at most so many, spread over the image."""
+        count, strides = prod(grid), self.meaning.stride
+        chosen = np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+        cells = np.stack(np.unravel_index(chosen, tuple(grid)), axis=1) * np.array(strides)
+        return tuple(tuple(map(int, corner)) for corner in cells)

@@ -1,0 +1,106 @@
+"""The check of a denser map (--stride), right ones and with planted faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+from onnx_fc2conv import EquivalenceReport, check, convert
+from tests.equivalence.conftest import failed_tiers
+from tests.equivalence.planting import Plant, constant_of, fc_convs, first, last, replace_constant
+from tests.nets import Net, Tensor, conv
+from tests.oracle import converted_model
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def report(plant: Plant | None = None, *, padded: bool) -> EquivalenceReport:
+    pads = [1, 1, 1, 1] if padded else [0, 0, 0, 0]
+    net = Net(image=(2, 18, 20))
+    y = conv(net, net.x, (9, 10) if padded else (8, 9), 3, strides=[2, 2], pads=pads)
+    y = net.op("MaxPool", net.op("Relu", y), kernel_shape=[2, 2], strides=[2, 2])
+    y = Tensor(y.value, (3, 4, 5) if padded else (3, 4, 4))
+    y = conv(net, y, (4, 5) if padded else (2, 2), 3, pads=pads)
+    model = net.model(net.head(y))
+    conversion = convert(model, stride=1)
+    if plant is not None:
+        plant(converted_model(conversion))
+    return check(model, converted_model(conversion), geometry=conversion.geometry)
+
+
+def attribute(op_type: str, name: str, *values: int, at_end: bool = False) -> Plant:
+    def plant(model: ir.Model) -> None:
+        node = last(model, op_type) if at_end else first(model, op_type)
+        node.attributes.add(ir.AttrInt64s(name, list(values)))
+
+    return plant
+
+
+def second_conv(name: str, *values: int) -> Plant:
+    def plant(model: ir.Model) -> None:
+        node = [n for n in model.graph if n.op_type == "Conv" and n not in fc_convs(model)][1]
+        node.attributes.add(ir.AttrInt64s(name, list(values)))
+
+    return plant
+
+
+def other_kernel(model: ir.Model) -> None:
+    node = first(model, "Conv")
+    replace_constant(node, 1, constant_of(node, 1)[:, ::-1])
+
+
+FAULTS: dict[str, Plant] = {
+    "a dilation forgotten": attribute("MaxPool", "dilations", 1, 1),
+    "a dilation too large": second_conv("dilations", 4, 8),
+    "the head's dilation forgotten": attribute("Conv", "dilations", 1, 1, at_end=True),
+    "a stride kept": attribute("MaxPool", "strides", 2, 2),
+    "a kernel's channels swapped": other_kernel,
+}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_right_one_passes(padded: bool) -> None:
+    found = report(padded=padded)
+    assert found
+    (run,) = found.runs
+    passed = {r.tier for r in run.results if r.status == "passed"}
+    assert "refined grid" in passed
+    assert ("refined image windows" in passed) == (not padded)
+    assert found.geometry["y"].stride == (1, 1)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_fault_is_found(fault: str, padded: bool) -> None:
+    found = report(FAULTS[fault], padded=padded)
+    assert not found
+    assert "refined grid" in failed_tiers(found)
+
+
+def test_a_pad_that_was_not_scaled_is_found() -> None:
+    found = report(second_conv("pads", 1, 1, 1, 1), padded=True)
+    assert "refined grid" in failed_tiers(found)
+
+
+@pytest.mark.parametrize("name", ["dress64x128", "dress64x128_padded"])
+def test_real_models_at_stride_4(name: str) -> None:
+    model = MODELS / f"{name}.onnx"
+    conversion = convert(model, stride=4)
+    assert check(model, converted_model(conversion), geometry=conversion.geometry)
+
+
+@pytest.mark.parametrize("layer", [True, False])
+def test_windows_that_are_pooled_come_closer(layer: bool) -> None:
+    """With an FC layer behind the pooling, and without one: then there is nothing to convert."""
+    net = Net(image=(2, 18, 20))
+    y = conv(net, net.x, (8, 9), 3, strides=[2, 2])
+    y = conv(net, net.op("Relu", y, shape=y.shape), (3, 4), 3, strides=[2, 2])
+    y = net.flat(Tensor(net.op("GlobalAveragePool", y).value, (3,)))
+    model = net.model(net.fc(y) if layer else y)
+    conversion = convert(model, stride=2, pool="window")
+    found = check(model, converted_model(conversion), geometry=conversion.geometry)
+    assert found
+    tiers = {result.tier for result in found.runs[0].results if result.status == "passed"}
+    assert {"refined grid", "refined image windows"} <= tiers
