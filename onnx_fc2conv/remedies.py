@@ -33,9 +33,9 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "invalid-node": "Repair the model: it is damaged.",
         "layout": f"Check the model: does it compute what you think? {_STATIC}",
         "misaligned": f"Give the branches the same strides. {_STATIC}",
-        "no-rule": f"Report it with the operator's name. {_STATIC}",
         "no-dilation": "Give a larger `--stride`, which leaves that layer alone, or export at a "
         "newer opset.",
+        "no-rule": f"Report it with the operator's name. {_STATIC}",
         "not-a-matrix": "`--input-shape`, or choose other layers with `--layers`.",
         "not-computable": "Fold the model's constants first, or repair it.",
         "nothing-to-convert": "Use the model as it is. With `fc2conv --pool window` a global "
