@@ -19,6 +19,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
+from onnx_fc2conv.embedded_weights import read_model, write_model
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError
 from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
@@ -67,9 +68,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except ValueError as error:  # a NUL in the name
         raise InvalidModelError(f"cannot read {str(path)!r}: {error}") from error
     try:
-        proto = with_dense_tensors(onnx.load(file, load_external_data=False))
-        model = ir.from_proto(proto)
-        ir.external_data.set_base_dir(model.graph, file.parent)
+        model = read_model(file)
     except OSError as error:
         raise InvalidModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
@@ -193,10 +192,12 @@ def staged(
         if beside is not None:
             check_writable(beside, overwrite=overwrite)
         try:
-            if write is None:
-                ir.save(model, temporary, format="protobuf", external_data=data)
-            else:
+            if write is not None:
                 write(model, temporary)
+            elif data is None:
+                write_model(model, temporary)
+            else:
+                ir.save(model, temporary, format="protobuf", external_data=data)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
         yield temporary
