@@ -12,7 +12,7 @@ of gigabytes costs neither its size in memory nor the time to parse it.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
-__all__ = ["MappedTensor", "read_model", "write_model"]
+__all__ = ["MappedTensor", "read_model", "without_weights", "write_model"]
 
 _LARGE = 1 << 16
 """Bytes from which a weight is not parsed."""
@@ -103,7 +103,7 @@ def read_model(path: Path) -> ir.Model:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         with memoryview(mapping) as data:
-            content, left = _without_weights(data, path.name)
+            content, left = _shortened(data, path.name)
     except _UnusualError:  # whatever it is, the parser of protobuf knows better
         content, left = mapping[:], set[str]()
     proto = with_dense_tensors(onnx.ModelProto.FromString(content))
@@ -130,16 +130,8 @@ def write_model(model: ir.Model, path: Path) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    initializers = model.graph.initializers
-    large = {
-        name: value.const_value
-        for name, value in initializers.items()
-        if value.const_value is not None
-        and not isinstance(value.const_value, ir.ExternalTensor)
-        and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes >= _LARGE
-    }
-    proto = _to_proto_without(model, large)
+    large = _large_weights(model)
+    proto = without_weights(model)
     headers = [tensor.SerializeToString() for tensor in proto.graph.initializer]
     sizes = [
         len(header) + _raw_size(large[tensor.name].nbytes if tensor.name in large else None)
@@ -162,13 +154,22 @@ def write_model(model: ir.Model, path: Path) -> None:
                 assert file.tell() == begin + tensor.nbytes
 
 
-def _to_proto_without(model: ir.Model, large: Collection[str]) -> onnx.ModelProto:
-    """The model as protobuf; these weights have names, types and shapes only."""
-    copy = model.clone()
-    for name in large:
+def _large_weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
+    return {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+        and not isinstance(value.const_value, ir.ExternalTensor)
+        and value.const_value.dtype != ir.DataType.STRING
+        and value.const_value.nbytes >= _LARGE
+    }
+
+
+def without_weights(model: ir.Model) -> onnx.ModelProto:
+    """The model as protobuf, in which large weights have names, types and shapes only."""
+    copy, large = model.clone(), _large_weights(model)
+    for name, tensor in large.items():
         value = copy.graph.initializers[name]
-        tensor = value.const_value
-        assert tensor is not None
         value.const_value = ir.ExternalTensor(
             "left out", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
         )
@@ -191,7 +192,7 @@ class _UnusualError(Exception):
     """Not the wire format that is expected."""
 
 
-def _without_weights(data: memoryview, location: str) -> tuple[bytes, set[str]]:
+def _shortened(data: memoryview, location: str) -> tuple[bytes, set[str]]:
     """The message without the bytes of large weights, which become external data of ``location``.
 
     Returns:
