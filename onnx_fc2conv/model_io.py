@@ -11,14 +11,16 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+from onnx.shape_inference import infer_shapes
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
+from onnx_fc2conv.embedded_weights import read_model, without_weights, write_model
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError
 from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
@@ -67,9 +69,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except ValueError as error:  # a NUL in the name
         raise InvalidModelError(f"cannot read {str(path)!r}: {error}") from error
     try:
-        proto = with_dense_tensors(onnx.load(file, load_external_data=False))
-        model = ir.from_proto(proto)
-        ir.external_data.set_base_dir(model.graph, file.parent)
+        model = read_model(file)
     except OSError as error:
         raise InvalidModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
@@ -90,19 +90,21 @@ def _validate(model: ir.Model, name: str) -> None:
             f"{name} is of opset {opset}; the installed onnx {onnx.__version__} knows opsets up to "
             f"{newest}"
         )
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                _validate_external(tensor, name)
-            elif isinstance(tensor, ir.TensorProtoTensor):
-                _validate_inline(tensor, name)
+    for tensor in _tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _validate_external(tensor, name)
+        elif isinstance(tensor, ir.TensorProtoTensor):
+            _validate_inline(tensor, name)
     _validate_order(model.graph, name)
+    if any(value not in model.graph.inputs for value in model.graph.initializers.values()):
+        # Before version 4, initializers have to be inputs as well; runtimes do not insist.
+        model.ir_version = max(model.ir_version or 4, 4)
     if any(value.type is None for value in model.graph.outputs):
         # The specification wants a type here; runtimes infer it, and so do such models' users.
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
     try:
         CheckerPass()(_without_external_data(model))
+        infer_shapes(without_weights(model), check_type=True, strict_mode=False)
     except Exception as error:
         raise InvalidModelError(f"{name} is not valid: {_first_line(error)}") from error
 
@@ -130,13 +132,38 @@ def _without_external_data(model: ir.Model) -> ir.Model:
     return copy
 
 
+def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """All weights and constants, those of bodies and functions too."""
+    for graph in (*model.graphs(), *model.functions.values()):
+        if isinstance(graph, ir.Graph):
+            stored = (value.const_value for value in graph.initializers.values())
+            yield from (tensor for tensor in stored if tensor is not None)
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    yield attribute.value
+
+
 def _validate_inline(tensor: ir.TensorProtoTensor, name: str) -> None:
-    """Find a weight that was cut off; its message is at least as long as its bytes."""
-    if tensor.raw.HasField("raw_data") and tensor.raw.ByteSize() < tensor.nbytes:
-        raise InvalidModelError(
-            f"{name} is not valid: the weight {tensor.name!r} has fewer bytes than its shape "
-            f"{list(tensor.shape)} needs"
-        )
+    """Find a weight that was cut off, or is of no type."""
+    what = f"{name} is not valid: the weight {tensor.name!r}"
+    try:
+        shape, dtype, needed = list(tensor.shape), tensor.dtype, tensor.nbytes
+    except (TypeError, ValueError) as error:
+        raise InvalidModelError(f"{what} is of no type that ONNX knows") from error
+    if min(tensor.raw.dims, default=0) < 0:
+        raise InvalidModelError(f"{what} has shape {shape}")
+    if tensor.raw.HasField("raw_data"):
+        if len(tensor.raw.raw_data) != needed:
+            raise InvalidModelError(
+                f"{what} has {len(tensor.raw.raw_data)} bytes; its shape {shape} of {dtype} needs "
+                f"{needed}"
+            )
+        return
+    try:
+        tensor.numpy()
+    except Exception as error:
+        raise InvalidModelError(f"{what} of shape {shape}: {_first_line(error)}") from error
 
 
 def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
@@ -145,7 +172,13 @@ def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
         raise InvalidModelError(
             f"{name} keeps the weight {tensor.name!r} in {location!r}, outside its own folder"
         )
+    folder = Path(tensor.base_dir or ".").resolve()
     try:
+        if not Path(tensor.path).resolve().is_relative_to(folder):
+            raise InvalidModelError(
+                f"{name} keeps the weight {tensor.name!r} in {location!r}, a link to a file "
+                "outside its own folder; copy that file there"
+            )
         if not stat.S_ISREG(os.stat(tensor.path).st_mode):  # noqa: PTH116 - may hold anything
             raise OSError("not a file")
         size = os.stat(tensor.path).st_size  # noqa: PTH116
@@ -193,10 +226,12 @@ def staged(
         if beside is not None:
             check_writable(beside, overwrite=overwrite)
         try:
-            if write is None:
-                ir.save(model, temporary, format="protobuf", external_data=data)
-            else:
+            if write is not None:
                 write(model, temporary)
+            elif data is None:
+                write_model(model, temporary)
+            else:
+                ir.save(model, temporary, format="protobuf", external_data=data)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
         yield temporary

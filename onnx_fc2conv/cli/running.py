@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -12,9 +14,13 @@ from onnx_fc2conv.remedies import what_to_do
 
 __all__ = ["run"]
 
+_TRACEBACK = "FC2CONV_TRACEBACK"
+"""Environment variable that developers set."""
+
 
 def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) -> None:
     """Run and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused."""
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns with tracebacks
     try:
         app(list(arguments()), prog_name=program)
     except RefusedError as error:
@@ -22,6 +28,14 @@ def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) 
         _fail(program, refused + what_to_do(error.refusals), 3)
     except Fc2ConvError as error:
         _fail(program, [str(error)], 2)
+    except MemoryError:
+        _fail(program, ["out of memory; nothing was written"], 2)
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        text = " ".join(str(error).split())[:200]
+        what = f"internal error: {type(error).__name__}: {text}; nothing was written"
+        _fail(program, [what, f"please report it; {_TRACEBACK}=1 shows where it happened"], 2)
 
 
 def _fail(program: str, messages: Sequence[str], code: int) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
+from onnx_fc2conv.embedded_weights import MappedTensor
 from onnx_fc2conv.equivalence.cuda import why_no_cuda
 from onnx_fc2conv.equivalence.reference import ReferenceRunner, hands_over_bfloat16, rare_types
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError, RuntimeUnavailableError
@@ -220,6 +221,7 @@ def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
     folder = _folder(max((tensor for _, tensor in external), key=lambda tensor: tensor.nbytes))
     copy = model.clone()
     for value, tensor in _external_tensors(copy):
+        value.const_value = tensor
         if tensor.nbytes < _SMALL or _folder(tensor) != folder:
             value.const_value = ir.Tensor(
                 tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name
@@ -230,8 +232,11 @@ def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
 def _external_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                yield value, value.const_value
+            tensor = value.const_value
+            if isinstance(tensor, MappedTensor):
+                yield value, tensor.as_external()
+            elif isinstance(tensor, ir.ExternalTensor):
+                yield value, tensor
 
 
 def _folder(tensor: ir.ExternalTensor) -> str:

@@ -18,6 +18,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.embedded_weights import MappedTensor
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant, Intermediate, Step
@@ -230,6 +231,8 @@ def _reshaped(weight: Known, shape: tuple[int, ...]) -> ir.TensorProtocol:
             name=stored.name,
             base_dir=stored.base_dir,
         )
+    if isinstance(stored, MappedTensor):
+        return stored.reshaped(shape)
     dtype = stored.dtype if stored is not None else None
     return ir.Tensor(weight.array.reshape(shape), dtype=dtype)
 
