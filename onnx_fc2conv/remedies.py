@@ -35,6 +35,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "misaligned": f"Give the branches the same strides. {_STATIC}",
         "no-dilation": "Give a larger `--stride`, which leaves that layer alone, or export at a "
         "newer opset.",
+        "no-map": "Convert with `--pool window`, without `--reduce`.",
         "no-rule": f"Report it with the operator's name. {_STATIC}",
         "not-a-matrix": "`--input-shape`, or choose other layers with `--layers`.",
         "not-computable": "Fold the model's constants first, or repair it.",
@@ -57,6 +58,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "slides-after-fc": _STATIC,
         "subdivided-cells": _STATIC,
         "subgraph": f"Export without control flow. {_STATIC}",
+        "tiles-of-whole-image": "Raise `--memory`, or scan smaller images.",
         "token-wise": _STATIC,
         "too-large": "`--form im2col`, fewer `--layers`, a smaller `--input-shape`, or a larger "
         "`--max-bytes`.",

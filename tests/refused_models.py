@@ -327,6 +327,18 @@ def _operator(op_type: str, *operands: Any, **attributes: Any) -> Callable[[Net,
     return lambda net, y: net.op(op_type, y, *operands, shape=y.shape, name="n", **attributes)
 
 
+def _strided_pooling(opset: int) -> Callable[[], onnx.ModelProto]:
+    """Two poolings that halve the map; the second one has to be dilated for --stride 1."""
+
+    def build() -> onnx.ModelProto:
+        net = Net(image=(2, 12, 12), opset=opset)
+        y = Tensor(net.op("MaxPool", net.x, kernel_shape=[2, 2], strides=[2, 2]).value, (2, 6, 6))
+        y = net.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2], name="n")
+        return net.model(net.head(Tensor(y.value, (2, 3, 3))))
+
+    return build
+
+
 REFUSED: dict[str, Refused] = {
     "attention": Refused(
         _on_scores(_attention, opset=23, ir_version=11), "Attention n", ("all others",)
@@ -352,6 +364,13 @@ REFUSED: dict[str, Refused] = {
         _on_map(_operator("ReverseSequence", i64(2), batch_axis=0, time_axis=1), batch=1),
         "ReverseSequence n",
         ("no rule",),
+    ),
+    "no-dilation": Refused(
+        _strided_pooling(9),
+        "MaxPool n",
+        ("the model is of opset 9",),
+        _strided_pooling(13),
+        {"stride": 1},
     ),
     "not-a-matrix": Refused(
         _of_any_size,

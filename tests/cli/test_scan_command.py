@@ -214,3 +214,15 @@ def test_tiles_that_are_done_are_not_computed_again(
     again = tmp_path / "again"
     assert run("scan", face25, photo, "-o", again, "--memory", "200kB").code == 0
     assert total - 5 == (count[0] - total) - done
+
+
+def test_a_model_without_a_map_is_refused_with_a_remedy(
+    run: Run, face25: Path, photo: Path, tmp_path: Path
+) -> None:
+    one_vector = tmp_path / "mean.onnx"
+    assert run(face25, one_vector, "--reduce", "mean").code == 0
+    outcome = run("scan", one_vector, photo, "-o", tmp_path / "out")
+    assert outcome.code == 3
+    assert "[no-map]" in outcome.err
+    assert "--pool window" in outcome.err
+    assert not list((tmp_path / "out").glob("*"))
