@@ -53,3 +53,13 @@ def test_the_example_prints_a_line_a_layer() -> None:
     header, line = found.stdout.splitlines()
     assert header.split()[0] == "layer"
     assert line.split()[0] == "/0/Conv"
+
+
+def test_the_page_of_the_experiment_has_the_table_that_was_measured() -> None:
+    docs = ROOT / "docs"
+    measured = (docs / "experiment/table.md").read_text(encoding="utf-8")
+    page = (docs / "experiment.md").read_text(encoding="utf-8")
+    assert measured.strip() in page
+    for plot in ("losses", "weights", "outputs", "histograms"):
+        assert f"(experiment/{plot}.png)" in page
+        assert (docs / f"experiment/{plot}.png").stat().st_size < 100_000
