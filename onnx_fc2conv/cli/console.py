@@ -163,8 +163,12 @@ class Terminal:
             settings = "".join(f", {key}={value}" for key, value in run.settings.items())
             where = f"onnxruntime {report.runtime}, {run.provider}{settings}, seed {report.seed}"
             self._out.print(f"[bold]Check[/] ({escape(where)}, {run.seconds:.1f} s)")
-            for result in run.results:
-                self._result(result)
+            self.results(run.results)
+
+    def results(self, results: Sequence[TierResult]) -> None:
+        """What was compared, with the worst error of each."""
+        for result in results:
+            self._result(result)
 
     def _result(self, result: TierResult) -> None:
         what = f"{result.tier}: {escape(result.subject)}"

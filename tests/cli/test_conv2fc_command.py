@@ -69,7 +69,8 @@ def test_a_dry_run_writes_nothing(conv2fc: Run, digits8: Path, tmp_path: Path) -
 def test_arrays_for_other_tools(conv2fc: Run, digits8: Path, tmp_path: Path) -> None:
     result = conv2fc(digits8, tmp_path / "out.npz", "--form", "sparse")
     assert result.code == 0
-    assert "(not checked)" in result.out
+    assert "✓ matrices: Conv /2/Conv" in result.out
+    assert "(equivalent) in" in result.out
     assert "/0/Conv.value" in np.load(tmp_path / "out.npz").files
 
 
