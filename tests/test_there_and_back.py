@@ -17,7 +17,7 @@ PATCHES = {
     "digits8": "misaligned",
     "face25": "token-wise",
     "dress64x128": "token-wise",
-    "dress64x128_padded": "several-maps",
+    "dress64x128_padded": "constant-features",
 }
 """Why a model whose convolutions are patches times filters does not slide."""
 
