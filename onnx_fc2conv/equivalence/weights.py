@@ -8,27 +8,22 @@ the weights of an element that the layer reads twice) is folded into the weight 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
+from onnx_fc2conv.equivalence.layers import LayerPair, Layers, NotComparable
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.places import NotTraced, Trace, trace
+from onnx_fc2conv.equivalence.places import NotTraced
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
-from onnx_fc2conv.equivalence.stored import constant_array
-from onnx_fc2conv.equivalence.structure import MOVEMENT, constants
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_weights"]
-
-_FC_OPERATORS = ("Gemm", "MatMul")
 
 
 def check_weights(pair: Pair) -> list[TierResult]:
@@ -36,46 +31,18 @@ def check_weights(pair: Pair) -> list[TierResult]:
 
     The Conv says in its metadata which layer that is; a Conv that says nothing is not checked here.
     """
-    layers = {_key(node): node for node in pair.reference.graph if node.op_type in _FC_OPERATORS}
-    found = [
-        (layers.get(node.metadata_props[ORIGIN]), node)
-        for node in pair.converted.graph
-        if node.op_type == "Conv"
-        and node.metadata_props.get(ORIGIN, "").split(" ")[0] in _FC_OPERATORS
-    ]
-    if not found:
+    layers = Layers(pair)
+    if not layers.found:
         reason = "the converted model does not say which Conv stands for which layer"
         return [TierResult("weights", "all layers", "skipped", reason)]
-    products = {
-        layer.outputs[0].name or "": conv.outputs[0].name or ""
-        for layer, conv in found
-        if layer is not None
-    }
-    # A tensor that is only moved may be shared as an output, while the Conv reads what it is of.
-    moved = {
-        v.name for node in pair.reference.graph if node.op_type in MOVEMENT for v in node.outputs
-    }
-    stops = {one: two for one, two in pair.shared.items() if one not in moved} | products
     results = [
         _result(conv, "failed", "the reference has no such layer")
         if layer is None
-        else _check_layer(pair, layer, conv, stops)
-        for layer, conv in found
+        else _check_layer(layers, layer, conv)
+        for layer, conv in layers.found
     ]
-    stated = {_key(layer) for layer, _ in found if layer is not None}
-    stay = {_key(node) for node in pair.converted.graph if node.op_type in _FC_OPERATORS}
     reason = "no Conv of the converted model says that it stands for this layer"
-    silent = [key for key in layers if key not in stated | stay]
-    return results + [TierResult("weights", key, "skipped", reason) for key in silent]
-
-
-def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The lengths that say in which order the elements of a sample lie."""
-    return tuple(length for length in shape[1:] if length != 1) if len(shape) > 1 else shape
-
-
-def _key(node: ir.Node) -> str:
-    return f"{node.op_type} {node.name or node.outputs[0].name}"
+    return results + [TierResult("weights", key, "skipped", reason) for key in layers.silent]
 
 
 def _result(
@@ -84,88 +51,23 @@ def _result(
     return TierResult("weights", conv.metadata_props[ORIGIN], status, detail, elements, worst)
 
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """A layer and its Conv, with where their elements come from.
-
-    Attributes:
-        weight: [K, D], by the elements of the layer's operand.
-        kernel: [K, E], by the elements of the Conv's operand.
-        alpha: Factor of the product.
-        operand: Trace of the layer's operand.
-        conv_operand: Trace of the Conv's.
-    """
-
-    weight: AnyArray
-    kernel: AnyArray
-    alpha: float
-    operand: Trace
-    conv_operand: Trace
-
-    def placed(self, weight: AnyArray) -> AnyArray | None:
-        """A weight [K, D] by the elements of the Conv's operand; None if one is not among them."""
-        positions = {int(label): n for n, label in enumerate(self.conv_operand.places)}
-        columns = [positions.get(int(label), -1) for label in self.operand.places]
-        if -1 in columns:
-            return None
-        if len(set(columns)) == len(columns):
-            placed = np.zeros((len(weight), self.kernel.shape[1]), weight.dtype)
-            placed[:, columns] = weight
-            return placed
-        total = np.zeros((len(weight), self.kernel.shape[1]))
-        np.add.at(total.T, np.array(columns), weight.T.astype(np.float64))
-        return total.astype(weight.dtype)
-
-    def times(self, factor: AnyArray | float) -> AnyArray:
-        """The weight times a factor, rounded once."""
-        return (self.weight.astype(np.float64) * factor).astype(self.weight.dtype)
-
-
-def _check_layer(pair: Pair, layer: ir.Node, conv: ir.Node, stops: Mapping[str, str]) -> TierResult:
+def _check_layer(layers: Layers, layer: ir.Node, conv: ir.Node) -> TierResult:
     try:
-        kernel = constant_array(pair.converted, conv.inputs[1])
-        both = _Layer(
-            _weight(pair, layer),
-            kernel.reshape(len(kernel), -1),
-            layer.attributes.get_float("alpha", 1.0) if layer.op_type == "Gemm" else 1.0,
-            trace(pair, pair.reference, _operand(pair.reference, layer), stops),
-            trace(pair, pair.converted, conv.inputs[0], set(stops.values())),
-        )
+        both = layers.read(layer, conv)
     except NotTraced as reason:
         return _result(conv, "skipped", str(reason))
+    except NotComparable as difference:
+        return _result(conv, "failed", str(difference))
     except (Fc2ConvError, RunError, ValueError) as error:
         return _result(conv, "failed", f"cannot be read: {error}")
-    if stops[both.operand.start] != both.conv_operand.start:
-        detail = f"reads {both.conv_operand.start}, the layer reads {both.operand.start}"
-        return _result(conv, "failed", detail)
-    one, two = (_laid_out(trace.shape) for trace in (both.operand, both.conv_operand))
-    if one != two and prod(one) == prod(two):
-        detail = "the product before it is laid out in another way; the other tiers compare it"
-        return _result(conv, "skipped", detail)
-    features = both.operand.places.size
-    rows, rest = divmod(features, both.weight.shape[1])
-    if rows > 1 and not rest and len(both.kernel) in (len(both.weight), rows * len(both.weight)):
-        detail = f"the layer is applied to {rows} rows of a sample; the other tiers compare it"
-        return _result(conv, "skipped", detail)
-    if (
-        features != both.weight.shape[1]
-        or both.conv_operand.places.size != both.kernel.shape[1]
-        or len(both.weight) != len(both.kernel)
-        or both.weight.dtype != both.kernel.dtype
-    ):
-        detail = (
-            f"kernel {kernel.dtype}{list(kernel.shape)} over {both.conv_operand.places.size} "
-            f"elements, weight {both.weight.dtype}{list(both.weight.shape)} over {features}"
-        )
-        return _result(conv, "failed", detail)
     result = _compare(conv, both)
     if result.status != "passed" or both.operand.shifted(both.conv_operand):
         return result
-    problem = bias_problem(pair.reference, layer, pair.converted, conv)
+    problem = bias_problem(layers.pair.reference, layer, layers.pair.converted, conv)
     return replace(result, status="failed", detail=problem) if problem else result
 
 
-def _compare(conv: ir.Node, both: _Layer) -> TierResult:
+def _compare(conv: ir.Node, both: LayerPair) -> TierResult:
     expected = both.placed(both.weight if both.alpha == 1.0 else both.times(both.alpha))
     if expected is None:
         return _result(conv, "failed", "the layer reads elements that its Conv does not")
@@ -189,7 +91,7 @@ def _compare(conv: ir.Node, both: _Layer) -> TierResult:
     return _result(conv, "failed", detail, expected.size, worst)
 
 
-def _compare_scaled(conv: ir.Node, both: _Layer, scale: AnyArray) -> TierResult:
+def _compare_scaled(conv: ir.Node, both: LayerPair, scale: AnyArray) -> TierResult:
     """Compare up to the rounding of a scale that was measured."""
     expected = both.placed(both.times(scale * both.alpha))
     assert expected is not None
@@ -218,21 +120,3 @@ def _bits(array: AnyArray | None) -> AnyArray:
     assert array is not None
     unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[array.dtype.itemsize]
     return np.ascontiguousarray(array).view(unsigned)
-
-
-def _operand(model: ir.Model, layer: ir.Node) -> ir.Value | None:
-    """The operand of a Gemm or MatMul that depends on the input."""
-    fixed = constants(model.graph)
-    return next((v for v in layer.inputs[:2] if v is not None and v not in fixed), None)
-
-
-def _weight(pair: Pair, layer: ir.Node) -> AnyArray:
-    """The layer's weight as [K, D], from the operator's definition."""
-    fixed = constants(pair.reference.graph)
-    left = layer.inputs[0] in fixed
-    weight = constant_array(pair.reference, layer.inputs[0 if left else 1])
-    if weight.ndim == 1:
-        return weight[None, :]
-    weight = weight.reshape(weight.shape[-2:])
-    flag = layer.attributes.get_int("transA" if left else "transB", 0)
-    return weight if bool(flag) != left else weight.T
