@@ -12,12 +12,13 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, largest_magnitude
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
-from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs
+from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs, sample
 from onnx_fc2conv.equivalence.structure import (
     Shared,
     saturating_inputs,
     saturating_types,
     shared_values,
+    with_outputs,
 )
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.labels import AnyArray
@@ -98,7 +99,35 @@ class Pair:
 
     @cached_property
     def _common(self) -> Shared:
-        return shared_values(self.reference, self.converted)
+        other: set[str] = set()
+        while True:
+            common = shared_values(self.reference, self.converted, other)
+            namesakes = self._namesakes(common)
+            if not namesakes:
+                return common
+            other |= namesakes
+
+    def _namesakes(self, common: Shared) -> set[str]:
+        """Tensors before which data are moved otherwise, and that are other tensors natively.
+
+        Where the channels of a map and its positions change places, or a channel is taken twice,
+        inner tensors of one name need not be the same.
+        """
+        names = {one: common.names[one] for one in common.moved if one in common.names}
+        if not names:
+            return set()
+        shapes = self.batched(self.fixed_batch or 1)
+        feeds = sample(self.inputs, shapes, "uniform", self.rng(5))
+        try:
+            one = Session(with_outputs(self.reference, names), self.provider).run(feeds)
+            two = Session(with_outputs(self.converted, names.values()), self.provider).run(feeds)
+        except RunError:  # the tiers will say so
+            return set()
+        return {
+            name
+            for name, own in names.items()
+            if not _may_be_one(one[name], two[own], self.tolerance)
+        }
 
     @cached_property
     def missing(self) -> set[str]:
@@ -202,6 +231,12 @@ class Pair:
     def rng(self, *stream: int) -> np.random.Generator:
         """A generator of its own for each use, so that tiers do not depend on each other."""
         return np.random.default_rng((self.seed, *stream))
+
+
+def _may_be_one(one: AnyArray, two: AnyArray, tolerance: Tolerance) -> bool:
+    comparison = Comparison(tolerance)
+    comparison.add("", one, to_reference_shape(two, one.shape))
+    return comparison.passed
 
 
 def to_reference_shape(array: AnyArray, shape: Sequence[int]) -> AnyArray:

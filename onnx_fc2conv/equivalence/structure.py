@@ -61,13 +61,14 @@ class Shared:
     moved: frozenset[str]
 
 
-def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
+def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[str] = ()) -> Shared:
     """Find the tensors that both models compute by the same operators from the same inputs.
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
     taken, else the first. A node whose output has the same name and rank may have inputs that are
-    only moved (a channel shuffle written in another way).
+    only moved (a channel shuffle written in another way), unless it is among ``other``: those that
+    turned out to be other tensors of the same name.
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -92,7 +93,9 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
             twins.remove(twin)
         else:
             namesake = by_name.get(node.outputs[0].name)
-            if namesake is None or not _moved_alike(node, namesake, names, fixed, fixed_too):
+            if namesake is None or node.outputs[0].name in other:
+                continue
+            if not _moved_alike(node, namesake, names, fixed, fixed_too):
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
