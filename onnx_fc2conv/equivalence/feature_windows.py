@@ -97,7 +97,7 @@ class _FeatureWindows:
         comparisons = {name: Comparison(self.pair.tolerance) for name in self.names}
         arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
         count = 0
-        for image in enlarged(self.pair, self.strides, _KINDS):
+        for image in enlarged(self.pair, self.strides, self.pair.kinds_of(_KINDS)):
             got = self._run_converted(image.feeds)
             self._compare_trunk(image, got, trunk)
             if self.output not in self.frontier:
@@ -172,7 +172,9 @@ class _FeatureWindows:
     @cached_property
     def _native_feeds(self) -> dict[str, AnyArray]:
         shapes = self.pair.batched(self.pair.fixed_batch or 1)
-        return sample(self.pair.inputs, shapes, "normal", self.pair.rng(3))
+        return sample(
+            self.pair.inputs, shapes, self.pair.kinds_of(("normal",))[0], self.pair.rng(3)
+        )
 
     def _extent(self, name: str) -> tuple[int, ...]:
         return self._native_maps[name].shape[1:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, largest_magn
 from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
-from onnx_fc2conv.equivalence.samples import KINDS, sample
+from onnx_fc2conv.equivalence.samples import POSITIVE, sample
 from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
@@ -29,14 +29,17 @@ def check_native(pair: Pair) -> list[TierResult]:
         comparisons[name].problems.append("the converted model has no such output")
     kinds: list[str] = []
     try:
-        for number, kind in enumerate(KINDS):
+        for number, kind in enumerate(pair.kinds):
             if native.compare(kind, number, comparisons):
                 kinds.append(kind)
+        if any(share < 1 for share in pair.defined.values()):
+            native.compare(POSITIVE, len(pair.kinds), comparisons)
+            kinds.append(POSITIVE)
     except _DoesNotRun as error:
         return [TierResult(_TIER, error.subject, "failed", f"does not run: {error.__cause__}")]
     batches = " and ".join(map(str, pair.batches))
     what = f"{len(kinds)} kinds of input ({', '.join(kinds)}) at batch {batches}"
-    if _LARGE not in kinds:
+    if _LARGE in pair.kinds and _LARGE not in kinds:
         what += f"; on {_LARGE} numbers the original overflows"
     return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
 
@@ -67,8 +70,9 @@ class _Native:
             rng = self.pair.rng(1, batch, number)
             feeds = sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
             expected = self._expected(feeds, batch)
+            self.pair.defined[kind] = _share_finite(expected.values())
             if kind == _LARGE:
-                if not all(_is_finite(array) for array in expected.values()):
+                if self.pair.defined.pop(kind) < 1:
                     return False
                 self._measure(feeds, expected, rng, errors, batch)
             got = self._got(feeds)
@@ -135,6 +139,17 @@ def _rounded_otherwise(array: AnyArray, rng: np.random.Generator) -> AnyArray:
     ends = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
     moved: AnyArray = np.nextafter(array, ends)
     return moved
+
+
+def _share_finite(arrays: Iterable[AnyArray]) -> float:
+    """The share of the values that are finite, of the array with the smallest."""
+    return min(
+        (
+            float(np.isfinite(array).mean()) if np.issubdtype(array.dtype, np.floating) else 1.0
+            for array in arrays
+        ),
+        default=1.0,
+    )
 
 
 def _is_finite(array: AnyArray) -> bool:

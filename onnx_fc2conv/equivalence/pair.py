@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, largest_magnitude
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
-from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs, sample
+from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, model_inputs, sample
 from onnx_fc2conv.equivalence.structure import (
     Shared,
     saturating_inputs,
@@ -39,6 +39,9 @@ class Pair:
         tolerance: What counts as equal.
         provider: Where both run.
         seed: Seed of all random inputs.
+        kinds: The kinds of input at the native size.
+        defined: By kind of input, the share of the reference's values that are finite; the native
+            tier finds it out for those after it.
     """
 
     reference: ir.Model
@@ -47,6 +50,16 @@ class Pair:
     tolerance: Tolerance = field(default_factory=Tolerance)
     provider: Provider = "cpu"
     seed: int = 0
+    kinds: tuple[str, ...] = KINDS
+    defined: dict[str, float] = field(default_factory=dict)
+
+    def kinds_of(self, preferred: Sequence[str]) -> tuple[str, ...]:
+        """As many kinds of input, those on which the reference is defined (first)."""
+        preferred = [k for k in preferred if k in self.kinds] or [self.kinds[0]] * len(preferred)
+        kinds = [k for k in preferred if self.defined.get(k, 1.0) == 1.0]
+        others = sorted(set(self.defined) - set(kinds), key=lambda k: -self.defined[k])
+        best = [*kinds, *(k for k in others if self.defined[k] > 0)] or list(preferred)
+        return tuple(best[n % len(best)] for n in range(len(preferred)))
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -309,13 +322,21 @@ def _by_sample(array: AnyArray, batch: int) -> AnyArray:
 def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> TierResult:
     """The comparison as a line of the report."""
     detail = what
+    if comparison.not_finite:
+        detail += f"; {comparison.not_finite} more are the same NaN or Inf in both"
     if comparison.problems:
         detail = "; ".join(comparison.problems)
+    elif not comparison.elements:
+        detail = (
+            f"unproven: nothing finite could be compared, {comparison.not_finite} values are NaN "
+            "or Inf in both models"
+        )
     elif comparison.failed:
         detail = (
             f"{comparison.failed} of {comparison.elements} values differ, most at "
             f"{comparison.where} (largest magnitude there {comparison.magnitude:.3g}); {what}"
         )
+    floating = any(comparison.spread.histogram)
     return TierResult(
         tier=tier,
         subject=subject,
@@ -324,4 +345,8 @@ def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> Tie
         elements=comparison.elements,
         worst_error=comparison.worst,
         required_rtol=comparison.required_rtol,
+        where=comparison.where or None,
+        quantiles=comparison.spread.quantiles if floating else None,
+        histogram=comparison.spread.histogram if floating else None,
+        not_finite=comparison.not_finite,
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from onnx_fc2conv.equivalence.spread import BINS
 
 __all__ = ["EquivalenceReport", "Status", "TierResult"]
 
@@ -26,6 +29,10 @@ class TierResult:
         worst_error: Largest absolute difference.
         required_rtol: The smallest relative tolerance that would have passed; None where the
             comparison is exact.
+        where: The comparison and the index of the largest difference.
+        quantiles: Relative errors that a share of the elements stays below, by the share.
+        histogram: Numbers of elements by relative error, in the ten bins of `BINS`.
+        not_finite: Number of elements that are the same NaN or Inf in both models: not compared.
     """
 
     tier: str
@@ -35,6 +42,19 @@ class TierResult:
     elements: int = 0
     worst_error: float | None = None
     required_rtol: float | None = None
+    where: str | None = None
+    quantiles: Mapping[str, float] | None = None
+    histogram: tuple[int, ...] | None = None
+    not_finite: int = 0
+
+    @property
+    def spread_text(self) -> str:
+        """The spread of the errors in a few words; empty if none was measured."""
+        if self.quantiles is None or not self.worst_error:
+            return ""
+        return ", ".join(
+            f"{100 * float(share):g} % below {error:.1g}" for share, error in self.quantiles.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +95,7 @@ class EquivalenceReport:
             "onnxruntime": self.runtime,
             "seed": self.seed,
             "seconds": round(self.seconds, 3),
+            "bins": list(BINS),
             "checks": [_plain(asdict(result)) for result in self.results],
         }
 
@@ -91,7 +112,9 @@ class EquivalenceReport:
         for r in self.results:
             worst = "" if r.worst_error is None else f"{r.worst_error:.2g}"
             rtol = "" if r.required_rtol is None else f"{r.required_rtol:.2g}"
-            cells = (r.tier, r.subject, r.status, f"{r.elements:,}", worst, rtol, r.detail)
+            spread = r.spread_text and f"; relative errors: {r.spread_text}"
+            detail = r.detail + spread
+            cells = (r.tier, r.subject, r.status, f"{r.elements:,}", worst, rtol, detail)
             lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
         return "\n".join(lines) + "\n"
 

@@ -67,6 +67,10 @@ def test_json_is_strict() -> None:
         "elements": 160,
         "worst_error": 0.5,
         "required_rtol": 1e-7,
+        "where": None,
+        "quantiles": None,
+        "histogram": None,
+        "not_finite": 0,
     }
     assert second["worst_error"] == "nan"
     assert third["required_rtol"] == "inf"
