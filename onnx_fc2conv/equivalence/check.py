@@ -12,11 +12,13 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_fc2conv.equivalence.comparison import Tolerance
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.integers import check_integers
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, runtime_version
 from onnx_fc2conv.equivalence.samples import model_inputs
+from onnx_fc2conv.equivalence.single_layers import check_single_layers
 from onnx_fc2conv.equivalence.structure import computing_type
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
@@ -76,12 +78,16 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     results: list[TierResult] = []
     say("weights")
     results.extend(check_weights(pair))
+    say("layers")
+    results.extend(check_single_layers(pair))
     say("native")
     results.extend(check_native(pair))
     say("feature windows")
     whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
     reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
     results.extend(check_feature_windows(pair, strides, whole - set(reduced), reduced))
+    say("integers")
+    results.extend(check_integers(pair, strides, geometry))
     say("image windows")
     results.extend(_image_windows(pair, geometry, strides))
     results.extend(_unverified(pair, results))
@@ -159,11 +165,32 @@ def _image_windows(
         elif 0 in meaning.stride:
             why = f"one cell for an image of any size: {meaning.why}"
             results.append(TierResult("image windows", output, "skipped", why))
+        elif false := _false_claim(pair, meaning):
+            results.append(TierResult("image windows", output, "failed", false))
         else:
             own = {**strides, meaning.input: meaning.stride}
             asserted = meaning.windows_exact
             results.extend(check_image_windows(pair, output, own, asserted=asserted))
     return results
+
+
+def _false_claim(pair: Pair, meaning: OutputGeometry) -> str:
+    """What cannot be true of the windows; empty if they may be what the cells mean.
+
+    A window is the native image, and cell 0 is the one in the corner: the crops are cut so.
+    """
+    axes = pair.growing.get(meaning.input)
+    if axes is None:
+        return f"claims windows of {meaning.input!r}, which is no input"
+    native = tuple(pair.native[meaning.input][axis] for axis in axes)
+    if axes and meaning.window != native:
+        size = "×".join(map(str, native))
+        return f"claims windows of {meaning.window_text}, the native size is {size}"
+    if any(meaning.offset):
+        return (
+            f"claims that the window of cell 0 starts at {list(meaning.offset)}, not in the corner"
+        )
+    return ""
 
 
 def _unverified(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:

@@ -71,6 +71,18 @@ class LayerPair:
         np.add.at(total.T, np.array(columns), weight.T.astype(np.float64))
         return total.astype(weight.dtype)
 
+    @cached_property
+    def scale(self) -> AnyArray | float:
+        """What is folded into the kernel, by the elements of the layer's operand."""
+        scale = self.operand.folded_scale(self.conv_operand)
+        return (1.0 if scale is None else scale) * self.alpha
+
+    @property
+    def folded(self) -> bool:
+        """Whether the kernel holds other numbers than the weight: scaled ones, or sums."""
+        sums = np.unique(self.operand.places).size < self.operand.places.size
+        return sums or bool(np.any(self.scale != 1.0))
+
     def times(self, factor: AnyArray | float) -> AnyArray:
         """The weight times a factor, rounded once."""
         return (self.weight.astype(np.float64) * factor).astype(self.weight.dtype)

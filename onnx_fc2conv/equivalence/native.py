@@ -39,9 +39,13 @@ def check_native(pair: Pair) -> list[TierResult]:
         return [TierResult(_TIER, error.subject, "failed", f"does not run: {error.__cause__}")]
     batches = " and ".join(map(str, pair.batches))
     what = f"{len(kinds)} kinds of input ({', '.join(kinds)}) at batch {batches}"
+    if len(kinds) == 1:
+        what = f"{kinds[0]} at batch {batches}"
     if _LARGE in pair.kinds and _LARGE not in kinds:
         what += f"; on {_LARGE} numbers the original overflows"
-    return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
+    results = [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
+    why = "the reference has no such output"
+    return results + [TierResult(_TIER, name, "failed", why) for name in sorted(pair.surplus)]
 
 
 class _DoesNotRun(Exception):  # noqa: N818 - a finding, not an error

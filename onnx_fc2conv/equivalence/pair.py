@@ -13,10 +13,9 @@ from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, l
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
 from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, model_inputs, sample
+from onnx_fc2conv.equivalence.saturation import add_logits, saturating_types
 from onnx_fc2conv.equivalence.structure import (
     Shared,
-    saturating_inputs,
-    saturating_types,
     shared_values,
     with_outputs,
 )
@@ -52,6 +51,13 @@ class Pair:
     seed: int = 0
     kinds: tuple[str, ...] = KINDS
     defined: dict[str, float] = field(default_factory=dict)
+    _logits: tuple[dict[str, str], dict[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        models = self.reference.clone(), self.converted.clone()
+        object.__setattr__(self, "_logits", tuple(map(add_logits, models)))
+        object.__setattr__(self, "reference", models[0])
+        object.__setattr__(self, "converted", models[1])
 
     def kinds_of(self, preferred: Sequence[str]) -> tuple[str, ...]:
         """As many kinds of input, those on which the reference is defined (first)."""
@@ -149,23 +155,16 @@ class Pair:
         return {v.name or "" for v in self.reference.graph.outputs if v.name not in present}
 
     @cached_property
+    def surplus(self) -> set[str]:
+        """Outputs of the converted model that the reference does not have."""
+        known = {value.name for value in self.reference.graph.outputs}
+        return {v.name or "" for v in self.converted.graph.outputs if v.name not in known}
+
+    @cached_property
     def logits(self) -> dict[str, tuple[str, str]]:
-        """By output that ends in a saturating operator, the operator's input in either model."""
-        one = saturating_inputs(self.reference.graph)
-        two = saturating_inputs(self.converted.graph)
-        shapes = {
-            value.name: value.shape
-            for node in self.converted.graph
-            for value in node.outputs
-            if value.shape is not None
-        }
-
-        def alike(output: str) -> bool:
-            """A saturating operator over groups of features works on a tensor of another rank."""
-            made, before = shapes.get(output), shapes.get(two[output])
-            return made is None or before is None or len(made) <= len(before)
-
-        return {name: (one[name], two[name]) for name in one if name in two and alike(name)}
+        """By output that ends in a saturating operator, its logits in either model."""
+        one, two = self._logits
+        return {name: (one[name], two[name]) for name in one if name in two}
 
     @cached_property
     def outputs(self) -> dict[str, str]:

@@ -20,7 +20,8 @@ class TierResult:
     """What one tier found about one thing.
 
     Attributes:
-        tier: ``weights``, ``native``, ``feature windows`` or ``image windows``.
+        tier: ``weights``, ``layers``, ``integers``, ``native``, ``feature windows`` or ``image
+            windows``.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).
@@ -46,6 +47,11 @@ class TierResult:
     quantiles: Mapping[str, float] | None = None
     histogram: tuple[int, ...] | None = None
     not_finite: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """The detail, and how the errors are spread."""
+        return self.detail + (self.spread_text and f"; relative errors: {self.spread_text}")
 
     @property
     def spread_text(self) -> str:
@@ -112,9 +118,7 @@ class EquivalenceReport:
         for r in self.results:
             worst = "" if r.worst_error is None else f"{r.worst_error:.2g}"
             rtol = "" if r.required_rtol is None else f"{r.required_rtol:.2g}"
-            spread = r.spread_text and f"; relative errors: {r.spread_text}"
-            detail = r.detail + spread
-            cells = (r.tier, r.subject, r.status, f"{r.elements:,}", worst, rtol, detail)
+            cells = (r.tier, r.subject, r.status, f"{r.elements:,}", worst, rtol, r.sentence)
             lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
         return "\n".join(lines) + "\n"
 

@@ -15,8 +15,6 @@ __all__ = [
     "Shared",
     "constants",
     "frontier",
-    "saturating_inputs",
-    "saturating_types",
     "shared_values",
     "subgraph",
     "with_outputs",
@@ -29,11 +27,7 @@ MOVEMENT = {
 }
 """Operators that only move data, or compute where to."""
 
-_SATURATING = {
-    *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
-}
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_HANDED_THROUGH = {"Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"}
 
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
@@ -189,41 +183,6 @@ def computing_type(model: ir.Model) -> ir.DataType | None:
         if value is not None and value.dtype is not None and value.dtype.is_floating_point()
     ]
     return min(found, key=lambda dtype: dtype.bitwidth, default=None)
-
-
-def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in saturating operators, the name of what the first one takes.
-
-    A softmax of 0.9999 hides an error of the logits, the number of the best class hides nearly all.
-    """
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        logits = None
-        current: ir.Value | None = value
-        while current is not None:
-            node = current.producer()
-            if node is None or node.op_type not in _SATURATING | _HANDED_THROUGH:
-                break
-            current = node.inputs[0]
-            # A conversion may transpose before a softmax; the logits are what it transposes.
-            if node.op_type in _SATURATING or (logits is not None and node.op_type == "Transpose"):
-                logits = current
-        if logits is not None and logits.name:
-            found[value.name or ""] = logits.name
-    return found
-
-
-def saturating_types(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in a saturating operator, the operator's type."""
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        node = value.producer()
-        while node is not None and node.op_type in _HANDED_THROUGH:
-            source = node.inputs[0]
-            node = None if source is None else source.producer()
-        if node is not None and node.op_type in _SATURATING:
-            found[value.name or ""] = node.op_type
-    return found
 
 
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:

@@ -82,7 +82,7 @@ def test_static_conversion_is_compared_in_batches() -> None:
     reference = original(net, net.trunk())
     wrong = peer(twin, twin.trunk(), rows=1)
     report = check(reference, wrong)
-    assert failed_tiers(report) == {"native"}
+    assert failed_tiers(report) == {"native", "integers"}
     assert "batch 1 and 3" in next(
         r.detail for r in check(reference, reference).results if r.tier == "native"
     )

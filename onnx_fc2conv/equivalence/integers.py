@@ -1,0 +1,221 @@
+"""Tier *integers*: with small integers for weights and inputs both models agree bit for bit.
+
+Every sum of products of small integers is exact, in whatever order an implementation adds, and with
+the ten bits that TF32 leaves of a number. So there is no tolerance, and nothing hides in one. The
+weights' own values play no part: what is dead behind a Relu with them is alive with others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from onnx_fc2conv.equivalence.comparison import Tolerance
+from onnx_fc2conv.equivalence.exactness import Inexact, exact_values, magnitudes
+from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
+from onnx_fc2conv.equivalence.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.integer_coding import Codebook, coded
+from onnx_fc2conv.equivalence.larger import enlarged
+from onnx_fc2conv.equivalence.native import check_native
+from onnx_fc2conv.equivalence.pair import Pair
+from onnx_fc2conv.equivalence.report import TierResult
+from onnx_fc2conv.equivalence.runtime import RunError
+from onnx_fc2conv.equivalence.samples import INTEGERS
+from onnx_fc2conv.equivalence.structure import computing_type
+from onnx_fc2conv.errors import Fc2ConvError
+from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["check_integers", "integer_pair"]
+
+TIER = "integers"
+
+_GAINS = (16.0, 8.0, 4.0)
+"""How many terms of a sum are not 0; the more, the sooner a deep model runs out of bits."""
+
+_MOST_WEIGHTS = 1 << 25
+_LARGEST_INPUT = 2
+
+
+def check_integers(
+    pair: Pair, strides: Mapping[str, Sequence[int]], geometry: Mapping[str, OutputGeometry]
+) -> list[TierResult]:
+    """Compare whole models whose weights are integers, at the native size and at larger ones.
+
+    Args:
+        pair: The models.
+        strides: Pixels between neighboring windows, per growing axis of each input.
+        geometry: What the cells of each output mean.
+    """
+    try:
+        integers = integer_pair(pair)
+        results = _compared(integers, pair, strides, geometry)
+    except Inexact as reason:
+        return [TierResult(TIER, "whole models", "skipped", str(reason))]
+    except (Fc2ConvError, RunError, ValueError) as error:
+        return [TierResult(TIER, "whole models", "failed", f"does not run on integers: {error}")]
+    return _named(pair, results)
+
+
+def _weights(model: ir.Model) -> int:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
+
+
+def _compared(
+    integers: Pair,
+    pair: Pair,
+    strides: Mapping[str, Sequence[int]],
+    geometry: Mapping[str, OutputGeometry],
+) -> list[TierResult]:
+    results = check_native(integers)
+    if not any(integers.growing.values()):
+        return results
+    output_of = {logits: output for output, (logits, _) in pair.logits.items()}
+    meanings = {
+        name: geometry[output_of.get(name, name)]
+        for name in integers.outputs
+        if output_of.get(name, name) in geometry
+    }
+    reduced = {name: m.reduction for name, m in meanings.items() if m.reduction is not None}
+    whole = {name for name, m in meanings.items() if 0 in m.stride} - set(reduced)
+    results += check_feature_windows(integers, strides, whole, reduced)
+    for name, meaning in meanings.items():
+        if meaning.windows_exact and 0 not in meaning.stride:
+            own = {**strides, meaning.input: meaning.stride}
+            results += check_image_windows(integers, name, own, asserted=True)
+    return results
+
+
+def _named(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
+    """The results under this tier's name; what was skipped only if nothing else was found."""
+    named = [
+        replace(
+            result,
+            tier=TIER,
+            subject=pair.subject(result.subject),
+            detail=f"{result.tier}, bit for bit: {result.detail}",
+            required_rtol=None,
+        )
+        for result in results
+    ]
+    return [result for result in named if result.status != "skipped"] or named
+
+
+def integer_pair(pair: Pair) -> Pair:
+    """Both models with integers for weights, and the outputs that are exact then.
+
+    Args:
+        pair: The models; another seed draws other integers.
+
+    Raises:
+        Inexact: If there are none.
+    """
+    if _weights(pair.reference) > _MOST_WEIGHTS:
+        raise Inexact(f"{_weights(pair.reference):,} weights are too many to be coded")
+    names = _exact_outputs(pair)
+    reference = _only(pair.reference, {one: one for one in names})
+    converted = _only(pair.converted, names)
+    mantissa, largest = _mantissa(pair), 0.0
+    for gain in _GAINS:
+        codebook = Codebook(pair.seed, gain)
+        integers = Pair(
+            coded(reference, codebook.learn),
+            coded(converted, codebook.look_up),
+            pair.native,
+            Tolerance(0.0, 0.0),
+            pair.provider,
+            pair.seed,
+            (INTEGERS,),
+        )
+        largest = _largest_sum(integers)
+        if largest < 2.0**mantissa:
+            return integers
+    raise Inexact(
+        f"the model is too deep: sums of up to {largest:.0f} do not fit into {mantissa} bits"
+    )
+
+
+def _exact_outputs(pair: Pair) -> dict[str, str]:
+    """The outputs and logits that integers make exact: names in the reference, in the other.
+
+    Raises:
+        Inexact: If there are none.
+    """
+    one, two = exact_values(pair.reference), exact_values(pair.converted)
+    names = {
+        own: other
+        for own, other in pair.outputs.items()
+        if own not in pair.missing and own in one and other in two
+    }
+    inputs = {i.name for i in pair.inputs}
+    names = {own: other for own, other in names.items() if own not in inputs}
+    if names:
+        return names
+    for model, exact in ((pair.reference, one), (pair.converted, two)):
+        for node in model.graph:
+            stuck = node.outputs[0].name not in exact
+            reads_exact = any(v is not None and v.name in exact for v in node.inputs)
+            if stuck and reads_exact:
+                name = node.name or node.outputs[0].name
+                raise Inexact(f"{node.op_type} {name} makes more than integers of integers")
+    raise Inexact("no output is made by layers whose sums are exact")
+
+
+def _only(model: ir.Model, names: Mapping[str, str]) -> ir.Model:
+    """A copy of the model with these outputs, under these names."""
+    copy = model.clone()
+    values = ir.convenience.create_value_mapping(copy.graph, include_subgraphs=False)
+    copy.graph.outputs.clear()
+    for wanted, own in names.items():
+        value = values[own]
+        if own != wanted and wanted in values:
+            values[wanted].name = f"{wanted}.other"
+        value.name = wanted
+        copy.graph.outputs.append(value)
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+def _mantissa(pair: Pair) -> int:
+    """Up to which power of 2 the coarsest type counts without a gap."""
+    types = [np.dtype(i.dtype) for i in pair.inputs if np.issubdtype(i.dtype, np.floating)]
+    computing = computing_type(pair.reference)
+    if computing is not None:
+        types.append(np.dtype(computing.numpy()))
+    if not types or any(dtype.name not in ("float16", "float32", "float64") for dtype in types):
+        raise Inexact("it computes in a type that has no integers")
+    return min(int(np.finfo(dtype.name).nmant) for dtype in types) + 1
+
+
+def _largest_sum(integers: Pair) -> float:
+    """The largest partial sum that can occur in either model, in units of its last bit.
+
+    It is found on an image whose every pixel is the largest one, at the native size and, as padding
+    reaches into fewer sums of a larger image, at the largest size that is compared.
+    """
+
+    def full(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
+        return {
+            i.name: np.full(shapes[i.name], _LARGEST_INPUT if i.dtype != np.bool_ else 1, i.dtype)
+            for i in integers.inputs
+        }
+
+    largest = 0.0
+    native = full(integers.batched(integers.fixed_batch or 1))
+    sizes = [(integers.reference, native), (integers.converted, native)]
+    if any(integers.growing.values()):
+        steps = {name: (8,) * len(axes) for name, axes in integers.growing.items()}
+        *_, image = enlarged(integers, steps, (INTEGERS,) * 3)
+        sizes.append((integers.converted, full({n: a.shape for n, a in image.feeds.items()})))
+    for model, feeds in sizes:
+        exact = exact_values(model)
+        made = {v.name for node in model.graph for v in node.outputs[:1]}
+        floats = [name for name in exact if name in made]
+        found = magnitudes(model, feeds, floats)
+        largest = max([largest, *(found[name] * 2.0 ** exact[name] for name in floats)])
+    return largest
