@@ -34,7 +34,7 @@ __all__ = ["check_integers", "integer_pair"]
 
 TIER = "integers"
 
-_GAINS = (16.0, 8.0, 4.0)
+_GAINS = (16.0, 8.0, 4.0, 3.0)
 """How many terms of a sum are not 0; the more, the sooner a deep model runs out of bits."""
 
 _MOST_WEIGHTS = 1 << 25
