@@ -18,6 +18,7 @@ from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, runtime_version
 from onnx_fc2conv.equivalence.samples import model_inputs
+from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
 from onnx_fc2conv.equivalence.single_layers import check_single_layers
 from onnx_fc2conv.equivalence.structure import computing_type
 from onnx_fc2conv.equivalence.weights import check_weights
@@ -82,6 +83,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     results.extend(check_single_layers(pair))
     say("native")
     results.extend(check_native(pair))
+    results.extend(check_by_evaluator(pair))
     say("feature windows")
     whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
     reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}

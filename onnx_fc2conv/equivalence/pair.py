@@ -118,23 +118,20 @@ class Pair:
 
     @cached_property
     def _common(self) -> Shared:
-        other: set[str] = set()
-        while True:
-            common = shared_values(self.reference, self.converted, other)
-            namesakes = self._namesakes(common)
-            if not namesakes:
-                return common
-            other |= namesakes
+        common = shared_values(self.reference, self.converted)
+        if not common.moved:
+            return common
+        others = self._namesakes(common.names)
+        names = {one: two for one, two in common.names.items() if one not in others}
+        return Shared(names, common.moved - others)
 
-    def _namesakes(self, common: Shared) -> set[str]:
-        """Tensors before which data are moved otherwise, and that are other tensors natively.
+    def _namesakes(self, names: Mapping[str, str]) -> set[str]:
+        """Tensors that are taken for the same, and natively are not.
 
-        Where the channels of a map and its positions change places, or a channel is taken twice,
-        inner tensors of one name need not be the same.
+        Where data are moved in other ways before a tensor (the channels of a map and its positions
+        change places, a channel is taken twice), it need not be the tensor that its name says, and
+        neither need be those after it.
         """
-        names = {one: common.names[one] for one in common.moved if one in common.names}
-        if not names:
-            return set()
         shapes = self.batched(self.fixed_batch or 1)
         feeds = sample(self.inputs, shapes, "uniform", self.rng(5))
         try:

@@ -61,8 +61,7 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
     taken, else the first. A node whose output has the same name and rank may have inputs that are
-    only moved (a channel shuffle written in another way), unless it is among ``other``: those that
-    turned out to be other tensors of the same name.
+    only moved (a channel shuffle written in another way).
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -87,9 +86,7 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
             twins.remove(twin)
         else:
             namesake = by_name.get(node.outputs[0].name)
-            if namesake is None or node.outputs[0].name in other:
-                continue
-            if not _moved_alike(node, namesake, names, fixed, fixed_too):
+            if namesake is None or not _moved_alike(node, namesake, names, fixed, fixed_too):
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
