@@ -12,7 +12,7 @@ from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence import EquivalenceReport
 from tests.equivalence.conftest import MODELS, Case
 from tests.equivalence.planting import edit_constant
-from tests.nets import Net
+from tests.nets import Net, Tensor
 
 TIER = "native (reference evaluator)"
 
@@ -47,6 +47,15 @@ def test_disagreement_of_the_oracles_is_no_finding(case_of: Callable[[str], Case
     (result,) = (r for r in case_of("batch_norm").check().results if r.tier == TIER)
     assert result.status == "skipped"
     assert "does not agree with onnxruntime about the original" in result.detail
+
+
+def test_wrong_shape_of_the_evaluator_is_no_finding() -> None:
+    """It loses a row of a pooling whose pads lead; found with onnx 1.23."""
+    net = Net(image=(3, 32, 32), seed=1)
+    pool = net.op("MaxPool", net.x, kernel_shape=[2, 2], auto_pad="SAME_LOWER")
+    reference = net.model(net.head(Tensor(pool.value, (3, 32, 32))))
+    report = check(reference, convert(reference).model)  # type: ignore[arg-type]
+    assert report, report.to_markdown()
 
 
 def test_operator_that_it_lacks_is_no_finding(case_of: Callable[[str], Case]) -> None:
