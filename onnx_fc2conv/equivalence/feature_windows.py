@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.larger import Enlarged, cells, enlarged, windows
-from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import sample

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnx_fc2conv.equivalence.batches import run_in_batches
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.larger import Enlarged, cells, crops, enlarged
-from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import sample

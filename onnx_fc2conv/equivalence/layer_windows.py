@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.batches import run_in_batches
 from onnx_fc2conv.equivalence.integer_coding import replace_constants
 from onnx_fc2conv.equivalence.larger import cells, windows
 from onnx_fc2conv.equivalence.layers import LayerPair
-from onnx_fc2conv.equivalence.pair import Pair, run_in_batches
+from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced, Trace, only_movement
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.stored import constant_array

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, largest_magnitude
-from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import POSITIVE, sample

@@ -15,8 +15,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from onnx_fc2conv.equivalence.batches import to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Comparison
-from onnx_fc2conv.equivalence.pair import Pair, as_result, to_reference_shape
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import sample

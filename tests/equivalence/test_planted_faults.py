@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.equivalence.conftest import ROOT, Case, failed_tiers
-from tests.equivalence.faults import NATIVE, TABLE, Fault, nudged_logits
+from tests.equivalence.faults import NATIVE, TABLE, Fault
+from tests.equivalence.planting import nudged_logits
 from tools.fault_page import page
 
 
