@@ -24,14 +24,25 @@ if TYPE_CHECKING:
         RuntimeUnavailableError,
     )
     from onnx_fc2conv.geometry import OutputGeometry
-    from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs
+    from onnx_fc2conv.matrices import filter_matrix, patch_index
+    from onnx_fc2conv.passes import (
+        ConvToFc,
+        FcToConv,
+        FreeInputSize,
+        Normalize,
+        ReduceOutputs,
+        SplitKernels,
+    )
     from onnx_fc2conv.pipeline import Conversion, convert, inspect
+    from onnx_fc2conv.to_fc import FcConversion, convert_to_fc
 
 __all__ = [
     "ArgumentError",
+    "ConvToFc",
     "Conversion",
     "EquivalenceReport",
     "Fc2ConvError",
+    "FcConversion",
     "FcToConv",
     "FreeInputSize",
     "InvalidModelError",
@@ -41,9 +52,13 @@ __all__ = [
     "Refusal",
     "RefusedError",
     "RuntimeUnavailableError",
+    "SplitKernels",
     "check",
     "convert",
+    "convert_to_fc",
+    "filter_matrix",
     "inspect",
+    "patch_index",
 ]
 
 _HOMES = {
@@ -57,8 +72,17 @@ _HOMES = {
         "RuntimeUnavailableError",
     ),
     "geometry": ("OutputGeometry",),
-    "passes": ("FcToConv", "FreeInputSize", "Normalize", "ReduceOutputs"),
+    "matrices": ("filter_matrix", "patch_index"),
+    "passes": (
+        "ConvToFc",
+        "FcToConv",
+        "FreeInputSize",
+        "Normalize",
+        "ReduceOutputs",
+        "SplitKernels",
+    ),
     "pipeline": ("Conversion", "convert", "inspect"),
+    "to_fc": ("FcConversion", "convert_to_fc"),
 }
 
 

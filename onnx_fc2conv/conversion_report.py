@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
+from onnx_fc2conv.equivalence.junit import Suite, TestCase, junit_xml
 from onnx_fc2conv.equivalence.report import EquivalenceReport
-from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.pipeline import Conversion, Interface
+from onnx_fc2conv.pipeline import Conversion, Interface, Lifted
 
-__all__ = ["FORMATS", "ConversionReport", "Status"]
+__all__ = ["ConversionReport", "Status", "lifted_line", "times"]
 
 Status = Literal["equivalent", "different", "refused", "unchecked"]
-
-FORMATS = (".json", ".md")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,8 @@ class ConversionReport:
     def as_dict(self) -> dict[str, object]:
         """The report as plain values; the keys are documented in ``docs/report.md``."""
         conversion = self.conversion
-        checks = self.equivalence.as_dict() if self.equivalence is not None else {"checks": []}
+        checked = self.equivalence
+        checks = {"checks": []} if checked is None else checked.check_values()
         return {
             "schema": 1,
             "status": self.status,
@@ -55,6 +53,7 @@ class ConversionReport:
             "output": self.target,
             "heads": [_plain(asdict(layer)) for layer in conversion.heads],
             "poolings": [_plain(asdict(pooling)) for pooling in conversion.poolings],
+            "lifted": _lifted(conversion.lifted),
             "left_alone": [asdict(layer) for layer in conversion.left_alone],
             "refusals": [asdict(refusal) for refusal in conversion.refusals],
             "geometry": {name: g.as_dict() for name, g in conversion.geometry.items()},
@@ -62,7 +61,7 @@ class ConversionReport:
                 "before": _interface(conversion.before),
                 "after": _interface(conversion.after),
             },
-            **{key: value for key, value in checks.items() if key != "equivalent"},
+            **checks,
         }
 
     def to_json(self) -> str:
@@ -72,10 +71,13 @@ class ConversionReport:
     def to_markdown(self) -> str:
         """The report as Markdown, for a pull request or a CI summary."""
         lines = [f"## fc2conv: {self.source}", "", f"**{self.status}**", ""]
+        if self.conversion.lifted is not None:
+            lines += [f"- {lifted_line(self.conversion.lifted)}", ""]
         if self.conversion.heads:
             lines += ["| layer | weight | kernel | bytes |", "| --- | --- | --- | --- |"]
             lines += [
-                f"| {h.op_type} `{h.node}` | {times(h.weight_shape)} | {times(h.kernel_shape)} | "
+                f"| {h.op_type} `{h.node}` | {times(h.weight_shape)} | "
+                f"{f'{h.parts} of at most ' if h.parts > 1 else ''}{times(h.kernel_shape)} | "
                 f"{h.bytes_kept} |"
                 for h in self.conversion.heads
             ]
@@ -93,26 +95,53 @@ class ConversionReport:
         lines += [f"- left alone: `{x.node}`: {x.reason}" for x in self.conversion.left_alone]
         lines += [f"- refused: {refusal}" for refusal in self.conversion.refusals]
         if self.equivalence is not None:
-            lines += ["", self.equivalence.to_markdown().rstrip()]
+            lines += ["", self.equivalence.to_table().rstrip()]
         return "\n".join(lines) + "\n"
 
-    def write(self, path: Path) -> None:
-        """Write the report in the format that the file name's ending says.
+    def to_junit(self) -> str:
+        """The report as JUnit XML: the layers, and a suite of checks for each provider."""
+        suites = [Suite("fc2conv", self._cases())]
+        if self.equivalence is not None:
+            suites += self.equivalence.junit_suites()
+        return junit_xml(f"fc2conv {self.source}", suites)
 
-        Raises:
-            ArgumentError: If the file cannot be written.
-        """
-        text = self.to_json() if path.suffix == ".json" else self.to_markdown()
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or error
-            raise ArgumentError(f"cannot write the report {path}: {reason}") from error
+    def _cases(self) -> tuple[TestCase, ...]:
+        """A case for each layer; one that refuses or is left alone says why."""
+        return (
+            *(
+                TestCase(
+                    "convert",
+                    f"{head.op_type} {head.node}",
+                    output=f"Conv {times(head.kernel_shape)}",
+                )
+                for head in self.conversion.heads
+            ),
+            *(
+                TestCase("convert", left.node, skipped=left.reason)
+                for left in self.conversion.left_alone
+            ),
+            *(
+                TestCase("convert", refusal.node, failure=f"{refusal.reason} [{refusal.code}]")
+                for refusal in self.conversion.refusals
+            ),
+        )
 
 
 def times(shape: tuple[int | str, ...]) -> str:
     """A shape as people write it: 48×24×6×6."""
     return "×".join(map(str, shape)) or "scalar"
+
+
+def lifted_line(lifted: Lifted) -> str:
+    """What was done to the opset, in one line."""
+    return (
+        f"lifted from opset {lifted.before} to {lifted.after}: the model is written in the "
+        f"operators of opset {lifted.after}"
+    )
+
+
+def _lifted(lifted: Lifted | None) -> object:
+    return None if lifted is None else {"from": lifted.before, "to": lifted.after}
 
 
 def _interface(interface: Interface | None) -> object:

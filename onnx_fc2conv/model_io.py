@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,12 +20,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError
+from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
-__all__ = ["ModelSource", "as_model", "load", "staged"]
+__all__ = ["ModelSource", "as_model", "data_file", "load", "staged", "weigh"]
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
-_INLINE_LIMIT = 1 << 30
+INLINE_LIMIT = 1 << 30
+"""Bytes of weights above which they get a file of their own; one protobuf holds 2 GB at most."""
 
 
 def as_model(source: ModelSource) -> ir.Model:
@@ -40,7 +42,7 @@ def as_model(source: ModelSource) -> ir.Model:
         return source.clone()
     if isinstance(source, onnx.ModelProto):
         try:
-            model = ir.from_proto(source)
+            model = ir.from_proto(with_dense_tensors(source))
         except Exception as error:
             raise InvalidModelError(f"the ModelProto is not valid: {_first_line(error)}") from error
         _validate(model, "the ModelProto")
@@ -65,7 +67,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except ValueError as error:  # a NUL in the name
         raise InvalidModelError(f"cannot read {str(path)!r}: {error}") from error
     try:
-        model = ir.load(file)
+        proto = with_dense_tensors(onnx.load(file, load_external_data=False))
+        model = ir.from_proto(proto)
+        ir.external_data.set_base_dir(model.graph, file.parent)
     except OSError as error:
         raise InvalidModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
@@ -80,6 +84,12 @@ def _validate(model: ir.Model, name: str) -> None:
     """Check the structure against the ONNX specification, and external data against the files."""
     if not len(model.graph) or not model.opset_imports:
         raise InvalidModelError(f"{name} is not an ONNX model: it has no graph")
+    opset, newest = model.opset_imports.get("", 0), onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise InvalidModelError(
+            f"{name} is of opset {opset}; the installed onnx {onnx.__version__} knows opsets up to "
+            f"{newest}"
+        )
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -87,6 +97,7 @@ def _validate(model: ir.Model, name: str) -> None:
                 _validate_external(tensor, name)
             elif isinstance(tensor, ir.TensorProtoTensor):
                 _validate_inline(tensor, name)
+    _validate_order(model.graph, name)
     if any(value.type is None for value in model.graph.outputs):
         # The specification wants a type here; runtimes infer it, and so do such models' users.
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
@@ -94,6 +105,20 @@ def _validate(model: ir.Model, name: str) -> None:
         CheckerPass()(_without_external_data(model))
     except Exception as error:
         raise InvalidModelError(f"{name} is not valid: {_first_line(error)}") from error
+
+
+def _validate_order(graph: ir.Graph, name: str) -> None:
+    """Find a node before the one that it reads from; ONNX wants them in topological order."""
+    made: set[ir.Node] = set()
+    for node in graph:
+        for value in node.inputs:
+            source = None if value is None else value.producer()
+            if value is not None and source is not None and source not in made:
+                raise InvalidModelError(
+                    f"{name} is not valid: its nodes are not in topological order: "
+                    f"{node.op_type} {node.name or ''} reads {value.name!r} before it is made"
+                )
+        made.add(node)
 
 
 def _without_external_data(model: ir.Model) -> ir.Model:
@@ -138,8 +163,16 @@ def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
 
 
 @contextmanager
-def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) -> Generator[Path]:
+def staged(
+    target: str | os.PathLike[str],
+    model: ir.Model,
+    *,
+    overwrite: bool,
+    write: Callable[[ir.Model, Path], None] | None = None,
+) -> Generator[Path]:
     """Write the model beside ``target`` under a temporary name; keep it if the block ends well.
+
+    ``write`` makes the file, where it is to be another than onnx_ir's: of one piece.
 
     Yields:
         The temporary model file, whole and closed, for the checks to read.
@@ -155,18 +188,22 @@ def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) 
         raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
     try:
         temporary = folder / path.name
-        data = f"{path.name}.data" if _needs_external_data(model) else None
-        if data is not None:
-            check_writable(path.with_name(data), overwrite=overwrite)
+        beside = data_file(path, model) if write is None else None
+        data = None if beside is None else beside.name
+        if beside is not None:
+            check_writable(beside, overwrite=overwrite)
         try:
-            ir.save(model, temporary, format="protobuf", external_data=data)
+            if write is None:
+                ir.save(model, temporary, format="protobuf", external_data=data)
+            else:
+                write(model, temporary)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
         yield temporary
         try:
             # Without a tensor large enough to go there, no data file is written.
-            if data is not None and (folder / data).exists():
-                (folder / data).replace(path.with_name(data))
+            if beside is not None and (folder / beside.name).exists():
+                (folder / beside.name).replace(beside)
             temporary.replace(path)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
@@ -174,11 +211,11 @@ def staged(target: str | os.PathLike[str], model: ir.Model, *, overwrite: bool) 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_writable(path: Path, *, overwrite: bool) -> None:
+def check_writable(path: Path, *, overwrite: bool, source: Path | None = None) -> None:
     """Find out before any work whether the output may be written.
 
     Raises:
-        ArgumentError: If not.
+        ArgumentError: If not, or if it is the file that is read.
     """
     if path.is_dir():
         raise ArgumentError(f"{path} is a directory; give the name of the file to write")
@@ -186,19 +223,27 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise ArgumentError(f"{path} exists already; use --overwrite to replace it")
     if not path.parent.is_dir():
         raise ArgumentError(f"the folder {path.parent} does not exist")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise ArgumentError("OUT is IN; an input is never changed, give another name")
 
 
-def _needs_external_data(model: ir.Model) -> bool:
-    """Whether the model came with external data, or is too large for one protobuf."""
-    tensors = [
-        value.const_value
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    ]
-    return any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors) or (
-        sum(tensor.nbytes for tensor in tensors) > _INLINE_LIMIT
-    )
+def data_file(path: Path, model: ir.Model) -> Path | None:
+    """The file of the model's weights: if it came with one, or is too large for one protobuf."""
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in _stored(model))
+    if not external and weigh(model) <= INLINE_LIMIT:
+        return None
+    return path.with_name(f"{path.name}.data")
+
+
+def weigh(model: ir.Model) -> int:
+    """Bytes of weights that the model itself holds, without those in external data."""
+    tensors = (t for t in _stored(model) if not isinstance(t, ir.ExternalTensor))
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _stored(model: ir.Model) -> list[ir.TensorProtocol]:
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return [value.const_value for value in values if value.const_value is not None]
 
 
 def _first_line(error: BaseException) -> str:

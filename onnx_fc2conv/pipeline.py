@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.model_io import ModelSource, as_model
-from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs
+from onnx_fc2conv.passes import FcToConv, FreeInputSize, Normalize, ReduceOutputs, SplitKernels
 from onnx_fc2conv.passes.fc_to_conv import has_fc_layer
 from onnx_fc2conv.passes.reduce_outputs import Reduce
 from onnx_fc2conv.views import (
@@ -24,11 +24,20 @@ from onnx_fc2conv.views import (
     output_geometry,
 )
 
-__all__ = ["Conversion", "Interface", "convert", "inspect"]
+__all__ = ["Conversion", "Interface", "Lifted", "convert", "inspect"]
 
 
-_OLDEST_OPSET = 7
-"""Before it, elementwise operators broadcast in a way of their own (Add-1/6)."""
+@dataclass(frozen=True)
+class Lifted:
+    """That an old model was written in newer operators before anything else.
+
+    Attributes:
+        before: Its opset.
+        after: The opset of the converted model.
+    """
+
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class Conversion:
         before: Interface of the original model.
         after: Interface of the converted model; None where there is none.
         poolings: The global poolings that pool windows now.
+        lifted: The opsets before and after, where the model's was too old to convert; else None.
     """
 
     model: ir.Model | None
@@ -75,15 +85,19 @@ class Conversion:
     before: Interface
     after: Interface | None
     poolings: tuple[WindowPooling, ...] = ()
+    lifted: Lifted | None = None
 
 
-def convert(
+def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
     model: ModelSource,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     static: bool = False,
     pool: Pool = "keep",
     reduce: Reduce = "none",
+    all_linear: bool = False,
+    max_kernel: int | None = None,
+    max_depth: int | None = None,
 ) -> Conversion:
     """Rewrite a classifier so that it slides over images of any size.
 
@@ -98,6 +112,11 @@ def convert(
             output is a map. A gate (squeeze-and-excite) sees the whole image either way.
         reduce: What is taken over all cells of each output map, so that an image of any size gives
             [N, K] again: ``"mean"``, ``"max"``, or ``"none"``.
+        all_linear: Convert every Gemm and MatMul by a constant matrix, in transformers and MLPs
+            too, not only those that an image leads to; with ``static`` only.
+        max_kernel: Largest extent of an emitted kernel along any spatial axis; a larger one is
+            split into a sum of Convs (see `SplitKernels`).
+        max_depth: Largest number of weights C·kh·kw that an output channel of one Conv may have.
 
     Returns:
         The conversion, with a model. Its image inputs have symbolic batch and spatial dims; each
@@ -119,20 +138,26 @@ def convert(
     """
     shapes = input_shapes or {}
     conversion = _convert(
-        as_model(model), FcToConv(shapes, static, pool), ReduceOutputs(reduce, shapes)
+        as_model(model),
+        FcToConv(shapes, static, pool, all_linear),
+        ReduceOutputs(reduce, shapes),
+        SplitKernels(max_kernel, max_depth),
     )
     if conversion.refusals:
         raise RefusedError(conversion.refusals)
     return conversion
 
 
-def inspect(
+def inspect(  # noqa: PLR0913 - the contract's options, all keyword-only
     model: ModelSource,
     *,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     static: bool = False,
     pool: Pool = "keep",
     reduce: Reduce = "none",
+    all_linear: bool = False,
+    max_kernel: int | None = None,
+    max_depth: int | None = None,
 ) -> Conversion:
     """Say what `convert` would do: refusals are returned, not raised, and no model is.
 
@@ -140,22 +165,39 @@ def inspect(
     """
     shapes = input_shapes or {}
     conversion = _convert(
-        as_model(model), FcToConv(shapes, static, pool), ReduceOutputs(reduce, shapes)
+        as_model(model),
+        FcToConv(shapes, static, pool, all_linear),
+        ReduceOutputs(reduce, shapes),
+        SplitKernels(max_kernel, max_depth),
     )
     return replace(conversion, model=None)
 
 
-def _convert(source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs) -> Conversion:
+def _convert(
+    source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs, splitting: SplitKernels
+) -> Conversion:
     """Convert ``source`` in place, as far as that is possible."""
     if fc_to_conv.static and reduction.reduce != "none":
         raise ArgumentError("static mode keeps the outputs as they are: leave out --reduce")
     before = Interface.of(source)
-    opset = source.opset_imports.get("", _OLDEST_OPSET)
-    if opset < _OLDEST_OPSET:
-        reason = f"opset {opset} is older than {_OLDEST_OPSET}, which onnxruntime starts with"
-        refusal = Refusal("old-opset", "model", reason)
-        return Conversion(None, (), (), (refusal,), {}, before, None)
-    Normalize()(source)
+    opset = source.opset_imports.get("")
+    try:
+        Normalize()(source)
+    except RefusedError as error:
+        return Conversion(None, (), (), error.refusals, {}, before, None)
+    now = source.opset_imports.get("")
+    lifted = Lifted(opset, now) if opset is not None and now is not None and opset < now else None
+    return replace(_rewrite(source, fc_to_conv, reduction, splitting, before), lifted=lifted)
+
+
+def _rewrite(
+    source: ir.Model,
+    fc_to_conv: FcToConv,
+    reduction: ReduceOutputs,
+    splitting: SplitKernels,
+    before: Interface,
+) -> Conversion:
+    """Convert a normalized model in place, as far as that is possible."""
     if not (has_fc_layer(source) or fc_to_conv.pool == "window"):
         reason = "the model has no Gemm or MatMul: there is nothing to convert"
         return Conversion(None, (), (), (_nothing(reason),), {}, before, None)
@@ -167,7 +209,8 @@ def _convert(source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs) -
         output.value.name or "": _geometry(output, plan.inputs, reduction.reduce)
         for output in plan.outputs
     }
-    refusals = plan.refusals or _nothing_found(plan)
+    refusals = plan.refusals or _nothing_found(plan, fc_to_conv)
+    layers = plan.layers
     if not fc_to_conv.static:
         refusals = refusals or _subdivided(plan)
     if not refusals:
@@ -178,9 +221,11 @@ def _convert(source: ir.Model, fc_to_conv: FcToConv, reduction: ReduceOutputs) -
             }
             free = FreeInputSize(fc_to_conv.input_shapes)
             refusals = _refusals_of(source, free, replace(reduction, input_shapes=native))
+    if not refusals:
+        layers = _split(source, splitting, layers)
     model, after = (None, None) if refusals else (source, Interface.of(source))
     return Conversion(
-        model, plan.layers, plan.left_alone, refusals, geometry, before, after, plan.poolings
+        model, layers, plan.left_alone, refusals, geometry, before, after, plan.poolings
     )
 
 
@@ -215,13 +260,38 @@ def _subdivided(plan: Plan) -> tuple[Refusal, ...]:
     )
 
 
-def _nothing_found(plan: Plan) -> tuple[Refusal, ...]:
+def _split(
+    source: ir.Model, splitting: SplitKernels, layers: tuple[FcLayer, ...]
+) -> tuple[FcLayer, ...]:
+    """Split what is too large; the layers with their new kernels."""
+    plan = splitting.plan(source)
+    splitting.apply(plan, source)
+    found = {split.kernel: split for split in plan}
+    return tuple(
+        replace(
+            layer,
+            kernel=split.names[0],
+            kernel_shape=split.blocks[0].shape(layer.kernel_shape[0]),
+            parts=len(split.blocks),
+        )
+        if (split := found.get(layer.kernel)) is not None
+        else layer
+        for layer in layers
+    )
+
+
+def _nothing_found(plan: Plan, fc_to_conv: FcToConv) -> tuple[Refusal, ...]:
     """A refusal if the plan converts no layer and no pooling."""
     if plan.layers or plan.poolings:
         return ()
+    if fc_to_conv.all_linear:
+        found = "; ".join(f"{layer.node}: {layer.reason}" for layer in plan.left_alone[:3])
+        return (_nothing(f"no Gemm or MatMul is a layer with a constant matrix ({found})"),)
     reasons = "; ".join(f"{layer.node}: {layer.reason}" for layer in plan.left_alone[:3])
     why = f" ({reasons})" if reasons else ""
-    return (_nothing(f"no fully connected layer follows a feature map of an image input{why}"),)
+    more = "; --all-linear converts the others too" if why and fc_to_conv.static else ""
+    reason = f"no fully connected layer follows a feature map of an image input{why}{more}"
+    return (_nothing(reason),)
 
 
 def _nothing(reason: str) -> Refusal:

@@ -154,7 +154,7 @@ class Net:
             [output.value for output in outputs],
             nodes=self.nodes,
             initializers=self.initializers,
-            opset_imports={"": self.opset},
+            opset_imports={"": self.opset} | {n.domain: 1 for n in self.nodes if n.domain},
             name="net",
         )
         model = ir.Model(graph, ir_version=self.ir_version)
@@ -177,14 +177,15 @@ def conv(
     net: Net,
     y: Tensor,
     extent: tuple[int, ...],
-    kernel: int = 3,
+    kernel: int | tuple[int, ...] = 3,
     *,
     channels: int = 3,
     **attributes: Any,
 ) -> Tensor:
     """A convolution; ``extent`` is the size that it gives."""
     depth = y.shape[0] // attributes.get("group", 1)
-    weight = net.random(channels, depth, *[kernel] * len(extent))
+    window = kernel if isinstance(kernel, tuple) else (kernel,) * len(extent)
+    weight = net.random(channels, depth, *window)
     made = net.op("Conv", y, weight, net.random(channels), **attributes)
     return Tensor(made.value, (channels, *extent))
 

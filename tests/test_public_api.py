@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 import onnx_fc2conv
-from onnx_fc2conv import pipeline
+from onnx_fc2conv import pipeline, testing, to_fc
+from onnx_fc2conv.matrices import layer
+
+MODULES = (onnx_fc2conv, pipeline, testing, to_fc, layer)
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,9 +20,11 @@ def test_the_public_names() -> None:
     """A name that goes from here breaks somebody's code."""
     assert onnx_fc2conv.__all__ == [
         "ArgumentError",
+        "ConvToFc",
         "Conversion",
         "EquivalenceReport",
         "Fc2ConvError",
+        "FcConversion",
         "FcToConv",
         "FreeInputSize",
         "InvalidModelError",
@@ -29,11 +34,19 @@ def test_the_public_names() -> None:
         "Refusal",
         "RefusedError",
         "RuntimeUnavailableError",
+        "SplitKernels",
         "check",
         "convert",
+        "convert_to_fc",
+        "filter_matrix",
         "inspect",
+        "patch_index",
     ]
     assert dir(onnx_fc2conv) == onnx_fc2conv.__all__
+
+
+def test_the_public_names_for_tests() -> None:
+    assert testing.__all__ == ["CheckOptions", "assert_equivalent"]
 
 
 @pytest.mark.parametrize("name", onnx_fc2conv.__all__)
@@ -55,7 +68,7 @@ def test_importing_the_package_loads_no_heavy_module() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", [onnx_fc2conv, pipeline], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_docstring_examples(module: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     results = doctest.testmod(module)  # type: ignore[arg-type]

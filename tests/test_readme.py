@@ -14,8 +14,11 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+CHECKING = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+
+
+def _blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def in_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_scratch")
-@pytest.mark.parametrize("code", _blocks("python"))
+@pytest.mark.parametrize("code", [*_blocks("python"), *_blocks("python", CHECKING)])
 def test_python_example(code: str) -> None:
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
 
@@ -47,7 +50,7 @@ def test_the_two_commands() -> None:
     commands = re.findall(r"<!-- ci:(\w+) -->\n\n    (.*)", README)
     assert commands == [
         ("try", 'python -m pip install ".[cpu]" && fc2conv models/face25.onnx face25_conv.onnx'),
-        ("test", 'python -m pip install -e ".[test]" && pytest'),
+        ("test", 'python -m pip install -e ".[test]" && pytest -n auto'),
     ]
 
 

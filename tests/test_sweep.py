@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -89,6 +90,23 @@ def test_a_wrong_conversion_has_failed(folder: Path, monkeypatch: pytest.MonkeyP
     outcome, _, detail, _ = sweep.attempt(folder / "below" / "face25.onnx")
     assert outcome == "failed"
     assert "native, scores" in detail
+
+
+def test_static_mode_says_what_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main([str(folder / "below"), "--static"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].endswith("face25.onnx: 2 layers")
+
+
+def test_a_layer_left_without_a_reason_has_failed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def idle(path: str, **_: bool) -> Conversion:
+        return replace(convert(path, static=True), model=ir.load(path))
+
+    monkeypatch.setattr(sweep, "convert", idle)
+    outcome, _, detail, _ = sweep.attempt(folder / "below" / "face25.onnx", {"static": True})
+    assert outcome == "failed"
+    assert detail.startswith("layers left without a reason: node_linear")
 
 
 def dies(connection: Connection) -> None:

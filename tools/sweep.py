@@ -3,6 +3,7 @@
     python tools/sweep.py models ../shared/models
     python tools/sweep.py --backend-tests --json sweep.json       # the models of the onnx wheel
     python tools/sweep.py classics --jobs 1 --timeout 300         # from tools/export_classics.py
+    python tools/sweep.py classics --static                       # or --all-linear
 
 Each model gets one line on standard output, in the order in which they were found:
 
@@ -13,8 +14,10 @@ Each model gets one line on standard output, in the order in which they were fou
     CRASHED    an exception that no user could act upon, or a dead process: always a bug
     timeout    took longer than --timeout
 
-and at the end they are counted, refusals by the code of their first reason. The exit code is 1 if
-any failed or crashed. Models are run in worker processes with one onnxruntime thread each: one
+and at the end they are counted, refusals by the code of their first reason. With --static (static
+mode) the line says how many layers were converted and which were left alone; a model in which a
+Gemm or MatMul by a constant is left that nobody speaks of has failed. The exit code is 1 if any
+failed or crashed. Models are run in worker processes with one onnxruntime thread each: one
 that dies or hangs takes no other with it.
 """
 
@@ -30,18 +33,19 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import onnx
 import onnx.backend.test
+import onnx_ir as ir
 import onnxruntime
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from onnx_fc2conv import Fc2ConvError, RefusedError, check, convert
+from onnx_fc2conv import Conversion, Fc2ConvError, RefusedError, check, convert
 
 OUTCOMES = ("proven", "refused", "failed", "invalid", "CRASHED", "timeout")
 BAD = ("failed", "CRASHED")
@@ -54,6 +58,7 @@ class Model:
 
     name: str
     source: Path | bytes
+    options: Mapping[str, bool] = field(default_factory=dict)  # of `convert`
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def work(connection: Connection) -> None:
         except EOFError:
             return
         start = time.perf_counter()
-        outcome, code, detail, reasons = attempt(model.source)
+        outcome, code, detail, reasons = attempt(model.source, model.options)
         detail = textwrap.shorten(detail, 300, placeholder="…")
         seconds = round(time.perf_counter() - start, 3)
         connection.send(Result(model.name, outcome, code, detail, reasons, seconds))
@@ -97,12 +102,14 @@ def use_one_thread() -> None:
     onnxruntime.SessionOptions = OneThread
 
 
-def attempt(source: Path | bytes) -> tuple[str, str, str, tuple[str, ...]]:
+def attempt(
+    source: Path | bytes, options: Mapping[str, bool] | None = None
+) -> tuple[str, str, str, tuple[str, ...]]:
     """Convert and check as ``fc2conv`` does; (outcome, code, detail, reasons)."""
     model = str(source) if isinstance(source, Path) else onnx.ModelProto.FromString(source)
     converted = None
     try:
-        conversion = convert(model)
+        conversion = convert(model, **(options or {}))
         converted = conversion.model
         assert converted is not None
         report = check(model, converted, geometry=conversion.geometry)
@@ -123,8 +130,34 @@ def attempt(source: Path | bytes) -> tuple[str, str, str, tuple[str, ...]]:
     if not report:
         failures = tuple(f"{r.tier}, {r.subject}: {r.detail}" for r in report.failures)
         return "failed", "", "; ".join(failures) or "the native size was not compared", failures
+    if options:
+        return in_static_mode(conversion)
     grids = (f"{output}: {meaning.why}" for output, meaning in conversion.geometry.items())
     return "proven", "", f"{len(conversion.heads)} layers; {'; '.join(grids)}", ()
+
+
+def in_static_mode(conversion: Conversion) -> tuple[str, str, str, tuple[str, ...]]:
+    """What static mode did to the layers of a model that it computes like the original."""
+    stays = {layer.node: layer.reason for layer in conversion.left_alone}
+    forgotten = [name for name in layers_left(conversion.model) if name not in stays]
+    if forgotten:
+        return "failed", "", f"layers left without a reason: {', '.join(forgotten)}", ()
+    reasons = tuple(f"{node}: {reason}" for node, reason in stays.items())
+    counts = Counter(stays.values())
+    left = "".join(f"; {count} left alone: {why}" for why, count in counts.most_common())
+    return "proven", "", f"{len(conversion.heads)} layers{left}", reasons
+
+
+def layers_left(model: ir.Model) -> list[str]:
+    """The Gemm and MatMul nodes of which one operand is computed from constants only."""
+    fixed: set[ir.Value] = set(model.graph.initializers.values())
+    left: list[str] = []
+    for node in model.graph:
+        if all(value is None or value in fixed for value in node.inputs):
+            fixed.update(node.outputs)
+        elif node.op_type in ("Gemm", "MatMul") and fixed.intersection(node.inputs[:2]):
+            left.append(node.name or node.outputs[0].name or "")
+    return left
 
 
 def runs_in_onnxruntime(source: Path | bytes) -> bool:
@@ -233,12 +266,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="write all reasons and tracebacks there")
     add("--jobs", type=int, default=2, metavar="N", help="processes; default 2")
     add("--timeout", type=float, default=120, metavar="S", help="seconds a model; default 120")
+    add("--static", action="store_true", help="in static mode")
+    add("--all-linear", action="store_true", help="in static mode, every Gemm and MatMul")
     options = parser.parse_args(arguments)
     if missing := [str(folder) for folder in options.folders if not folder.exists()]:
         parser.error(f"no such folder or file: {', '.join(missing)}")
     options.models = found(options.folders) + (backend_tests() if options.backend_tests else [])
     if not options.models:
         parser.error("no .onnx file found: give a folder, or --backend-tests")
+    if options.static or options.all_linear:
+        mode = {"static": True, "all_linear": options.all_linear}
+        options.models = [replace(model, options=mode) for model in options.models]
     return options
 
 

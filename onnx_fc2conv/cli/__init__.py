@@ -14,13 +14,15 @@ from typing import Annotated
 
 import typer
 
+from onnx_fc2conv.cli.check import check_command
 from onnx_fc2conv.cli.convert import convert_command
 from onnx_fc2conv.cli.inspect import inspect_command
-from onnx_fc2conv.errors import ArgumentError, Fc2ConvError, RefusedError
+from onnx_fc2conv.cli.running import run
+from onnx_fc2conv.errors import ArgumentError
 
 __all__ = ["app", "main"]
 
-_COMMANDS = ("convert", "inspect")
+_COMMANDS = ("convert", "check", "inspect")
 _OWN_OPTIONS = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 
 app = typer.Typer(
@@ -31,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("convert")(convert_command)
+app.command("check")(check_command)
 app.command("inspect")(inspect_command)
 
 
@@ -60,6 +63,8 @@ equal to the original before it is written.
 
       fc2conv classifier.onnx dense.onnx   (convert and check)
 
+      fc2conv check classifier.onnx dense.onnx   (are these two the same?)
+
       fc2conv inspect classifier.onnx      (what would be done)
 
       fc2conv convert --help               (all options)
@@ -69,12 +74,7 @@ equal to the original before it is written.
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        app(_with_command(given), prog_name="fc2conv")
-    except RefusedError as error:
-        _fail([f"refused: {refusal}" for refusal in error.refusals], 3)
-    except Fc2ConvError as error:
-        _fail([str(error)], 2)
+    run(app, lambda: _with_command(given), "fc2conv")
 
 
 def _with_command(given: list[str]) -> list[str]:
@@ -89,12 +89,3 @@ def _with_command(given: list[str]) -> list[str]:
     if close and not Path(given[0]).exists():
         raise ArgumentError(f"there is no command {given[0]!r}; did you mean {close[0]!r}?")
     return ["convert", *given]
-
-
-def _fail(messages: Sequence[str], code: int) -> None:
-    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415
-
-    terminal = Terminal()
-    for message in messages:
-        terminal.error(message)
-    sys.exit(code)

@@ -12,13 +12,14 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from onnx_fc2conv.conversion_report import ConversionReport, times
+from onnx_fc2conv.conversion_report import ConversionReport, lifted_line, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
     from onnx_fc2conv.errors import Refusal
+    from onnx_fc2conv.passes.conv_to_fc import MatrixLayer
     from onnx_fc2conv.pipeline import Interface
 
 __all__ = ["Terminal"]
@@ -41,10 +42,12 @@ class Terminal:
     """Standard output for reports, standard error for progress and errors.
 
     Attributes:
+        program: The name that errors begin with.
         quiet: Whether only errors are printed.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, program: str = "fc2conv", *, quiet: bool = False) -> None:
+        self.program = program
         self.quiet = quiet
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
         self._out = Console(quiet=quiet, width=width, highlight=False)
@@ -52,7 +55,7 @@ class Terminal:
 
     def error(self, message: str) -> None:
         """One line, whatever the terminal's width."""
-        self._err.print(f"[red]fc2conv:[/] {escape(message)}")
+        self._err.print(f"[red]{self.program}:[/] {escape(message)}")
 
     def line(self, text: str = "") -> None:
         """A line of the report."""
@@ -70,13 +73,16 @@ class Terminal:
     def conversion(self, report: ConversionReport) -> None:
         """Layers, interface and grid of a conversion."""
         conversion = report.conversion
+        if conversion.lifted is not None:
+            self.line(lifted_line(conversion.lifted).capitalize())
         if conversion.heads:
             table = _table()
             for head in conversion.heads:
+                convs = "Conv" if head.parts == 1 else f"{head.parts} Convs of at most"
                 table.add_row(
                     f"  {head.op_type} {escape(head.node)}",
                     times(head.weight_shape),
-                    f"→ Conv {times(head.kernel_shape)}",
+                    f"→ {convs} {times(head.kernel_shape)}",
                     f"[dim]{_BYTES[head.bytes_kept]}[/]",
                 )
             self._section("Fully connected layers", table)
@@ -93,6 +99,18 @@ class Terminal:
         if conversion.geometry and not conversion.refusals:
             self._section("Grid", _grid(report))
 
+    def matrices(self, layers: Sequence[MatrixLayer], form: str) -> None:
+        """The layers that become matrices, and what that adds to the model."""
+        table = _table()
+        for layer in layers:
+            what = "filters" if form == "im2col" else "matrix"
+            table.add_row(
+                f"  {escape(layer.node)}",
+                f"→ {what} {times(layer.shape)}",
+                f"[dim]{layer.nonzeros:,} nonzeros; adds {layer.nbytes:,} bytes[/]",
+            )
+        self._section("Convolutions", table)
+
     def refusals(self, refusals: Sequence[Refusal]) -> None:
         """Why nothing was written, on standard error."""
         for refusal in refusals:
@@ -100,13 +118,20 @@ class Terminal:
 
     def equivalence(self, report: EquivalenceReport) -> None:
         """Every tier of a check with its worst error."""
-        where = f"onnxruntime {report.runtime}, {report.provider}, seed {report.seed}"
-        self._out.print(f"[bold]Check[/] ({where}, {report.seconds:.1f} s)")
-        for result in report.results:
-            what = f"{result.tier}: {escape(result.subject)}"
-            figures = _figures(result)
-            self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
-            self._out.print(Padding(f"[dim]{escape(result.sentence)}[/]", (0, 0, 0, 6)))
+        for note in report.notes:
+            self.line(f"Note: {note}")
+        for run in report.runs:
+            settings = "".join(f", {key}={value}" for key, value in run.settings.items())
+            where = f"onnxruntime {report.runtime}, {run.provider}{settings}, seed {report.seed}"
+            self._out.print(f"[bold]Check[/] ({escape(where)}, {run.seconds:.1f} s)")
+            for result in run.results:
+                self._result(result)
+
+    def _result(self, result: TierResult) -> None:
+        what = f"{result.tier}: {escape(result.subject)}"
+        figures = _figures(result)
+        self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
+        self._out.print(Padding(f"[dim]{escape(result.sentence)}[/]", (0, 0, 0, 6)))
 
     def _section(self, title: str, table: Table) -> None:
         self._out.print(f"[bold]{escape(title)}[/]")

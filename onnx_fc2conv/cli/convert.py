@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from onnx_fc2conv.cli.options import (
+    AllLinear,
     Atol,
     InputShapes,
+    MaxDepth,
+    MaxKernel,
     ModelPath,
     Pool,
     PoolName,
-    ProviderName,
-    ProviderOption,
+    Providers,
     Quiet,
     Reduce,
     ReduceName,
@@ -23,12 +26,10 @@ from onnx_fc2conv.cli.options import (
     Rtol,
     Seed,
     Static,
+    parse_bounds,
     parse_input_shapes,
+    parse_providers,
 )
-from onnx_fc2conv.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from onnx_fc2conv.conversion_report import ConversionReport
 
 __all__ = ["convert_command"]
 
@@ -40,10 +41,13 @@ def convert_command(  # noqa: PLR0913 - one parameter an option
     static: Static = False,
     pool: Pool = PoolName.KEEP,
     reduce: Reduce = ReduceName.NONE,
+    all_linear: AllLinear = False,
+    max_kernel: MaxKernel = None,
+    max_depth: MaxDepth = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Prove that OUT computes what IN does.")
     ] = True,
-    provider: ProviderOption = ProviderName.CPU,
+    provider: Providers = None,
     rtol: Rtol = None,
     atol: Atol = None,
     seed: Seed = 0,
@@ -81,40 +85,50 @@ size and, cell by cell, at larger ones.
       fc2conv vgg16.onnx any_size.onnx --reduce mean
 
       fc2conv classifier.onnx same_interface.onnx --static
+
+      fc2conv transformer.onnx convs.onnx --static --all-linear
+
+      fc2conv vgg16.onnx dense.onnx --max-kernel 5 --max-depth 32768
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
-    from onnx_fc2conv.model_io import check_writable, load, staged  # noqa: PLC0415
+    from onnx_fc2conv.model_io import check_writable, data_file, load, staged  # noqa: PLC0415
     from onnx_fc2conv.pipeline import convert, inspect  # noqa: PLC0415
+    from onnx_fc2conv.report_files import check_report_paths, write_reports  # noqa: PLC0415
 
     start = time.perf_counter()
     terminal = Terminal(quiet=quiet)
     shapes = parse_input_shapes(input_shape)
-    reports = _report_paths(report)
+    reports = check_report_paths(report)
+    rtols, atols = parse_bounds("--rtol", rtol), parse_bounds("--atol", atol)
     target = output.absolute()
     if not dry_run:
-        check_writable(target, overwrite=overwrite)
-        if target.exists() and model.exists() and target.samefile(model):
-            raise ArgumentError("OUT is IN; an input is never changed, give another name")
+        check_writable(target, overwrite=overwrite, source=model)
 
     with terminal.progress("Reading and planning"):
         source = load(model)
-        planned = inspect(
-            source, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
+        rewrite = partial(
+            convert,
+            input_shapes=shapes,
+            static=static,
+            pool=pool.value,
+            reduce=reduce.value,
+            all_linear=all_linear,
+            max_kernel=max_kernel,
+            max_depth=max_depth,
         )
+        planned = inspect(source, **rewrite.keywords)
     done = ConversionReport(str(model), str(output), planned)
     if planned.refusals or dry_run:
         terminal.conversion(done)
-        _write(done, reports)
+        write_reports(done, reports)
         terminal.refusals(planned.refusals)
         if planned.refusals:
             raise typer.Exit(3)
         terminal.line("Dry run: nothing was written.")
         return
 
-    conversion = convert(
-        source, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
-    )
+    conversion = rewrite(source)
     assert conversion.model is not None
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)
@@ -129,9 +143,9 @@ size and, cell by cell, at larger ones.
                         pending,
                         input_shapes=shapes,
                         geometry=conversion.geometry,
-                        provider=provider.value,
-                        rtol=rtol,
-                        atol=atol,
+                        providers=parse_providers(provider),
+                        rtol=rtols,
+                        atol=atols,
                         seed=seed,
                         progress=lambda tier: say(f"Checking: {tier}"),
                     )
@@ -140,35 +154,16 @@ size and, cell by cell, at larger ones.
                 if not equivalence:
                     raise _NotEquivalent
     except _NotEquivalent:
-        _write(done, reports)
+        write_reports(done, reports)
         terminal.error(f"not equivalent: {output} was not written")
         raise typer.Exit(1) from None
-    _write(done, reports)
+    write_reports(done, reports)
     proof = "equivalent" if check else "not checked"
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
+    data = data_file(target, conversion.model)
+    if data is not None and data.exists():
+        terminal.line(f"{output.name} is the graph; its weights are in {data.name}: keep both.")
 
 
 class _NotEquivalent(Exception):  # noqa: N818 - leaves the staged file behind, unwritten
     """The check failed."""
-
-
-def _report_paths(paths: list[Path] | None) -> list[Path]:
-    """The report files, refused before any work if their format is unknown.
-
-    Raises:
-        ArgumentError: If an ending says no known format, or the folder does not exist.
-    """
-    from onnx_fc2conv.conversion_report import FORMATS  # noqa: PLC0415
-
-    for path in paths or ():
-        if path.suffix not in FORMATS:
-            known = " or ".join(FORMATS)
-            raise ArgumentError(f"--report {path}: the name must end in {known}")
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise ArgumentError(f"--report {path}: cannot be written there")
-    return list(paths or ())
-
-
-def _write(report: ConversionReport, paths: list[Path]) -> None:
-    for path in paths:
-        report.write(path)

@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 
 from onnx_fc2conv.cli.options import (
+    AllLinear,
     InputShapes,
+    MaxDepth,
+    MaxKernel,
     ModelPath,
     Pool,
     PoolName,
@@ -26,6 +29,9 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     static: Static = False,
     pool: Pool = PoolName.KEEP,
     reduce: Reduce = ReduceName.NONE,
+    all_linear: AllLinear = False,
+    max_kernel: MaxKernel = None,
+    max_depth: MaxDepth = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show which FC layers a model has and what each would become; write nothing.
@@ -45,7 +51,14 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     terminal = Terminal()
     shapes = parse_input_shapes(input_shape)
     conversion = inspect(
-        model, input_shapes=shapes, static=static, pool=pool.value, reduce=reduce.value
+        model,
+        input_shapes=shapes,
+        static=static,
+        pool=pool.value,
+        reduce=reduce.value,
+        all_linear=all_linear,
+        max_kernel=max_kernel,
+        max_depth=max_depth,
     )
     report = ConversionReport(str(model), None, conversion)
     if json:

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onnx_fc2conv.errors import ArgumentError
 
+if TYPE_CHECKING:
+    from onnx_fc2conv.equivalence.runtime import Provider
+
 __all__ = [
+    "AllLinear",
     "Atol",
     "InputShapes",
+    "MaxDepth",
+    "MaxKernel",
     "ModelPath",
     "Pool",
     "PoolName",
     "ProviderName",
-    "ProviderOption",
+    "Providers",
     "Quiet",
     "Reduce",
     "ReduceName",
@@ -26,7 +32,10 @@ __all__ = [
     "Rtol",
     "Seed",
     "Static",
+    "parse_bounds",
     "parse_input_shapes",
+    "parse_providers",
+    "parse_sizes",
 ]
 
 
@@ -88,27 +97,66 @@ Reports = Annotated[
     typer.Option(
         "--report",
         metavar="FILE",
-        help="Write a report; the ending chooses the format: .json or .md. Repeatable.",
+        help="Write a report; the ending chooses the format: .json, .md or .xml (JUnit). "
+        "Repeatable.",
     ),
 ]
-ProviderOption = Annotated[
-    ProviderName, typer.Option("--provider", help="onnxruntime provider that runs the check.")
+Providers = Annotated[
+    list[ProviderName] | None,
+    typer.Option(
+        "--provider",
+        help="onnxruntime provider that runs the check: cpu by default. Repeatable: the same tiers "
+        "on each.",
+    ),
 ]
 Rtol = Annotated[
-    float | None,
+    list[str] | None,
     typer.Option(
-        "--rtol", min=0.0, help="Relative tolerance of the check. Default: 128 ulps, 1.5e-5."
+        "--rtol",
+        metavar="[OUTPUT=]NUMBER",
+        help="Relative tolerance of the check, of all outputs or of one (scores=1e-4). Default: "
+        "128 ulps, 1.5e-5. Repeatable.",
     ),
 ]
 Atol = Annotated[
-    float | None,
+    list[str] | None,
     typer.Option(
         "--atol",
-        min=0.0,
-        help="Absolute tolerance of the check. Default: rtol × the output's largest magnitude.",
+        metavar="[OUTPUT=]NUMBER",
+        help="Absolute tolerance of the check, likewise. Default: rtol × the output's largest "
+        "magnitude.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the check's random inputs.")]
+AllLinear = Annotated[
+    bool,
+    typer.Option(
+        "--all-linear",
+        help="With --static: convert every Gemm and MatMul by a constant matrix, in transformers "
+        "and MLPs too, not only those that an image leads to.",
+    ),
+]
+MaxKernel = Annotated[
+    int | None,
+    typer.Option(
+        "--max-kernel",
+        metavar="N",
+        min=1,
+        help="Largest extent of an emitted kernel along any axis; a larger one is split into a sum "
+        "of Convs. TI TIDL: 7. AMD DPU: 16.",
+    ),
+]
+MaxDepth = Annotated[
+    int | None,
+    typer.Option(
+        "--max-depth",
+        metavar="N",
+        min=1,
+        help="Most weights that one output channel of an emitted Conv may have (channels × kernel "
+        "height × width); more are split into a sum of Convs. AMD DPU: channel_parallel × "
+        "bank_depth, 32768 for DPUCZDX8G.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -131,3 +179,46 @@ def parse_input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]
             )
         shapes[name] = shape
     return shapes
+
+
+def parse_bounds(option: str, texts: Sequence[str] | None) -> dict[str, float] | None:
+    """``["1e-3", "scores=1e-4"]`` as ``{"*": 1e-3, "scores": 1e-4}``.
+
+    Raises:
+        ArgumentError: If one is not written like that.
+    """
+    bounds: dict[str, float] = {}
+    for text in texts or ():
+        name, equals, number = text.rpartition("=")
+        try:
+            bound = float(number)
+        except ValueError:
+            bound = -1.0
+        if not 0 <= bound < float("inf") or (equals and not name):
+            raise ArgumentError(
+                f"{option} {text!r} is not written like {option} 1e-4 or {option} scores=1e-4"
+            )
+        bounds[name or "*"] = bound
+    return bounds or None
+
+
+def parse_providers(given: Sequence[ProviderName] | None) -> tuple[Provider, ...]:
+    """The providers in the order given, each once; the CPU if there are none."""
+    return tuple(dict.fromkeys(name.value for name in given or (ProviderName.CPU,)))
+
+
+def parse_sizes(text: str | None) -> tuple[tuple[int, ...], ...]:
+    """``"512x1024,300x200"`` as ``((512, 1024), (300, 200))``.
+
+    Raises:
+        ArgumentError: If it is not written like that.
+    """
+    if text is None:
+        return ()
+    try:
+        sizes = [tuple(map(int, size.split("x"))) for size in text.split(",")]
+    except ValueError:
+        sizes = [()]
+    if not all(sizes) or any(length < 1 for size in sizes for length in size):
+        raise ArgumentError(f"--sizes {text!r} is not written like --sizes 512x1024,300x200")
+    return tuple(sizes)

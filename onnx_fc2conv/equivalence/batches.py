@@ -37,7 +37,7 @@ def run_in_batches(
     Raises:
         RunError: If the model computes neither several samples nor one.
     """
-    count = next(array.shape[0] for array in feeds.values() if array.ndim > 1)
+    count = next((array.shape[0] for array in feeds.values() if array.ndim > 1), 1)
     if batch is None:
         try:
             return _stacked(session, feeds, outputs, min(count, 32), count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.operands import KERNELS, LAYERS
 from onnx_fc2conv.equivalence.stored import constant_array
 from onnx_fc2conv.equivalence.structure import constants
 from onnx_fc2conv.views.labels import AnyArray
@@ -12,15 +13,25 @@ from onnx_fc2conv.views.labels import AnyArray
 __all__ = ["bias_problem"]
 
 
-def bias_problem(reference: ir.Model, layer: ir.Node, converted: ir.Model, conv: ir.Node) -> str:
-    """What is wrong with the bias of the Conv; empty if nothing is, or if it cannot be told."""
-    kernel = constant_array(converted, conv.inputs[1])
+def bias_problem(
+    reference: ir.Model, layer: ir.Node, converted: ir.Model, conv: ir.Node, last: ir.Node
+) -> str:
+    """What is wrong with the bias of the Conv; empty if nothing is, or if it cannot be told.
+
+    ``last`` is the last of the nodes that stand for the layer, the Conv itself if there is no
+    other.
+    """
+    kernel_at, bias_at = KERNELS[conv.op_type]
+    kernel = constant_array(converted, conv.inputs[kernel_at])
     expected = _layer_bias(reference, layer, len(kernel))
-    found = constant_array(converted, conv.inputs[2]) if _has_input(conv, 2) else None
     if expected is None or not expected.any():
         return ""
-    if found is None:
-        return "" if _following_add(conv) is not None else "the Conv has no bias, the layer has one"
+    bias = _input(conv, bias_at)
+    if bias is None:
+        # Where a Conv cannot take a bias, of integers, it is added before the sum becomes floats.
+        adder = _following_add(conv if bias_at is None else last)
+        return "" if adder is not None else "the Conv has no bias, the layer has one"
+    found = constant_array(converted, bias)
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return f"bias {found.dtype}{list(found.shape)}, not {expected.dtype}{list(expected.shape)}"
     different = int((found != expected).sum())
@@ -30,9 +41,10 @@ def bias_problem(reference: ir.Model, layer: ir.Node, converted: ir.Model, conv:
 def _layer_bias(model: ir.Model, layer: ir.Node, outputs: int) -> AnyArray | None:
     """The constant of each output that the layer, or an Add right after it, adds: [K]."""
     fixed = constants(model.graph)
-    if layer.op_type == "Gemm":
+    position = LAYERS[layer.op_type].bias
+    if position is not None:
         beta = layer.attributes.get_float("beta", 1.0)
-        value = layer.inputs[2] if _has_input(layer, 2) else None
+        value = _input(layer, position)
     else:
         beta = 1.0
         add = _following_add(layer)
@@ -47,8 +59,8 @@ def _layer_bias(model: ir.Model, layer: ir.Node, outputs: int) -> AnyArray | Non
     return np.broadcast_to(scaled.astype(array.dtype).reshape(-1), (outputs,))
 
 
-def _has_input(node: ir.Node, position: int) -> bool:
-    return len(node.inputs) > position and node.inputs[position] is not None
+def _input(node: ir.Node, position: int | None) -> ir.Value | None:
+    return node.inputs[position] if position is not None and position < len(node.inputs) else None
 
 
 def _following_add(node: ir.Node) -> ir.Node | None:

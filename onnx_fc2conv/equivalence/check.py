@@ -2,60 +2,83 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.comparison import Tolerance
+from onnx_fc2conv.equivalence.claimed_windows import check_claimed_windows, unverified
+from onnx_fc2conv.equivalence.constant_outputs import check_constant_outputs
+from onnx_fc2conv.equivalence.data import check_data
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
-from onnx_fc2conv.equivalence.image_windows import check_image_windows
 from onnx_fc2conv.equivalence.integers import check_integers
+from onnx_fc2conv.equivalence.interface import match_interfaces
+from onnx_fc2conv.equivalence.kernels import missing_kernels
+from onnx_fc2conv.equivalence.larger import check_sizes
+from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
+from onnx_fc2conv.equivalence.other_sizes import check_other_sizes
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
-from onnx_fc2conv.equivalence.runtime import Provider, runtime_version
+from onnx_fc2conv.equivalence.recordings import Recordings, read_recordings
+from onnx_fc2conv.equivalence.relation import Expect, check_relation
+from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
+from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
+from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.samples import model_inputs
 from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
 from onnx_fc2conv.equivalence.single_layers import check_single_layers
-from onnx_fc2conv.equivalence.structure import computing_type
+from onnx_fc2conv.equivalence.subject import Subject, subject_of
+from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import Normalize
-from onnx_fc2conv.pipeline import inspect
 
 __all__ = ["check"]
 
 Progress = Callable[[str], None]
+PathLike = str | os.PathLike[str]
 
 
 def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     reference: ModelSource,
     converted: ModelSource,
     *,
+    providers: Sequence[Provider] = ("cpu",),
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     geometry: Mapping[str, OutputGeometry] | None = None,
-    provider: Provider = "cpu",
-    rtol: float | None = None,
-    atol: float | None = None,
+    expect: Expect | None = None,
+    data: Sequence[PathLike] = (),
+    sizes: Sequence[tuple[int, ...]] = (),
+    max_windows: int | None = None,
+    rtol: Bounds = None,
+    atol: Bounds = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> EquivalenceReport:
-    """Compare a converted model with the original by running both.
+    """Compare two models by running both: any conversion, whoever made it.
 
     Args:
         reference: The original model.
-        converted: The model that claims to compute the same, at any input size.
+        converted: The model that claims to compute the same.
+        providers: Where both models run: ``"cpu"``, ``"cuda"``; every tier on each of them.
         input_shapes: Native shape by input name where the reference's own is symbolic.
         geometry: What the cells of the converted outputs claim to mean; found by inspecting the
             reference if it is not given.
-        provider: Where both models run.
-        rtol: Relative tolerance; by default 128 units in the last place.
-        atol: Absolute tolerance; by default rtol times the largest magnitude of the output.
+        expect: ``"map"`` if the converted model must give a map of windows at larger sizes,
+            ``"same"`` if it must keep the shapes of the original's outputs; by default it may do
+            either, or be equal at the native size only.
+        data: Files and folders of samples to compare on, as `fc2conv check --data` takes them.
+        sizes: Larger sizes of the image to compare at; three of our own choice by default.
+        max_windows: The most cells that are compared at each size, drawn at random; all by default.
+        rtol: Relative tolerance, for all outputs or by name (``"*"`` for the others); by default
+            128 units in the last place.
+        atol: Absolute tolerance, likewise; by default rtol times the largest magnitude of the
+            output.
         seed: Seed of the random inputs.
         progress: Called with the name of each tier before it starts.
 
@@ -63,20 +86,61 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         The report; true if the models are equivalent.
 
     Raises:
-        ArgumentError: If the models have different inputs, or a native size is missing.
+        ArgumentError: If the models have different inputs, a native size is missing, or another
+            argument does not fit them.
         InvalidModelError: If either is not a valid model.
-        RuntimeUnavailableError: If onnxruntime or the provider is missing.
+        RefusedError: If either is of an old opset that cannot be lifted.
+        RuntimeUnavailableError: If onnxruntime or a provider is missing.
     """
     start = time.perf_counter()
-    say: Progress = progress if progress is not None else _silent
+    for provider in providers:
+        require(provider)
     one, two = _normalized(reference), _normalized(converted)
+    notes = match_interfaces(one, two)
     native = _native(one, input_shapes or {})
-    pair = Pair(one, two, native, _tolerance(one, rtol, atol), provider, seed)
-    if geometry is None:
-        geometry = inspect(one, input_shapes=input_shapes).geometry
-    strides = _strides(pair, geometry)
+    pair = Pair(
+        one,
+        two,
+        native,
+        tolerances=tolerances_of(one, rtol, atol),
+        provider=providers[0],
+        seed=seed,
+        sizes=tuple(tuple(size) for size in sizes),
+        max_windows=max_windows,
+    )
+    check_sizes(pair)
+    recordings = tuple(read_recordings(path, pair) for path in data)
+    subject = subject_of(pair, geometry, input_shapes)
+    demanded = check_relation(pair, subject.relation, expect)
+    original = as_model(reference)
+    runs: list[ProviderRun] = []
+    for provider in providers:
+        say = _says(progress, provider, providers)
+        began = time.perf_counter()
+        there = replace(subject, pair=replace(pair, provider=provider))
+        results = (*_run(there, original, recordings, say), *demanded)
+        seconds = time.perf_counter() - began
+        runs.append(ProviderRun(provider, settings(provider), results, seconds))
+    return EquivalenceReport(
+        runs=tuple(runs),
+        relation=subject.relation,
+        runtime=runtime_version(),
+        seed=seed,
+        seconds=time.perf_counter() - start,
+        notes=notes,
+        geometry=subject.geometry,
+        reference=_file_name(reference),
+        converted=_file_name(converted),
+    )
 
-    results: list[TierResult] = []
+
+def _run(
+    subject: Subject, original: ir.Model, recordings: Sequence[Recordings], say: Progress
+) -> list[TierResult]:
+    """Every tier that applies."""
+    pair = subject.pair
+    results: list[TierResult] = missing_kernels(pair)
+    results.extend(check_lifted(original, pair))
     say("weights")
     results.extend(check_weights(pair))
     say("layers")
@@ -84,25 +148,47 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     say("native")
     results.extend(check_native(pair))
     results.extend(check_by_evaluator(pair))
-    say("feature windows")
-    whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
-    reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
-    results.extend(check_feature_windows(pair, strides, whole - set(reduced), reduced))
+    results.extend(check_constant_outputs(pair))
+    for samples in recordings:
+        say(f"data {samples.name}")
+        results.extend(check_data(pair, samples))
     say("integers")
-    results.extend(check_integers(pair, strides, geometry))
-    say("image windows")
-    results.extend(_image_windows(pair, geometry, strides))
-    results.extend(_unverified(pair, results))
-    seconds = time.perf_counter() - start
-    return EquivalenceReport(tuple(results), provider, runtime_version(), seed, seconds)
+    results.extend(check_integers(subject))
+    return results + _at_other_sizes(subject, say)
 
 
-def _tolerance(reference: ir.Model, rtol: float | None, atol: float | None) -> Tolerance:
-    dtype = computing_type(reference)
-    known = (ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
-    if dtype is None or dtype not in known:
-        return Tolerance(rtol, atol)
-    return Tolerance(rtol, atol, np.dtype(dtype.numpy()))
+def _at_other_sizes(subject: Subject, say: Progress) -> list[TierResult]:
+    pair, geometry, strides = subject.pair, subject.geometry, subject.strides
+    match subject.larger_sizes:
+        case "other":
+            say("other sizes")
+            return check_other_sizes(pair)
+        case "same":
+            say("larger sizes")
+            return check_same_sizes(pair, strides)
+        case "none":
+            return [TierResult("feature windows", "all outputs", "skipped", subject.relation.words)]
+        case "windows":
+            say("feature windows")
+            whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
+            reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
+            results = check_feature_windows(pair, strides, whole - set(reduced), reduced)
+            say("image windows")
+            results += check_claimed_windows(pair, geometry, strides)
+            return results + unverified(pair, results)
+
+
+def _says(progress: Progress | None, provider: str, providers: Collection[str]) -> Progress:
+    """What to call before each tier; it names the provider if there are several."""
+    if progress is None:
+        return _silent
+    if len(providers) == 1:
+        return progress
+    return lambda tier: progress(f"{tier} on {provider}")
+
+
+def _file_name(source: ModelSource) -> str | None:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
 
 
 def _silent(_: str) -> None:
@@ -133,74 +219,3 @@ def _native(reference: ir.Model, given: Mapping[str, Sequence[int]]) -> dict[str
             )
         shapes[value.name] = tuple(dim for dim in shape if dim is not None)
     return shapes
-
-
-def _strides(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tuple[int, ...]]:
-    """Pixels between neighboring windows by input; half the image where nobody knows."""
-    strides = {
-        name: tuple(max(1, pair.native[name][axis] // 2) for axis in axes)
-        for name, axes in pair.growing.items()
-    }
-    for meaning in geometry.values():
-        if 0 in meaning.stride:
-            continue
-        for name, axes in pair.growing.items():
-            native = tuple(pair.native[name][axis] for axis in axes)
-            if name == meaning.input or native == meaning.window:
-                strides[name] = meaning.stride[: len(axes)]
-    return strides
-
-
-def _image_windows(
-    pair: Pair, geometry: Mapping[str, OutputGeometry], strides: Mapping[str, Sequence[int]]
-) -> list[TierResult]:
-    """The image windows of every output of which it is known what its cells mean."""
-    if not any(pair.growing.values()):
-        return []
-    results: list[TierResult] = []
-    for value in pair.reference.graph.outputs:
-        output = value.name or ""
-        meaning = geometry.get(output)
-        if meaning is None:
-            why = "where its cells lie in the image is not known"
-            results.append(TierResult("image windows", output, "skipped", why))
-        elif 0 in meaning.stride:
-            why = f"one cell for an image of any size: {meaning.why}"
-            results.append(TierResult("image windows", output, "skipped", why))
-        elif false := _false_claim(pair, meaning):
-            results.append(TierResult("image windows", output, "failed", false))
-        else:
-            own = {**strides, meaning.input: meaning.stride}
-            asserted = meaning.windows_exact
-            results.extend(check_image_windows(pair, output, own, asserted=asserted))
-    return results
-
-
-def _false_claim(pair: Pair, meaning: OutputGeometry) -> str:
-    """What cannot be true of the windows; empty if they may be what the cells mean.
-
-    A window is the native image, and cell 0 is the one in the corner: the crops are cut so.
-    """
-    axes = pair.growing.get(meaning.input)
-    if axes is None:
-        return f"claims windows of {meaning.input!r}, which is no input"
-    native = tuple(pair.native[meaning.input][axis] for axis in axes)
-    if axes and meaning.window != native:
-        size = "×".join(map(str, native))
-        return f"claims windows of {meaning.window_text}, the native size is {size}"
-    if any(meaning.offset):
-        return (
-            f"claims that the window of cell 0 starts at {list(meaning.offset)}, not in the corner"
-        )
-    return ""
-
-
-def _unverified(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
-    """A failure if the converted model takes other sizes, and at none of them it was compared."""
-    tiers = ("feature windows", "image windows")
-    if not any(pair.growing.values()):
-        return []
-    if any(r.tier in tiers and r.status in ("passed", "failed") for r in results):
-        return []
-    why = "the converted model takes any size, but no output could be compared at a larger one"
-    return [TierResult("feature windows", "all outputs", "failed", why)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
 
 from onnx_fc2conv.equivalence.spread import ErrorSpread
@@ -18,6 +19,9 @@ Arrays = tuple[str, AnyArray, AnyArray]
 _EPSILONS = 128.0
 _EPSILONS_OF_HALVES = 32.0
 """float16 has so few digits that 128 units in the last place would be an eighth of the value."""
+_EPSILONS_OF_BFLOATS = 8.0
+"""And bfloat16 has three fewer."""
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Tolerance:
 
     Attributes:
         rtol: Relative tolerance; by default 128 units in the last place of the output's type
-            (1.5e-5 in float32), 32 of float16 (3.1e-2).
+            (1.5e-5 in float32), 32 of float16 (3.1e-2), 8 of bfloat16 (6.3e-2).
         atol: Absolute tolerance; by default ``rtol`` times the largest magnitude in the output,
             since the rounding errors of a sum scale with its largest terms, not with the sum.
         computed_in: The type that the model computes in, where its outputs are cast to a finer one.
@@ -46,8 +50,15 @@ class Tolerance:
 
 
 def _units(dtype: np.dtype[np.generic]) -> float:
+    if dtype == BFLOAT16:
+        return _EPSILONS_OF_BFLOATS * 2.0**-7
     units = _EPSILONS_OF_HALVES if dtype == np.float16 else _EPSILONS
     return units * float(np.finfo(dtype.name).eps)
+
+
+def _widened(array: AnyArray) -> AnyArray:
+    """NumPy does not count bfloat16 among its floating-point types; float32 holds its numbers."""
+    return array.astype(np.float32) if array.dtype == BFLOAT16 else array
 
 
 @dataclass
@@ -95,6 +106,7 @@ class Comparison:
         The largest magnitude, which atol follows, is that of all of them: a single number may be
         the small difference of large terms. It is ``floor`` at least.
         """
+        arrays = [(label, _widened(one), _widened(two)) for label, one, two in arrays]
         largest = max((largest_magnitude(reference) for _, reference, _ in arrays), default=0.0)
         largest = max(largest, floor)
         for label, reference, converted in arrays:

@@ -121,7 +121,8 @@ def magnitudes(
         elif node.op_type in ("Clip", "PRelu", "Neg") and moving:
             _replace(positive.graph, node, "Identity", moving[:1])
     session = Session(with_outputs(positive, names))
-    got = session.run({name: np.abs(array) for name, array in feeds.items()}, names)
+    sizes = {name: np.asarray(np.abs(array)) for name, array in feeds.items()}
+    got = session.run(sizes, names)
     return {name: float(array.astype(np.float64).max(initial=0.0)) for name, array in got.items()}
 
 

@@ -15,7 +15,15 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
-from onnx_fc2conv.equivalence.larger import Enlarged, cells, enlarged, windows
+from onnx_fc2conv.equivalence.larger import (
+    Enlarged,
+    cells,
+    chosen_cells,
+    enlarged,
+    sizes_text,
+    take,
+    windows,
+)
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
@@ -85,7 +93,7 @@ class _FeatureWindows:
         if images.intersection(self.frontier) and self._has_trunk:
             why = "the models compute no feature map alike: see the image windows"
             return [self._result("skipped", why)]
-        trunk = Comparison(self.pair.tolerance)
+        trunk = self.pair.comparison(self.output)
         try:
             self._compare_native_trunk(trunk)
             if not trunk.passed:
@@ -95,7 +103,7 @@ class _FeatureWindows:
             return [self._result("failed", str(error))]
 
     def _larger(self, trunk: Comparison) -> list[TierResult]:
-        comparisons = {name: Comparison(self.pair.tolerance) for name in self.names}
+        comparisons = {name: self.pair.comparison(name) for name in self.names}
         arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
         count = 0
         for image in enlarged(self.pair, self.strides, self.pair.kinds_of(_KINDS)):
@@ -106,15 +114,15 @@ class _FeatureWindows:
         self.pair.compare(comparisons, arrays)
         maps = ", ".join(f"{name} {list(self._extent(name))}" for name in self.frontier)
         if self.output in self.frontier or not trunk.passed:
-            what = f"{maps} at 3 larger sizes, as the original computes it"
+            what = f"{maps} at {sizes_text(self.pair)}, as the original computes it"
             return [as_result(self.tier, self.output, trunk, what)]
         if not count and not any(c.problems for c in comparisons.values()):
-            what = f"{maps} at 3 larger sizes, as the original computes it"
+            what = f"{maps} at {sizes_text(self.pair)}, as the original computes it"
             why = "one cell, which the original head computes at the native size only"
             before = as_result(self.tier, f"maps before {self.output}", trunk, what)
             return [before, self._result("skipped", why)]
         window = "all" if self.whole else "its window"
-        what = f"{count} cells at 3 larger sizes, each the head on {window} of {maps}"
+        what = f"{count} cells at {sizes_text(self.pair)}, each the head on {window} of {maps}"
         if self.reduction is not None:
             what = f"the {self.reduction} over {what}"
         if self.pair.moved:
@@ -151,24 +159,24 @@ class _FeatureWindows:
     def head(self) -> Session:
         """The original head: from the feature maps to the output."""
         types = {name: ir.DataType.from_numpy(a.dtype) for name, a in self._native_maps.items()}
-        return Session(subgraph(self.pair.reference, types, self.names), self.pair.provider)
+        return self.pair.session(subgraph(self.pair.reference, types, self.names))
 
     @cached_property
     def trunk(self) -> Session:
         """The original trunk: from the inputs to the feature maps, at any size."""
-        return Session(free_trunk(self.pair, self.frontier), self.pair.provider)
+        return self.pair.session(free_trunk(self.pair, self.frontier))
 
     @cached_property
     def converted(self) -> Session:
         """The converted model, which gives out its feature maps too."""
         model = with_outputs(self.pair.converted, self._wanted.values())
-        return Session(model, self.pair.provider)
+        return self.pair.session(model)
 
     @cached_property
     def _native_maps(self) -> dict[str, AnyArray]:
         """The feature maps of the reference at the native size and its own batch size."""
         model = with_outputs(self.pair.reference, self.frontier)
-        return Session(model, self.pair.provider).run(self._native_feeds, self.frontier)
+        return self.pair.session(model).run(self._native_feeds, self.frontier)
 
     @cached_property
     def _native_feeds(self) -> dict[str, AnyArray]:
@@ -217,7 +225,9 @@ class _FeatureWindows:
         }
         grid = self._grid(maps, image.batch)
         count = int(np.prod(grid))
-        own = () if self.whole or self.reduction is not None else grid
+        together = self.whole or self.reduction is not None
+        own = () if together else grid
+        chosen = None if together else chosen_cells(self.pair, count)
         dense = {name: cells(got[name], image.batch, own) for name in self.names}
         for name, found in dense.items():
             if found is None:
@@ -228,7 +238,11 @@ class _FeatureWindows:
         if self.whole:
             expected = self._head_on_all(maps, image.batch)
         else:
-            cut = {n: windows(array, self._extent(n), count) for n, array in maps.items()}
+            cut = {
+                name: take(windows(array, self._extent(name), count), image.batch, chosen)
+                for name, array in maps.items()
+            }
+            count = count if chosen is None else len(chosen)
             expected = self._run_head(cut, count * image.batch)
         if self.reduction is not None:
             over = np.mean if self.reduction == "mean" else np.max
@@ -238,8 +252,9 @@ class _FeatureWindows:
             }
         for name, found in dense.items():
             if found is not None and name in expected:
-                rows = expected[name].reshape(len(found), -1)
-                arrays[name].append((f"{image} cell", rows, found))
+                compared = take(found, image.batch, chosen)
+                rows = expected[name].reshape(len(compared), -1)
+                arrays[name].append((f"{image} cell", rows, compared))
         return count * image.batch if expected else 0
 
     def _head_on_all(self, maps: Mapping[str, AnyArray], batch: int) -> dict[str, AnyArray]:

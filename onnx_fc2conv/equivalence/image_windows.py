@@ -13,10 +13,18 @@ import numpy as np
 
 from onnx_fc2conv.equivalence.batches import run_in_batches
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
-from onnx_fc2conv.equivalence.larger import Enlarged, cells, crops, enlarged
+from onnx_fc2conv.equivalence.larger import (
+    Enlarged,
+    cells,
+    chosen_cells,
+    crops,
+    enlarged,
+    sizes_text,
+    take,
+)
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.samples import sample
 from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.views.labels import AnyArray
@@ -60,12 +68,12 @@ def check_image_windows(
         arrays = windows.arrays(strides, pair.kinds_of(_ASSERTED if asserted else _MEASURED))
     except (RunError, ValueError) as error:
         return [TierResult(_TIER, output, "failed", str(error))]
-    comparisons = {name: Comparison(pair.tolerance) for name in arrays}
+    comparisons = {name: pair.comparison(name) for name in arrays}
     pair.compare(comparisons, arrays)
     if not asserted and not comparisons[output].problems:
         return [_measured(output, comparisons[output], arrays[output])]
     total = sum(len(dense) for _, _, dense in arrays[output])
-    what = f"{total} cells at 3 larger sizes, each the original model on its crop"
+    what = f"{total} cells at {sizes_text(pair)}, each the original model on its crop"
     return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
 
 
@@ -101,18 +109,20 @@ class _ImageWindows:
             RunError: If a model does not run, or the cells are not as many as the crops.
         """
         pair = self.pair
-        original = Session(with_outputs(pair.reference, self.names), pair.provider)
-        converted = Session(with_outputs(pair.converted, self.names.values()), pair.provider)
+        original = pair.session(with_outputs(pair.reference, self.names))
+        converted = pair.session(with_outputs(pair.converted, self.names.values()))
         found: dict[str, list[Arrays]] = {name: [] for name in self.names}
         for image in enlarged(pair, strides, kinds):
             got = converted.run(image.feeds, list(dict.fromkeys(self.names.values())))
             grid = self._grid(image, got[self.output].shape)
-            feeds = self._crops(image, grid)
+            chosen = chosen_cells(pair, int(np.prod(grid)))
+            feeds = self._crops(image, grid, chosen)
             expected = run_in_batches(original, feeds, list(self.names), pair.fixed_batch)
             for name, own in self.names.items():
                 dense = cells(got[own], image.batch, grid)
                 if dense is None:
                     raise RunError(self._other_cells(image, got[own].shape))
+                dense = take(dense, image.batch, chosen)
                 label = f"{image} cell"
                 found[name].append((label, expected[name].reshape(len(dense), -1), dense))
         return found
@@ -139,12 +149,17 @@ class _ImageWindows:
     def _other_cells(image: Enlarged, shape: Sequence[int]) -> str:
         return f"at {image} the output has shape {list(shape)}, which is not a cell for each crop"
 
-    def _crops(self, image: Enlarged, grid: Sequence[int]) -> dict[str, AnyArray]:
-        """The inputs of the original model for every cell."""
+    def _crops(
+        self, image: Enlarged, grid: Sequence[int], chosen: AnyArray | None
+    ) -> dict[str, AnyArray]:
+        """The inputs of the original model for every cell, or for those that were chosen."""
         axes = self.pair.growing[self.image]
         native = [self.pair.native[self.image][axis] for axis in axes]
         array = self._with_noise_beyond(image.feeds[self.image], axes)
-        cut = crops(array, axes, native, self.stride, grid)
+        positions = list(np.ndindex(*grid))
+        if chosen is not None:
+            positions = [positions[number] for number in chosen]
+        cut = crops(array, axes, native, self.stride, positions)
         count = len(cut) // image.batch
         return {
             name: cut if name == self.image else self.pair.repeated(name, other, count)

@@ -1,8 +1,11 @@
 """Tier *integers*: with small integers for weights and inputs both models agree bit for bit.
 
-Every sum of products of small integers is exact, in whatever order an implementation adds, and with
-the ten bits that TF32 leaves of a number. So there is no tolerance, and nothing hides in one. The
-weights' own values play no part: what is dead behind a Relu with them is alive with others.
+Every sum of products of small integers is exact, in whatever order an implementation adds. So there
+is no tolerance, and nothing hides in one. The weights' own values play no part: what is dead behind
+a Relu with them is alive with others.
+
+On a GPU TF32 is on, where no factor needs more than the eleven bits that it leaves of a number: the
+very arithmetic that a user may get is exact there.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from onnx_fc2conv.equivalence.claimed_windows import without_windows
 from onnx_fc2conv.equivalence.comparison import Tolerance
 from onnx_fc2conv.equivalence.exactness import Inexact, exact_values, magnitudes
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
@@ -23,11 +27,12 @@ from onnx_fc2conv.equivalence.larger import enlarged
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError
+from onnx_fc2conv.equivalence.runtime import RunError, settings
+from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.samples import INTEGERS
 from onnx_fc2conv.equivalence.structure import computing_type
+from onnx_fc2conv.equivalence.subject import Subject
 from onnx_fc2conv.errors import Fc2ConvError
-from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_integers", "integer_pair"]
@@ -38,27 +43,24 @@ _GAINS = (16.0, 8.0, 4.0, 3.0)
 """How many terms of a sum are not 0; the more, the sooner a deep model runs out of bits."""
 
 _MOST_WEIGHTS = 1 << 25
+_MANTISSA_OF_TF32 = 11
+"""Its ten bits and the leading one."""
+
+_MULTIPLYING = {"Conv", "Gemm", "MatMul"}
 _LARGEST_INPUT = 2
 
 
-def check_integers(
-    pair: Pair, strides: Mapping[str, Sequence[int]], geometry: Mapping[str, OutputGeometry]
-) -> list[TierResult]:
-    """Compare whole models whose weights are integers, at the native size and at larger ones.
-
-    Args:
-        pair: The models.
-        strides: Pixels between neighboring windows, per growing axis of each input.
-        geometry: What the cells of each output mean.
-    """
+def check_integers(subject: Subject) -> list[TierResult]:
+    """Compare whole models whose weights are integers, at the native size and at larger ones."""
+    pair = subject.pair
     try:
-        integers = integer_pair(pair)
-        results = _compared(integers, pair, strides, geometry)
+        integers = integer_pair(pair, larger=subject.larger_sizes in ("same", "windows"))
+        results = check_native(integers) + _at_larger_sizes(integers, subject)
     except Inexact as reason:
         return [TierResult(TIER, "whole models", "skipped", str(reason))]
     except (Fc2ConvError, RunError, ValueError) as error:
         return [TierResult(TIER, "whole models", "failed", f"does not run on integers: {error}")]
-    return _named(pair, results)
+    return _named(integers, pair, results)
 
 
 def _weights(model: ir.Model) -> int:
@@ -66,39 +68,40 @@ def _weights(model: ir.Model) -> int:
     return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
 
 
-def _compared(
-    integers: Pair,
-    pair: Pair,
-    strides: Mapping[str, Sequence[int]],
-    geometry: Mapping[str, OutputGeometry],
-) -> list[TierResult]:
-    results = check_native(integers)
+def _at_larger_sizes(integers: Pair, subject: Subject) -> list[TierResult]:
     if not any(integers.growing.values()):
-        return results
+        return []
+    if subject.larger_sizes == "same":
+        return check_same_sizes(integers, subject.strides)
+    return _windows(integers, subject) if subject.larger_sizes == "windows" else []
+
+
+def _windows(integers: Pair, subject: Subject) -> list[TierResult]:
+    """Cells against windows: of the feature map, and of the image where no padding shows."""
+    pair = subject.pair
     output_of = {logits: output for output, (logits, _) in pair.logits.items()}
-    meanings = {
-        name: geometry[output_of.get(name, name)]
-        for name in integers.outputs
-        if output_of.get(name, name) in geometry
-    }
+    outputs = {name: output_of.get(name, name) for name in integers.outputs}
+    meanings = {n: subject.geometry[o] for n, o in outputs.items() if o in subject.geometry}
     reduced = {name: m.reduction for name, m in meanings.items() if m.reduction is not None}
     whole = {name for name, m in meanings.items() if 0 in m.stride} - set(reduced)
-    results += check_feature_windows(integers, strides, whole, reduced)
+    results = check_feature_windows(integers, subject.strides, whole, reduced)
     for name, meaning in meanings.items():
-        if meaning.windows_exact and 0 not in meaning.stride:
-            own = {**strides, meaning.input: meaning.stride}
+        if meaning.windows_exact and not without_windows(pair, outputs[name], meaning):
+            own = {**subject.strides, meaning.input: meaning.stride}
             results += check_image_windows(integers, name, own, asserted=True)
     return results
 
 
-def _named(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
+def _named(integers: Pair, pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
     """The results under this tier's name; what was skipped only if nothing else was found."""
+    told = settings(pair.provider, tf32=integers.tf32).get("use_tf32")
+    how = "bit for bit" if told is None else f"bit for bit, use_tf32={told}"
     named = [
         replace(
             result,
             tier=TIER,
             subject=pair.subject(result.subject),
-            detail=f"{result.tier}, bit for bit: {result.detail}",
+            detail=f"{result.tier}, {how}: {result.detail}",
             required_rtol=None,
         )
         for result in results
@@ -106,11 +109,12 @@ def _named(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
     return [result for result in named if result.status != "skipped"] or named
 
 
-def integer_pair(pair: Pair) -> Pair:
+def integer_pair(pair: Pair, *, larger: bool = True) -> Pair:
     """Both models with integers for weights, and the outputs that are exact then.
 
     Args:
         pair: The models; another seed draws other integers.
+        larger: Whether they will run at larger sizes too.
 
     Raises:
         Inexact: If there are none.
@@ -120,23 +124,33 @@ def integer_pair(pair: Pair) -> Pair:
     names = _exact_outputs(pair)
     reference = _only(pair.reference, {one: one for one in names})
     converted = _only(pair.converted, names)
-    mantissa, largest = _mantissa(pair), 0.0
+    mantissa, sums = _mantissa(pair), 0.0
+    tf32 = pair.provider == "cuda"
+    without: Pair | None = None
     for gain in _GAINS:
         codebook = Codebook(pair.seed, gain)
         integers = Pair(
             coded(reference, codebook.learn),
             coded(converted, codebook.look_up),
             pair.native,
-            Tolerance(0.0, 0.0),
+            dict.fromkeys(names, Tolerance(0.0, 0.0)),
             pair.provider,
             pair.seed,
+            pair.sizes,
+            pair.max_windows,
+            tf32,
             (INTEGERS,),
         )
-        largest = _largest_sum(integers)
-        if largest < 2.0**mantissa:
+        sums, factors = _largest(integers, larger=larger)
+        if sums >= 2.0**mantissa:
+            continue
+        if not tf32 or factors <= 2.0**_MANTISSA_OF_TF32:
             return integers
+        without = without or replace(integers, tf32=False)
+    if without is not None:
+        return without
     raise Inexact(
-        f"the model is too deep: sums of up to {largest:.0f} do not fit into {mantissa} bits"
+        f"the model is too deep: sums of up to {sums:.0f} do not fit into {mantissa} bits"
     )
 
 
@@ -192,11 +206,11 @@ def _mantissa(pair: Pair) -> int:
     return min(int(np.finfo(dtype.name).nmant) for dtype in types) + 1
 
 
-def _largest_sum(integers: Pair) -> float:
-    """The largest partial sum that can occur in either model, in units of its last bit.
+def _largest(integers: Pair, *, larger: bool) -> tuple[float, float]:
+    """The largest partial sum and the largest factor that can occur, in units of the last bit.
 
-    It is found on an image whose every pixel is the largest one, at the native size and, as padding
-    reaches into fewer sums of a larger image, at the largest size that is compared.
+    They are found on an image whose every pixel is the largest one, at the native size and, as
+    padding reaches into fewer sums of a larger image, at the largest size that is compared.
     """
 
     def full(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, AnyArray]:
@@ -205,10 +219,10 @@ def _largest_sum(integers: Pair) -> float:
             for i in integers.inputs
         }
 
-    largest = 0.0
+    sums = factors = 0.0
     native = full(integers.batched(integers.fixed_batch or 1))
     sizes = [(integers.reference, native), (integers.converted, native)]
-    if any(integers.growing.values()):
+    if larger and any(integers.growing.values()):
         steps = {name: (8,) * len(axes) for name, axes in integers.growing.items()}
         *_, image = enlarged(integers, steps, (INTEGERS,) * 3)
         sizes.append((integers.converted, full({n: a.shape for n, a in image.feeds.items()})))
@@ -217,5 +231,14 @@ def _largest_sum(integers: Pair) -> float:
         made = {v.name for node in model.graph for v in node.outputs[:1]}
         floats = [name for name in exact if name in made]
         found = magnitudes(model, feeds, floats)
-        largest = max([largest, *(found[name] * 2.0 ** exact[name] for name in floats)])
-    return largest
+        in_units = {name: found[name] * 2.0 ** exact[name] for name in floats}
+        sums = max([sums, *in_units.values()])
+        multiplied = {
+            value.name or ""
+            for node in model.graph
+            if node.op_type in _MULTIPLYING
+            for value in node.inputs[:2]
+            if value is not None
+        }
+        factors = max([factors, *(in_units[name] for name in multiplied & set(floats))])
+    return sums, factors

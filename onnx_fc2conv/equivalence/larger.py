@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.samples import sample
+from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["Enlarged", "cells", "crops", "enlarged", "larger_sizes", "windows"]
+__all__ = [
+    "Enlarged",
+    "cells",
+    "check_sizes",
+    "chosen_cells",
+    "crops",
+    "enlarged",
+    "larger_sizes",
+    "sizes_text",
+    "take",
+    "windows",
+]
 
 _BATCHES = (1, 2, 1)
 
@@ -49,23 +61,50 @@ def larger_sizes(native: Sequence[int], stride: Sequence[int]) -> list[tuple[int
     return sizes
 
 
+def sizes_text(pair: Pair) -> str:
+    """At how many sizes a pair is compared, for the report."""
+    count = len(pair.sizes) or len(_BATCHES)
+    return f"{count} larger size{'s' if count > 1 else ''}"
+
+
+def check_sizes(pair: Pair) -> None:
+    """Find out before any work whether the models can take the sizes that the user chose.
+
+    Raises:
+        ArgumentError: If not.
+    """
+    images = {name: axes for name, axes in pair.growing.items() if axes}
+    for size in pair.sizes:
+        text = "×".join(map(str, size))
+        if not images:
+            raise ArgumentError(f"size {text}: the converted model takes its native size only")
+        for name, axes in images.items():
+            native = tuple(pair.native[name][axis] for axis in axes)
+            own = "×".join(map(str, native))
+            if len(size) != len(native):
+                raise ArgumentError(f"size {text} is not one of {name!r}, whose size is {own}")
+            if any(length < least for length, least in zip(size, native, strict=True)):
+                raise ArgumentError(f"size {text} is smaller than the native size {own}")
+
+
 def enlarged(
     pair: Pair, strides: Mapping[str, Sequence[int]], kinds: Sequence[str]
 ) -> Iterator[Enlarged]:
-    """The image inputs at three larger sizes, one of them as a batch of two.
+    """The image inputs at three larger sizes or the user's own, one of them as a batch of two.
 
     Args:
         pair: The models.
         strides: Pixels between neighboring cells, per growing axis of each input.
-        kinds: The kind of image at each size.
+        kinds: The kind of image at each size; they recur where there are more sizes.
     """
     images = {name: axes for name, axes in pair.growing.items() if axes}
     first = next(iter(images))
     options = {
-        name: larger_sizes([pair.native[name][axis] for axis in axes], strides[name])
+        name: pair.sizes or larger_sizes([pair.native[name][axis] for axis in axes], strides[name])
         for name, axes in images.items()
     }
-    for number, (kind, batch) in enumerate(zip(kinds, _BATCHES, strict=True)):
+    for number in range(len(options[first])):
+        kind, batch = kinds[number % len(kinds)], _BATCHES[number % len(_BATCHES)]
         shapes = pair.batched(batch)
         for name, axes in images.items():
             shape = list(shapes[name])
@@ -99,16 +138,38 @@ def cells(array: AnyArray, batch: int, grid: Sequence[int]) -> AnyArray | None:
     return array.reshape(batch, -1, count).transpose(0, 2, 1).reshape(batch * count, -1)
 
 
+def chosen_cells(pair: Pair, count: int) -> AnyArray | None:
+    """The cells to compare where there are more than the user wants: the corners and some others.
+
+    Returns:
+        Their numbers in rising order; None for all.
+    """
+    wanted = pair.max_windows
+    if wanted is None or count <= wanted:
+        return None
+    corners = [0, count - 1][:wanted]
+    others = pair.rng(6, count).permutation(np.arange(1, count - 1))[: wanted - len(corners)]
+    return np.sort(np.concatenate([corners, others])).astype(np.int64)
+
+
+def take(rows: AnyArray, batch: int, chosen: AnyArray | None) -> AnyArray:
+    """Of rows [batch·cells, …], as `cells` and `windows` give them, those of the chosen cells."""
+    if chosen is None:
+        return rows
+    kept: AnyArray = rows.reshape(batch, -1, *rows.shape[1:])[:, chosen]
+    return kept.reshape(-1, *rows.shape[1:])
+
+
 def crops(
     image: AnyArray,
     axes: Sequence[int],
     native: Sequence[int],
     stride: Sequence[int],
-    grid: Sequence[int],
+    positions: Iterable[Sequence[int]],
 ) -> AnyArray:
-    """All crops of native size at multiples of the stride, in the order of `cells`."""
+    """The crops of native size at these multiples of the stride: [batch·positions, …]."""
     found: list[AnyArray] = []
-    for cell in np.ndindex(*grid):
+    for cell in positions:
         window = [slice(None)] * image.ndim
         for axis, position, own, step in zip(axes, cell, native, stride, strict=True):
             window[axis] = slice(position * step, position * step + own)

@@ -129,7 +129,7 @@ def _alone(part: Trace, node: ir.Node, weight: AnyArray, pair: Pair) -> Session:
         replaced[own, 2] = np.zeros(1, weight.dtype)
     replace_constants(replaced)
     model.ir_version = max(model.ir_version or 0, 4)  # before, initializers were inputs
-    return Session(only_movement(model, keep=(node.op_type,)), pair.provider)
+    return pair.session(only_movement(model, keep=(node.op_type,)))
 
 
 def _as_operand(node: ir.Node, position: int, weight: AnyArray, shape: tuple[int, ...]) -> AnyArray:

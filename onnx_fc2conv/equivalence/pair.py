@@ -17,6 +17,7 @@ from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, model_inputs, sa
 from onnx_fc2conv.equivalence.saturation import add_logits, saturating_types
 from onnx_fc2conv.equivalence.structure import (
     Shared,
+    constants,
     shared_values,
     with_outputs,
 )
@@ -36,9 +37,12 @@ class Pair:
         reference: The original.
         converted: The other one.
         native: Native shape by input name; the batch dim is the model's own.
-        tolerance: What counts as equal.
+        tolerances: What counts as equal, by output; the default for those that are not named.
         provider: Where both run.
         seed: Seed of all random inputs.
+        sizes: Larger sizes of the image to compare at; three of our own choice if there are none.
+        max_windows: The most cells that are compared at each size; None for all.
+        tf32: Whether a GPU may round the factors of its products to the ten bits of TF32.
         kinds: The kinds of input at the native size.
         defined: By kind of input, the share of the reference's values that are finite; the native
             tier finds it out for those after it.
@@ -47,9 +51,12 @@ class Pair:
     reference: ir.Model
     converted: ir.Model
     native: Mapping[str, tuple[int, ...]]
-    tolerance: Tolerance = field(default_factory=Tolerance)
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     provider: Provider = "cpu"
     seed: int = 0
+    sizes: tuple[tuple[int, ...], ...] = ()
+    max_windows: int | None = None
+    tf32: bool = False
     kinds: tuple[str, ...] = KINDS
     defined: dict[str, float] = field(default_factory=dict)
     _logits: tuple[dict[str, str], dict[str, str]] = field(init=False)
@@ -67,6 +74,10 @@ class Pair:
         others = sorted(set(self.defined) - set(kinds), key=lambda k: -self.defined[k])
         best = [*kinds, *(k for k in others if self.defined[k] > 0)] or list(preferred)
         return tuple(best[n % len(best)] for n in range(len(preferred)))
+
+    def session(self, model: ir.Model) -> Session:
+        """A session of one of the models, or of a part of it, where both run."""
+        return Session(model, self.provider, tf32=self.tf32)
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -100,6 +111,14 @@ class Pair:
         """The batch size that the reference is limited to by its inputs, if it is."""
         fixed = {i.shape[0] for i in self.inputs if len(i.shape) > 1 and i.shape[0] is not None}
         return fixed.pop() if len(fixed) == 1 else None
+
+    @cached_property
+    def keeps_batch(self) -> bool:
+        """Whether both are limited to one batch size above 1, or what is taken for a batch size."""
+        sizes = {i.shape[:1] for i in self.inputs} | {
+            s[:1] for s in self._converted_shapes.values()
+        }
+        return sizes == {(self.fixed_batch,)} and self.fixed_batch not in (None, 1)
 
     @cached_property
     def batches(self) -> tuple[int, ...]:
@@ -136,27 +155,24 @@ class Pair:
         shapes = self.batched(self.fixed_batch or 1)
         feeds = sample(self.inputs, shapes, "uniform", self.rng(5))
         try:
-            one = Session(with_outputs(self.reference, names), self.provider).run(feeds)
-            two = Session(with_outputs(self.converted, names.values()), self.provider).run(feeds)
+            one = self.session(with_outputs(self.reference, names)).run(feeds)
+            two = self.session(with_outputs(self.converted, names.values())).run(feeds)
         except RunError:  # the tiers will say so
             return set()
         return {
-            name
-            for name, own in names.items()
-            if not _may_be_one(one[name], two[own], self.tolerance)
+            name for name, own in names.items() if not self._may_be_one(name, one[name], two[own])
         }
+
+    def _may_be_one(self, name: str, one: AnyArray, two: AnyArray) -> bool:
+        comparison = self.comparison(name)
+        comparison.add("", one, to_reference_shape(two, one.shape))
+        return comparison.passed
 
     @cached_property
     def missing(self) -> set[str]:
         """Outputs of the reference that the converted model does not have."""
         present = {value.name for value in self.converted.graph.outputs}
         return {v.name or "" for v in self.reference.graph.outputs if v.name not in present}
-
-    @cached_property
-    def surplus(self) -> set[str]:
-        """Outputs of the converted model that the reference does not have."""
-        known = {value.name for value in self.reference.graph.outputs}
-        return {v.name or "" for v in self.converted.graph.outputs if v.name not in known}
 
     @cached_property
     def logits(self) -> dict[str, tuple[str, str]]:
@@ -168,9 +184,10 @@ class Pair:
     def outputs(self) -> dict[str, str]:
         """What is compared: names in the reference, and in the converted model.
 
-        These are the outputs of the reference, and their logits.
+        These are the outputs of the reference that depend on an input, and their logits.
         """
-        names = {value.name or "": value.name or "" for value in self.reference.graph.outputs}
+        fixed = constants(self.reference.graph)
+        names = {v.name or "": v.name or "" for v in self.reference.graph.outputs if v not in fixed}
         return names | {one: two for one, two in self.logits.values() if one not in names}
 
     def compare(
@@ -196,6 +213,11 @@ class Pair:
                 logits = arrays.get(self.logits[name][0], ())
                 scales += [1.0, *(largest_magnitude(reference) for _, reference, _ in logits)]
             comparisons[name].add_all(compared, max(scales))
+
+    def comparison(self, name: str = "") -> Comparison:
+        """A comparison of an output, or of the logits before it, by its tolerance."""
+        output = next((o for o, (logits, _) in self.logits.items() if logits == name), name)
+        return Comparison(self.tolerances.get(output, Tolerance()))
 
     @cached_property
     def _bounded(self) -> set[str]:
@@ -228,6 +250,15 @@ class Pair:
         batched = any(i.name == name and self._has_free_batch(i) for i in self.inputs)
         return np.repeat(array, count, axis=0) if batched else array
 
+    @property
+    def converted_batch_is_free(self) -> bool:
+        """Whether every image input of the converted model declares a symbolic batch."""
+        return all(
+            self._converted_shapes[name][:1] == (None,)
+            for name, axes in self.growing.items()
+            if axes
+        )
+
     @cached_property
     def _converted_shapes(self) -> dict[str, tuple[int | None, ...]]:
         return {i.name: i.shape for i in model_inputs(self.converted)}
@@ -235,18 +266,14 @@ class Pair:
     def _has_free_batch(self, an_input: ModelInput) -> bool:
         """Whether either model takes several samples of this input, or the converted any size."""
         shapes = (an_input.shape, self._converted_shapes[an_input.name])
+        if shapes[0][:1] == shapes[1][:1] != (None,):
+            return False
         free = any(shape[:1] == (None,) for shape in shapes)
         return free or bool(self.growing[an_input.name])
 
     def rng(self, *stream: int) -> np.random.Generator:
         """A generator of its own for each use, so that tiers do not depend on each other."""
         return np.random.default_rng((self.seed, *stream))
-
-
-def _may_be_one(one: AnyArray, two: AnyArray, tolerance: Tolerance) -> bool:
-    comparison = Comparison(tolerance)
-    comparison.add("", one, to_reference_shape(two, one.shape))
-    return comparison.passed
 
 
 def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> TierResult:

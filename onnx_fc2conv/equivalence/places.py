@@ -25,10 +25,15 @@ _LARGEST_LABEL = 1 << 24
 
 _REARRANGING = {"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
 _SIZES = {"Shape", "Size"}
-_ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"}
+_ELEMENTWISE = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"),
+    *("QLinearAdd", "QLinearMul"),
+}
 _MIXING = {
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "Gemm", "MatMul", "Pad"),
     *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "Resize", "Upsample", "Einsum"),
+    *("QLinearConv", "QLinearMatMul", "QGemm", "QLinearAveragePool", "QLinearGlobalAveragePool"),
+    *("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
 }
 _SCALING = {"BatchNormalization", "Mul", "Div", "Sub", "Neg"}
 _AFFINE = _SCALING | {"Add"}
@@ -125,6 +130,8 @@ def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collecti
     batch = pair.fixed_batch or 1
     shape = _native_shape(pair, model, start)
     size = int(np.prod(shape))
+    if size % batch or not size:
+        raise NotTraced(f"{start} {list(shape)} does not hold {batch} samples")
     if size > _LARGEST_LABEL:
         raise NotTraced("the feature map has more elements than float32 can count")
     # With a batch of one the export may have dropped the batch axis: all elements are one sample's.
@@ -133,7 +140,10 @@ def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collecti
     if name == start:
         return Trace(model, name, start, shape, batch, labels.reshape(batch, -1)[0])
     part = only_movement(subgraph(model, {start: ir.DataType.FLOAT}, [name]))
-    moved = Session(part).run({start: labels}, [name])[name]
+    session = Session(part)
+    moved = session.run({start: labels}, [name])[name]
+    if (session.run({start: -1 - labels}, [name])[name] != -1 - moved).any():
+        raise NotTraced("constants are among its elements; the other tiers compare it")
     return Trace(model, name, start, shape, batch, one_sample(moved, batch))
 
 
@@ -145,7 +155,7 @@ def one_sample(array: AnyArray, batch: int) -> AnyArray:
 
 def _native_shape(pair: Pair, model: ir.Model, name: str) -> tuple[int, ...]:
     """The shape of a tensor of one of the models at the native size."""
-    session = Session(with_outputs(model, [name]), pair.provider)
+    session = pair.session(with_outputs(model, [name]))
     shapes = pair.batched(pair.fixed_batch or 1)
     feeds: dict[str, AnyArray] = {i.name: np.zeros(shapes[i.name], i.dtype) for i in pair.inputs}
     return session.run(feeds, [name])[name].shape

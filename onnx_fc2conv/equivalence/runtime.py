@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.equivalence.cuda import why_no_cuda
+from onnx_fc2conv.equivalence.reference import ReferenceRunner, hands_over_bfloat16, rare_types
+from onnx_fc2conv.errors import ArgumentError, InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Provider", "RunError", "Session", "runtime_version"]
+__all__ = ["PROVIDERS", "Provider", "RunError", "Session", "require", "runtime_version", "settings"]
 
 Provider = Literal["cpu", "cuda"]
 
-_PROVIDERS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    # TF32 would round the inputs of every product to 10 bits: not the arithmetic under test.
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}),
+PROVIDERS: Mapping[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
 }
+"""onnxruntime's names of the providers that a check can run on."""
 
 _SMALL = 1 << 10
 """Bytes below which a tensor is no weight."""
@@ -44,52 +50,108 @@ def runtime_version() -> str:
     return str(_onnxruntime().__version__)
 
 
+def settings(provider: Provider, *, tf32: bool = False) -> dict[str, str]:
+    """The options that a provider runs with.
+
+    TF32 rounds the factors of every product to 10 bits: not the arithmetic under test, unless the
+    numbers are so short that nothing is rounded. The search for cuDNN's algorithms is the
+    heuristic one: it takes no time at each new size, and does not depend on what else the GPU does.
+    """
+    if provider == "cpu":
+        return {}
+    return {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
+
+
+def require(provider: Provider) -> None:
+    """Find out before any work whether a provider can be had.
+
+    Raises:
+        RuntimeUnavailableError: If onnxruntime is missing or its package lacks the provider; the
+            message says which.
+        ArgumentError: If there is no such provider.
+    """
+    if provider not in PROVIDERS:
+        raise ArgumentError(f"provider {provider!r} is not one of: {', '.join(PROVIDERS)}")
+    ort: Any = _onnxruntime()
+    name, available = PROVIDERS[provider], ort.get_available_providers()
+    if name not in available:
+        raise RuntimeUnavailableError(
+            f"{name} is not in this onnxruntime package (it has: {', '.join(available)}); "
+            'pip install "onnx-fc2conv[gpu]" in an environment without the CPU package'
+        )
+
+
 class Session:
-    """An onnxruntime session of a model.
+    """An onnxruntime session of a model, on one provider.
+
+    Where the provider lacks an operator, onnxruntime runs this one on the CPU; a provider that
+    does not start, or gives up while it runs, is an error.
+
+    A model in float64 or bfloat16, for which onnxruntime lacks kernels, runs in ONNX's reference
+    implementation if onnxruntime does not load it, and any model does ``by_reference``.
 
     Graph optimization is EXTENDED: ALL would pack a second copy of every large kernel (a 7×7
     convolution of 512 channels takes seconds and gigabytes to load).
 
+    Attributes:
+        outputs: Names of the outputs.
+        not_loaded: Why onnxruntime does not run the model; None where it does.
+
     Raises:
-        RuntimeUnavailableError: If onnxruntime or the provider is missing.
-        InvalidModelError: If onnxruntime does not load the model.
+        RuntimeUnavailableError: If onnxruntime or the provider is missing, or does not start.
+        InvalidModelError: If it does not load the model.
     """
 
-    def __init__(self, model: ir.Model, provider: Provider = "cpu") -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        provider: Provider = "cpu",
+        *,
+        tf32: bool = False,
+        by_reference: bool = False,
+    ) -> None:
+        self.outputs: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
+        self.not_loaded: str | None = None
+        self._session: Any
+        if hands_over_bfloat16(model):
+            by_reference, self.not_loaded = True, "it takes no bfloat16 from NumPy"
+        if by_reference:
+            self._session = ReferenceRunner(model)
+            return
+        require(provider)
         ort: Any = _onnxruntime()
-        name, provider_options = _PROVIDERS[provider]
+        name = PROVIDERS[provider]
         if provider == "cuda" and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
-        if name not in ort.get_available_providers():
-            raise RuntimeUnavailableError(
-                f"{name} is not in this onnxruntime (it has: "
-                f"{', '.join(ort.get_available_providers())}); "
-                'pip install "onnx-fc2conv[gpu]" in an environment without the CPU package'
-            )
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.log_severity_level = 4
         options.enable_mem_pattern = False
-        model, folder = _with_external_folder(model)
-        if folder is not None:
-            key = "session.model_external_initializers_file_folder_path"
-            options.add_session_config_entry(key, folder)
         try:
-            self._session = ort.InferenceSession(
-                ir.to_proto(model).SerializeToString(),
-                options,
-                providers=[(name, dict(provider_options))],
-            )
+            with _serialized(model) as (source, folder):
+                if folder is not None:
+                    key = "session.model_external_initializers_file_folder_path"
+                    options.add_session_config_entry(key, folder)
+                self._session = ort.InferenceSession(
+                    source,
+                    options,
+                    providers=[(name, settings(provider, tf32=tf32))],
+                    enable_fallback=0,  # neither here nor in a run that fails
+                )
         except Exception as error:
+            if provider == "cuda" and "CUDA failure" in str(error):
+                raise RuntimeUnavailableError(
+                    f"{name} does not start: {why_no_cuda()}; onnxruntime says: {_text(error)}"
+                ) from error
+            self.not_loaded = _text(error)
+            if rare_types(model):
+                self._session = ReferenceRunner(model)
+                return
             raise InvalidModelError(
-                f"onnxruntime does not load the model: {_text(error)}"
+                f"onnxruntime does not load the model: {self.not_loaded}"
             ) from error
         if self._session.get_providers()[0] != name:
-            raise RuntimeUnavailableError(
-                f"onnxruntime fell back from {name} to {self._session.get_providers()[0]}: its "
-                "CUDA or cuDNN libraries cannot be loaded"
-            )
-        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+            raise RuntimeUnavailableError(f"{name} does not start: {why_no_cuda()}")
 
     def run(
         self, feeds: Mapping[str, AnyArray], outputs: Sequence[str] | None = None
@@ -111,6 +173,24 @@ class Session:
 
 class RunError(Exception):
     """A model does not compute on these inputs; the message is onnxruntime's, in one line."""
+
+
+@contextmanager
+def _serialized(model: ir.Model) -> Generator[tuple[bytes | str, str | None]]:
+    """The model as onnxruntime takes it: in bytes, or in files if one protobuf cannot hold it.
+
+    Yields:
+        The bytes or the name of the file, and the folder of the external data that bytes refer to.
+    """
+    if weigh(model) <= INLINE_LIMIT:
+        ready, folder = _with_external_folder(model)
+        yield ir.to_proto(ready).SerializeToString(), folder
+        return
+    # onnxruntime maps the weights; where a mapped file cannot be deleted, it stays.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        file = Path(folder, "model.onnx")
+        ir.save(model, file, external_data="weights")
+        yield str(file), None
 
 
 def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
@@ -145,4 +225,5 @@ def _folder(tensor: ir.ExternalTensor) -> str:
 
 def _text(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= 300 else text[:297] + "…"
+    # Many begin with a C++ signature of that length, and end with what is wrong.
+    return text if len(text) <= 300 else f"{text[:60]} … {text[-240:]}"

@@ -31,11 +31,13 @@ class ModelInput:
         name: Its name.
         dtype: Its element type.
         shape: Its shape; None for a symbolic dim.
+        largest: The largest of its numbers, where they number the rows of a constant table.
     """
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
+    largest: int | None = None
 
 
 def model_inputs(model: ir.Model) -> tuple[ModelInput, ...]:
@@ -47,8 +49,28 @@ def model_inputs(model: ir.Model) -> tuple[ModelInput, ...]:
         if value.dtype is None or value.shape is None:
             raise ArgumentError(f"input {value.name!r} declares no type or shape")
         shape = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-        inputs.append(ModelInput(value.name or "", np.dtype(value.dtype.numpy()), shape))
+        inputs.append(
+            ModelInput(value.name or "", np.dtype(value.dtype.numpy()), shape, _rows(value))
+        )
     return tuple(inputs)
+
+
+def _rows(value: ir.Value) -> int | None:
+    """The largest index into the constant tables that a Gather reads by the numbers of the value.
+
+    A table may be read by a Cast of them.
+    """
+    found: list[int] = []
+    for node in value.consumers():
+        if node.op_type == "Cast" and node.domain == "":
+            found.extend(rows for rows in (_rows(node.outputs[0]),) if rows is not None)
+        if node.op_type != "Gather" or node.inputs[1] is not value or node.inputs[0] is None:
+            continue
+        table = ir.convenience.get_const_tensor(node.inputs[0])
+        if table is not None:
+            axis = node.attributes.get_int("axis", 0)
+            found.append(int(table.shape.numpy()[axis]) - 1)
+    return min(found, default=None)
 
 
 def sample(
@@ -58,7 +80,15 @@ def sample(
     rng: np.random.Generator,
 ) -> dict[str, AnyArray]:
     """One feed of the given kind; integer inputs take whole numbers of 0 to 255."""
-    return {i.name: _array(kind, shapes[i.name], i.dtype, rng) for i in inputs}
+    # NumPy gives a number where it is asked for an array of rank 0.
+    return {
+        i.name: np.asarray(_array(kind, shapes[i.name], i.dtype, rng))
+        if i.largest is None
+        else np.asarray(rng.integers(0, min(i.largest, 255), shapes[i.name], endpoint=True)).astype(
+            i.dtype
+        )
+        for i in inputs
+    }
 
 
 def _array(

@@ -16,10 +16,9 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from onnx_fc2conv.equivalence.batches import to_reference_shape
-from onnx_fc2conv.equivalence.comparison import Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.samples import sample
 from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.views.labels import AnyArray
@@ -54,7 +53,7 @@ def check_by_evaluator(pair: Pair) -> list[TierResult]:
         return [TierResult(_TIER, "all outputs", "skipped", str(error))]
     results: list[TierResult] = []
     for one, two in names.items():
-        oracles, models = Comparison(pair.tolerance), Comparison(pair.tolerance)
+        oracles, models = pair.comparison(one), pair.comparison(one)
         oracles.add(one, known[one], expected[one])
         models.add(one, expected[one], _laid_out_alike(found[two], expected[one].shape))
         subject = pair.subject(one)
@@ -73,7 +72,7 @@ def _run(
     pair: Pair, model: ir.Model, feeds: Mapping[str, AnyArray], names: Sequence[str]
 ) -> dict[str, AnyArray]:
     """Outputs by name, as onnxruntime computes them."""
-    return Session(with_outputs(model, names), pair.provider).run(feeds, list(names))
+    return pair.session(with_outputs(model, names)).run(feeds, list(names))
 
 
 def _laid_out_alike(found: AnyArray, shape: tuple[int, ...]) -> AnyArray:

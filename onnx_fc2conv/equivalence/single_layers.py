@@ -37,20 +37,34 @@ def check_single_layers(pair: Pair) -> list[TierResult]:
     """
     layers = Layers(pair)
     results: list[TierResult] = []
-    for layer, conv in layers.found:
-        if layer is None:  # the weights tier fails
-            continue
+    for layer, convs in layers.together.items():
         name = f"{layer_key(layer)} alone"
         try:
-            both = layers.read(layer, conv)
-            windows = LayerWindows(pair, both)
+            windows = LayerWindows(pair, _of_floats(layers.read(layer, convs)))
             rng = pair.rng(6, len(results))
             results += [_within_bound(windows, name, rng), _exact(windows, name, rng)]
         except NotTraced as reason:
             results.append(TierResult(_LAYERS, name, "skipped", str(reason)))
         except (NotComparable, Fc2ConvError, RunError, ValueError) as error:
-            results.append(TierResult(_LAYERS, name, "failed", str(error)))
+            if layers.is_matrix(layer, convs):
+                why = "its operand is made a map for it alone; the other tiers compare it"
+                results.append(TierResult(_LAYERS, name, "skipped", why))
+            else:
+                results.append(TierResult(_LAYERS, name, "failed", str(error)))
     return results
+
+
+def _of_floats(both: LayerPair) -> LayerPair:
+    """The layer, if it is one Conv that multiplies floats.
+
+    Raises:
+        NotTraced: If it is not.
+    """
+    if len(both.convs) > 1:
+        raise NotTraced(f"it is the sum of {len(both.convs)} Convs; the other tiers compare it")
+    if both.weight.dtype.name not in ("float16", "float32", "float64"):
+        raise NotTraced(f"its weights are {both.weight.dtype}; the other tiers compare it")
+    return both
 
 
 def _within_bound(windows: LayerWindows, name: str, rng: np.random.Generator) -> TierResult:

@@ -13,7 +13,9 @@ import onnx_ir as ir
 __all__ = [
     "MOVEMENT",
     "Shared",
+    "computing_type",
     "constants",
+    "dequantized_from",
     "frontier",
     "shared_values",
     "subgraph",
@@ -95,6 +97,10 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
     alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
+    for node in reference.graph:
+        for value in node.outputs:
+            if dequantized_from(value).name in alike.keys() - {value.name}:
+                alike.pop(value.name or "", None)
     return Shared(alike, frozenset(moved))
 
 
@@ -182,6 +188,17 @@ def computing_type(model: ir.Model) -> ir.DataType | None:
     return min(found, key=lambda dtype: dtype.bitwidth, default=None)
 
 
+def dequantized_from(value: ir.Value) -> ir.Value:
+    """What the tensor is dequantized from, if it is.
+
+    A runtime fuses a layer with the quantization around it, unless what lies between is given out.
+    """
+    node = value.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
+        return value
+    return node.inputs[0]
+
+
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
     """A copy of the model that gives these tensors out too."""
     copy = model.clone()
@@ -213,4 +230,6 @@ def subgraph(
     for node in graph:
         for value in node.outputs:
             value.shape = value.type = None
-    return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    # Before IR version 4 an initializer is an input as well, which it is not here.
+    version = max(model.ir_version or 4, 4)
+    return ir.Model(graph, ir_version=version, functions=list(model.functions.values()))

@@ -14,7 +14,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.runtime import Session
 from onnx_fc2conv.equivalence.structure import subgraph, with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
@@ -68,7 +67,7 @@ def _extents(pair: Pair, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     shapes = pair.batched(pair.fixed_batch or 1)
     feeds: dict[str, AnyArray] = {i.name: np.zeros(shapes[i.name], i.dtype) for i in pair.inputs}
     model = with_outputs(pair.reference, dict.fromkeys(names))
-    got = Session(model, pair.provider).run(feeds, list(dict.fromkeys(names)))
+    got = pair.session(model).run(feeds, list(dict.fromkeys(names)))
     return {name: array.shape[2:] for name, array in got.items()}
 
 

@@ -8,26 +8,31 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_fc2conv.views.labels import IntArray
+from onnx_fc2conv.passes.initializers import Initializers
+from onnx_fc2conv.passes.lift import Lifter
+from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import (
     ORIGIN,
     AttributeValue,
     Constant,
     Intermediate,
+    Lifted,
     OutputMap,
     Plan,
     Rebuilt,
     Step,
 )
-from onnx_fc2conv.views.rules import NameScope, describe
+from onnx_fc2conv.views.rules import describe
 from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply"]
 
+_CONVS = ("Conv", "QLinearConv", "ConvInteger")
+
 
 def apply(plan: Plan, model: ir.Model) -> bool:
     """Carry the plan out on the model that it was made for. True if anything changed."""
-    builder = _Builder(model.graph, lists_initializers=(model.ir_version or 10) < 4)
+    builder = _Builder(model)
     listed = [value for value in model.graph.inputs if value.uses()]
     for node, attributes in plan.frozen.items():
         _freeze(node, attributes)
@@ -38,9 +43,15 @@ def apply(plan: Plan, model: ir.Model) -> bool:
             builder.replace_output(output)
     for value, feature_map in plan.restored.items():
         builder.replace(value, feature_map)
+    for value, tensor in plan.replaced.items():
+        builder.replace_number(value, tensor)
     for again in plan.rebuilt:
         builder.rebuild(again)
-    changed = bool(plan.frozen or plan.steps or not all(output.stays for output in plan.outputs))
+    for lifted in plan.lifted:
+        builder.lift(lifted)
+    changed = bool(
+        plan.frozen or plan.steps or plan.lifted or not all(output.stays for output in plan.outputs)
+    )
     if changed:
         RemoveUnusedNodesPass()(model)
         builder.restore_names()
@@ -52,11 +63,10 @@ def apply(plan: Plan, model: ir.Model) -> bool:
 class _Builder:
     """Adds the steps' nodes to the graph, each right before the node that it stands for."""
 
-    def __init__(self, graph: ir.Graph, *, lists_initializers: bool) -> None:
-        self.graph = graph
-        self.lists_initializers = lists_initializers
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = model.graph
+        self.stored = Initializers(model)
         self.values: dict[FeatureMap | Intermediate, ir.Value] = {}
-        self.constants: dict[str, ir.Value] = {}
         self.names: list[tuple[ir.Value, str]] = []
         self.named: set[ir.Node] = set()
 
@@ -67,7 +77,8 @@ class _Builder:
             *_attributes(step.attributes),
         ]
         made = (step.output, *step.further)
-        node = ir.node(step.op_type, inputs, name=self._node_name(step), num_outputs=len(made))
+        name = self._node_name(step)
+        node = ir.node(step.op_type, inputs, domain=step.domain, name=name, num_outputs=len(made))
         for attribute in attributes:
             node.attributes.add(attribute)
         node.metadata_props[ORIGIN] = describe(step.source)
@@ -84,7 +95,7 @@ class _Builder:
         source = step.source
         if not source.name:
             return None
-        if step.op_type in (source.op_type, "Conv") and source not in self.named:
+        if step.op_type in (source.op_type, *_CONVS) and source not in self.named:
             self.named.add(source)
             return source.name
         return step.output.name if step.output.name != source.name else None
@@ -97,19 +108,29 @@ class _Builder:
         assert restored is not None
         value.replace_all_uses_with(restored)
 
-    def rebuild(self, again: Rebuilt) -> None:
-        """Make a tensor of the original from a map [N, C, *spatial] of the native size.
+    def replace_number(self, value: ir.Value, tensor: Intermediate) -> None:
+        """Let whatever reads a tensor beside the maps read what a step makes in its place."""
+        made = self.values[tensor]
+        value.replace_all_uses_with(made, replace_graph_outputs=True)
+        self._rename(made, value.name or "")
 
-        Flatten the map, pick the elements unless they are all of it in order, and reshape.
+    def rebuild(self, again: Rebuilt) -> None:
+        """Make a tensor of the original from maps [N, C, *spatial] of the native size.
+
+        Flatten the maps, pick the elements unless they are all of one in order, and reshape.
         """
         source = again.value.producer()
         assert source is not None
-        value = self._input(again.source, source)
-        assert value is not None
         name = again.value.name or "tensor"
-        count = again.elements.size
-        if not (count == again.source.size and (again.elements == np.arange(count)).all()):
-            value = self._after(source, "Flatten", [value], {"axis": 1})
+        values = [self._settled(source, feature_map) for feature_map in again.sources]
+        value, count = values[0], again.elements.size
+        total = sum(feature_map.size for feature_map in again.sources)
+        if len(values) > 1 or count != total or (again.elements != np.arange(count)).any():
+            values = [self._after(source, "Flatten", [v], {"axis": 1}) for v in values]
+            value = values[0]
+            if len(values) > 1:
+                value = self._after(source, "Concat", values, {"axis": 1})
+        if count != total or (again.elements != np.arange(count)).any():
             indices = self._stored(f"{name}.elements", again.elements)
             value = self._after(source, "Gather", [value, indices], {"axis": 1})
         axis = again.batch_axis
@@ -125,6 +146,23 @@ class _Builder:
         again.value.replace_all_uses_with(value, replace_graph_outputs=True)
         self.names.insert(0, (value, name))
 
+    def _settled(self, source: ir.Node, feature_map: FeatureMap) -> ir.Value:
+        """The map [N, C, *spatial], with the scale and shift carried out that wait."""
+        value = self._input(feature_map.base or feature_map, source)
+        assert value is not None
+        if feature_map.pending is None:
+            return value
+        waiting = (("Mul", feature_map.pending.scale), ("Add", feature_map.pending.shift))
+        for op_type, affine in waiting:
+            array = affine.reshape(feature_map.per_sample_shape).astype(feature_map.dtype.numpy())
+            stored = self._stored(f"{feature_map.name}.{op_type.lower()}", array)
+            value = self._after(source, op_type, [value, stored], {})
+        return value
+
+    def lift(self, lifted: Lifted) -> None:
+        """Let a layer be a Conv in its own place."""
+        self.names.insert(0, Lifter(self.graph, self.stored).lift(lifted))
+
     def _after(
         self,
         source: ir.Node,
@@ -136,9 +174,8 @@ class _Builder:
         self.graph.insert_after(source, node)
         return node.outputs[0]
 
-    def _stored(self, name: str, array: IntArray) -> ir.Value:
-        fresh = NameScope.of(self.graph).fresh(name)
-        return self._constant(Constant(fresh, array.shape, lambda: ir.Tensor(array)))
+    def _stored(self, name: str, array: AnyArray) -> ir.Value:
+        return self.stored(Constant(self.stored.fresh(name), array.shape, lambda: ir.Tensor(array)))
 
     def replace_output(self, output: OutputMap) -> None:
         """Make the map the graph output that the value was; its name stays."""
@@ -155,8 +192,12 @@ class _Builder:
         for position, current in enumerate(self.graph.outputs):
             if current is output.value:
                 self.graph.outputs[position] = value
-        self.names = [(named, name) for named, name in self.names if named is not value]
-        self.names.insert(0, (value, output.value.name or ""))
+        self._rename(value, output.value.name or "")
+
+    def _rename(self, value: ir.Value, name: str) -> None:
+        """Give the tensor this name before any other."""
+        self.names = [(named, other) for named, other in self.names if named is not value]
+        self.names.insert(0, (value, name))
 
     def restore_names(self) -> None:
         """Give the new tensors the names of those that they stand for, now that these are gone."""
@@ -173,28 +214,12 @@ class _Builder:
         if operand is None or isinstance(operand, ir.Value):
             return operand
         if isinstance(operand, Constant):
-            return self._constant(operand)
+            return self.stored(operand)
         if operand not in self.values:
             assert isinstance(operand, FeatureMap)
             assert operand.value is not None
             self.values[operand] = self._channels_first(operand, operand.value, source)
         return self.values[operand]
-
-    def _constant(self, constant: Constant) -> ir.Value:
-        if constant.name not in self.constants:
-            tensor = constant.make()
-            tensor.name = constant.name
-            value = ir.val(
-                constant.name,
-                dtype=tensor.dtype,
-                shape=ir.Shape(constant.shape),
-                const_value=tensor,
-            )
-            self.graph.register_initializer(value)
-            if self.lists_initializers:  # as IR version 3 wants it
-                self.graph.inputs.append(value)
-            self.constants[constant.name] = value
-        return self.constants[constant.name]
 
     def _channels_first(
         self, feature_map: FeatureMap, value: ir.Value, source: ir.Node

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.passes.apply import apply
 from onnx_fc2conv.views import Plan, Pool, interpret, interpret_statically
-from onnx_fc2conv.views.plan import FC_OPERATORS
+from onnx_fc2conv.views.plan import FC_OPERATORS, MICROSOFT
 
 __all__ = ["FcToConv", "has_fc_layer"]
 
@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def has_fc_layer(model: ir.Model) -> bool:
-    """Whether the model has any node that could be a fully connected layer."""
-    return any(node.op_type in FC_OPERATORS and node.domain == "" for node in model.graph)
+    """Whether the model has any node that could be a fully connected layer, bodies included."""
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    return any(node.op_type in FC_OPERATORS and node.domain in ("", MICROSOFT) for node in nodes)
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,11 @@ class FcToConv(ir.passes.InPlacePass):
     stride 1; the squeeze of a squeeze-and-excite gate keeps seeing the whole image. With ``"keep"``
     all do.
 
-    With ``static`` the interface and everything else stay as they are: 2 and 3 do not apply, a
-    layer that cannot be converted is left alone, and a tensor that some node still needs is made
-    anew from the map that holds it.
+    With ``static`` the interface and everything else stay as they are: 2 and 3 do not apply, and a
+    tensor that some node still needs is made anew from the maps that hold it. A layer that is no
+    Conv of a map becomes a 1×1 Conv in its own place, its operand [N, T, D] brought to [N, D, T, 1]
+    and back; one that is none with a constant matrix is left alone. With ``all_linear`` so do the
+    layers that no image leads to.
 
     A model without such a layer is left alone.
 
@@ -51,21 +54,28 @@ class FcToConv(ir.passes.InPlacePass):
         input_shapes: Native shape by input name, where the model's own is symbolic.
         static: Whether sizes and interface stay; goes with ``pool="keep"`` only.
         pool: What becomes of the head's global pooling.
+        all_linear: Whether every Gemm and MatMul by a constant matrix is converted, not only those
+            that an image leads to; goes with ``static`` only.
 
     Raises:
         RefusedError: If a node cannot be part of a fully convolutional model (then nothing is
             changed).
         ArgumentError: If a native size is missing or does not fit, or if ``pool="window"`` is asked
-            for with ``static``.
+            for with ``static``, or ``all_linear`` without.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     static: bool = False
     pool: Pool = "keep"
+    all_linear: bool = False
 
     def __post_init__(self) -> None:
         if self.static and self.pool != "keep":
             raise ArgumentError("static mode keeps every pooling: leave out --pool window")
+        if self.all_linear and not self.static:
+            raise ArgumentError(
+                "--all-linear goes with --static only: a model without feature maps has no windows"
+            )
         if self.pool not in get_args(Pool):
             raise ArgumentError(f"there is no pool {self.pool!r}; it is 'keep' or 'window'")
 
@@ -89,7 +99,7 @@ class FcToConv(ir.passes.InPlacePass):
             ArgumentError: If a native size is missing or does not fit.
         """
         if self.static:
-            return interpret_statically(model, self.input_shapes)
+            return interpret_statically(model, self.input_shapes, all_linear=self.all_linear)
         return interpret(model, self.input_shapes, pool=self.pool)
 
     @staticmethod

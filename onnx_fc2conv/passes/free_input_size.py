@@ -25,7 +25,8 @@ class FreeInputSize(ir.passes.InPlacePass):
 
     1. Every node between the image inputs and the outputs must keep maps maps (see `FcToConv`);
        one that bakes the size in is refused by name.
-    2. Dims that are symbolic already keep their names.
+    2. Dims that are symbolic already keep their names, but two axes of one image that share a name
+       get two: the result takes images of any height and width.
     3. All recorded shapes of intermediate tensors are dropped before inference: a stale one would
        silently win over the new symbolic dims.
 
@@ -51,27 +52,29 @@ class FreeInputSize(ir.passes.InPlacePass):
         if refusals:
             raise RefusedError(refusals)
         before = _signature(model)
-        names = NameScope(_symbols(model))
+        names = NameScope(_symbols(model, plan))
         batch = _batch_symbol(plan) or names.fresh("N")
         for image in plan.inputs:
             _free(image.value, image.feature_map, batch, names)
         _forget_shapes(model)
-        self._declare_outputs(plan, batch)
+        self._declare_outputs(plan, batch, names)
         ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return ir.passes.PassResult(model, modified=_signature(model) != before)
 
     @staticmethod
-    def _declare_outputs(plan: Plan, batch: str) -> None:
+    def _declare_outputs(plan: Plan, batch: str, names: NameScope) -> None:
         """Declare each output that is a map: [N, K, *spatial] in its own layout."""
         for output in plan.outputs:
             if not output.stays:  # one vector for the whole image, as its nodes give it
+                continue
+            if output.value.is_graph_input():
                 continue
             feature_map = output.feature_map
             letters = _AXES.get(len(feature_map.extent), ())
             spatial: list[int | str] = [
                 1
                 if cells.stride == 0
-                else f"{output.value.name}_{letters[axis] if letters else f'S{axis}'}"
+                else names.fresh(f"{output.value.name}_{letters[axis] if letters else f'S{axis}'}")
                 for axis, cells in enumerate(feature_map.field)
             ]
             if output.features is not None:
@@ -134,7 +137,8 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
     dims[channel_axis] = feature_map.channels
     for axis, letter in ((batch_axis, None), *zip(spatial, letters, strict=True)):
         dim = dims[axis]
-        if not isinstance(dim, ir.SymbolicDim) or dim.value is None:
+        elsewhere = [d.value for d in dims[:axis] if isinstance(d, ir.SymbolicDim)]
+        if not isinstance(dim, ir.SymbolicDim) or dim.value in (None, *elsewhere):
             dims[axis] = ir.SymbolicDim(batch if letter is None else names.fresh(letter))
     value.shape = ir.Shape(dims)
 
@@ -145,9 +149,11 @@ def _forget_shapes(model: ir.Model) -> None:
             value.shape = None
 
 
-def _symbols(model: ir.Model) -> list[str]:
-    """Names of symbolic dims in the interface."""
-    values = (*model.graph.inputs, *model.graph.outputs)
+def _symbols(model: ir.Model, plan: Plan) -> list[str]:
+    """Names of symbolic dims in the interface, but for those of outputs that are declared anew."""
+    maps = {output.value for output in plan.outputs if output.stays}
+    kept = [value for value in model.graph.outputs if value not in maps]
+    values = (*model.graph.inputs, *kept)
     return [
         dim.value
         for value in values

@@ -5,22 +5,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass
+
+from onnx_fc2conv.passes.fold_constant_if import FoldConstantIf
+from onnx_fc2conv.passes.lift_opset import LiftOpset
 
 __all__ = ["Normalize"]
 
 
 @dataclass(frozen=True)
 class Normalize(ir.passes.InPlacePass):
-    """Inline the model's local functions and drop nodes that no output needs.
+    """Lift an old opset, inline functions and constant branches, drop nodes that no output needs.
+
+    A CastLike whose other operand has a known type becomes the Cast that it is (CastLike-15).
 
     Interface and computation stay as they are.
+
+    Raises:
+        RefusedError: If a node of an old opset cannot be lifted (then nothing is changed).
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Inline, then sweep."""
-        modified = False
+        """Lift, inline, lower, then sweep."""
+        modified = LiftOpset()(model).modified
         if model.functions:
             modified |= InlinePass()(model).modified
+        modified |= FoldConstantIf()(model).modified
+        modified |= _lower_casts(model)
         modified |= RemoveUnusedNodesPass()(model).modified
         return ir.passes.PassResult(model, modified=modified)
+
+
+def _lower_casts(model: ir.Model) -> bool:
+    """Turn each CastLike into a Cast, where its type is known."""
+    found = [n for n in model.graph if n.op_type == "CastLike" and not n.domain]
+    if any(_type_of(node) is None for node in found):
+        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    lowered = False
+    for node in found:
+        dtype = _type_of(node)
+        if dtype is not None:
+            node.op_type = "Cast"
+            node.resize_inputs(1)
+            node.attributes.add(ir.AttrInt64("to", dtype.value))
+            lowered = True
+    return lowered
+
+
+def _type_of(node: ir.Node) -> ir.DataType | None:
+    """The type of the tensor that a CastLike takes its type from."""
+    like = node.inputs[1] if len(node.inputs) > 1 else None
+    return None if like is None else like.dtype

@@ -8,18 +8,18 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 
-__all__ = ["image_layouts", "native_batch", "native_shapes"]
+__all__ = ["fixed_images", "image_layouts", "model_inputs", "native_batch", "native_shapes"]
 
 InputShapes = Mapping[str, tuple[int, ...]]
 
 _SLIDING = {
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"),
-    *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"),
+    *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearConv", "ConvInteger"),
 }
 _FOLLOWED = {
     *("Identity", "Cast", "Dropout", "Add", "Sub", "Mul", "Div", "Pad", "Relu", "Clip"),
     *("BatchNormalization", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "QuantizeLinear"),
-    "DequantizeLinear",
+    *("DequantizeLinear", "DynamicQuantizeLinear"),
 }
 
 
@@ -41,6 +41,17 @@ def image_layouts(graph: ir.Graph) -> dict[ir.Value, tuple[int, ...]]:
         plain = tuple(range(len(value.shape)))
         layouts[value] = _axes_at_first_slide(value, plain) or plain
     return layouts
+
+
+def fixed_images(graph: ir.Graph) -> dict[ir.Value, tuple[int, ...]]:
+    """Those of `image_layouts` whose size is fixed, tokens [N, T, D] not among them."""
+    return {
+        value: layout
+        for value, layout in image_layouts(graph).items()
+        if value.shape is not None
+        and all(isinstance(value.shape[axis], int) for axis in layout[1:])
+        and (len(layout) > 3 or _axes_at_first_slide(value, layout) is not None)
+    }
 
 
 def _is_numeric(value: ir.Value) -> bool:

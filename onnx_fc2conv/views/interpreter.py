@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.computed import computed
 from onnx_fc2conv.views.fold_bias import fold_biases
 from onnx_fc2conv.views.inputs import (
     InputShapes,
@@ -22,7 +23,6 @@ from onnx_fc2conv.views.inputs import (
     native_shapes,
 )
 from onnx_fc2conv.views.known import Known, NotComputable, Opaque
-from onnx_fc2conv.views.labels import AnyArray, evaluate
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
     ORIGIN,
@@ -30,6 +30,7 @@ from onnx_fc2conv.views.plan import (
     Emitted,
     FcLayer,
     ImageInput,
+    Intermediate,
     Kept,
     LeftAlone,
     Outcome,
@@ -48,9 +49,9 @@ from onnx_fc2conv.views.rules.restore import as_map, channels_as_map
 from onnx_fc2conv.views.squeezes import squeezes
 from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
 
-__all__ = ["Interpreter", "interpret"]
+__all__ = ["Interpreter", "captured_values", "interpret"]
 
-_MAX_COMPUTED = 1 << 28
+_A_NUMBER = Opaque(from_image=False, uniform=())
 _RANDOM = {
     *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
     *("Multinomial", "Bernoulli"),
@@ -82,8 +83,14 @@ def interpret(
 class Interpreter:
     """The state of one walk over the graph."""
 
+    static = False
+
     def __init__(
-        self, model: ir.Model, given: InputShapes, whole: Container[ir.Node] | None = None
+        self,
+        model: ir.Model,
+        given: InputShapes,
+        whole: Container[ir.Node] | None = None,
+        layouts: Mapping[ir.Value, tuple[int, ...]] | None = None,
     ) -> None:
         """Start.
 
@@ -91,12 +98,13 @@ class Interpreter:
             model: The model.
             given: Native shapes by input name.
             whole: The global poolings that keep seeing the whole image; None for all.
+            layouts: The image inputs, as `image_layouts` finds them.
         """
         graph = model.graph
         self.whole = whole
         self.graph = graph
         self.opsets = graph.opset_imports
-        self.layouts = image_layouts(graph)
+        self.layouts = image_layouts(graph) if layouts is None else layouts
         self.shapes = native_shapes(graph, given)
         self.batches = Batches(native_batch(self.layouts, self.shapes, given))
         self.space = LabelSpace()
@@ -109,6 +117,7 @@ class Interpreter:
         self.refusals: list[Refusal] = []
         self.frozen: dict[ir.Node, Mapping[str, AttributeValue | None]] = {}
         self.restored: dict[ir.Value, FeatureMap] = {}
+        self.replaced: dict[ir.Value, Intermediate] = {}
 
     def run(self) -> Plan:
         """Walk from the inputs to the outputs."""
@@ -127,6 +136,7 @@ class Interpreter:
             restored=self.restored,
             refusals=tuple(self.refusals),
             poolings=tuple(self.poolings),
+            replaced=self.replaced,
         )
 
     def _start(self) -> list[ImageInput]:
@@ -179,6 +189,7 @@ class Interpreter:
             self._leave(node, "its input comes from a node that was refused", from_image=True)
         elif captured or any(isinstance(fact, Opaque) for fact in operands):
             self._leave(node, "its input is not made from a feature map", from_image=False)
+            self._learn_shape(node, operands)
         else:
             self._know(node, operands)
 
@@ -190,7 +201,14 @@ class Interpreter:
             return
         windowed = self.whole is not None and node not in self.whole
         app = Application(
-            node, self._opset(node), operands, self.space, self.names, self.batches, windowed
+            node,
+            self._opset(node),
+            operands,
+            self.space,
+            self.names,
+            self.batches,
+            windowed,
+            self.static,
         )
         upstream = [f for f in operands if isinstance(f, Opaque) and f.from_image]
         rule = RULES.get((node.domain, node.op_type))
@@ -203,7 +221,7 @@ class Interpreter:
         elif rule is None:
             outcome = unknown(app)
         else:
-            outcome = _answer(rule, app)
+            outcome = self._judged(app, _answer(rule, app))
 
         match outcome:
             case Refusal():
@@ -214,17 +232,24 @@ class Interpreter:
                     self.restored[value] = feature_map
                     self.facts[value] = FeatureView.of(feature_map, self.space, self.batches)
                 views = [FeatureView.of(m, self.space, self.batches) for m in outcome.outputs]
-                self._learn(node, views)
+                self._learn(node, [*views, *[_A_NUMBER] * outcome.numbers])
                 if outcome.attributes:
                     self.frozen[node] = outcome.attributes
             case Viewed():
                 self._learn(node, outcome.outputs)
             case Emitted():
                 self.steps.extend(outcome.steps)
-                self._learn(node, (outcome.output, *outcome.further))
+                views = [outcome.output, *outcome.further]
+                self._learn(node, [*views, *[_A_NUMBER] * len(outcome.numbers)])
+                made = zip(node.outputs[len(views) :], outcome.numbers, strict=False)
+                self.replaced.update(made)
                 if outcome.layer is not None:
                     self.layers.append(outcome.layer)
                 self.poolings.extend(outcome.poolings)
+
+    def _judged(self, app: Application, outcome: Outcome) -> Outcome:
+        """The rule's answer, or another one."""
+        return outcome
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
         """What a refused node means for the plan."""
@@ -238,9 +263,27 @@ class Interpreter:
         for value in node.outputs[len(facts) :]:
             self.facts[value] = Opaque(from_image=True)
 
+    def _learn_shape(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> None:
+        """An elementwise operator on what is the same for all samples gives the like."""
+        if node.domain or node.op_type not in ("Mul", "Div", "Cast", "Identity"):
+            return
+        shapes = [
+            fact.uniform if isinstance(fact, Opaque) else fact.shape
+            for fact in operands
+            if isinstance(fact, Opaque) or (isinstance(fact, Known) and not fact.sized)
+        ]
+        known = [shape for shape in shapes if shape is not None]
+        if len(known) == len(operands):
+            shape = np.broadcast_shapes(*known)
+            self.facts[node.outputs[0]] = Opaque(from_image=False, uniform=shape)
+
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:
             self.left_alone.append(LeftAlone(node_name(node), reason))
+        for inner in _inner_nodes(node):
+            if inner.op_type in FC_OPERATORS:
+                why = f"it is inside a body of {describe(node)}"
+                self.left_alone.append(LeftAlone(node_name(inner), why))
         for value in node.outputs:
             self.facts[value] = Opaque(from_image=from_image)
 
@@ -257,25 +300,9 @@ class Interpreter:
         ):
             self._leave(node, "its input is not a constant", from_image=False)
             return
-        opset = self._opset(node)
-        sized = any(
-            isinstance(fact, FeatureView) or (isinstance(fact, Known) and fact.sized)
-            for fact in operands
-        )
-        cache: dict[int, list[AnyArray]] = {}
-
-        def outputs(batch: int) -> list[AnyArray]:
-            if batch not in cache:
-                inputs = [_stand_in(fact, batch, self.batches) for fact in operands]
-                _bound(node, inputs)
-                cache[batch] = evaluate(node, inputs, opset)
-            return cache[batch]
-
-        def output(position: int) -> Known:
-            return Known(lambda batch: outputs(batch)[position], self.batches, sized=sized)
-
-        for position, value in enumerate(node.outputs):
-            self.facts[value] = output(position)
+        known = computed(node, operands, self._opset(node), self.batches)
+        for value, fact in zip(node.outputs, known, strict=True):
+            self.facts[value] = fact
 
     def _output(self, value: ir.Value) -> OutputMap | None:
         """What becomes of a graph output."""
@@ -320,22 +347,39 @@ class Interpreter:
 
     def _captured(self, node: ir.Node) -> list[Fact]:
         """Facts about the tensors that the node's subgraphs take from this graph."""
-        graphs: list[ir.Graph] = []
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                graphs.append(attribute.as_graph())
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                graphs.extend(attribute.as_graphs())
-        return [
-            self.facts[value]
-            for graph in graphs
-            for inner in ir.traversal.RecursiveGraphIterator(graph)
-            for value in inner.inputs
-            if value is not None and value in self.facts
-        ]
+        return [self.facts[value] for value in captured_values(node) if value in self.facts]
 
     def _opset(self, node: ir.Node) -> int:
         return self.opsets.get(node.domain, 1)
+
+
+def captured_values(node: ir.Node) -> list[ir.Value]:
+    """The tensors that the nodes of the node's subgraphs read: their own, and those around them."""
+    graphs = _bodies(node)
+    return [
+        value
+        for graph in graphs
+        for inner in (*ir.traversal.RecursiveGraphIterator(graph), None)
+        for value in (graph.outputs if inner is None else inner.inputs)
+        if value is not None
+    ]
+
+
+def _inner_nodes(node: ir.Node) -> list[ir.Node]:
+    """The nodes in the bodies of an If, Loop or Scan, and in the bodies of those."""
+    bodies = _bodies(node)
+    return [inner for graph in bodies for inner in ir.traversal.RecursiveGraphIterator(graph)]
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    """The bodies of an If, Loop or Scan."""
+    graphs: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs.extend(attribute.as_graphs())
+    return graphs
 
 
 def _answer(rule: Rule, app: Application) -> Outcome:
@@ -343,33 +387,3 @@ def _answer(rule: Rule, app: Application) -> Outcome:
         return rule(app)
     except NotComputable as error:
         return app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
-
-
-def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:
-    """The value of an operand; for a view an array of its shape, since only that is asked for."""
-    if isinstance(fact, Known):
-        return fact.at(batch)
-    if isinstance(fact, FeatureView):
-        if batch == batches.native:
-            return np.broadcast_to(np.float32(0), fact.shape)
-        if fact.layout is not None and fact.whole_map is not None:
-            shape = (batch, *fact.whole_map.per_sample_shape)
-            rank = range(len(shape))
-            return np.broadcast_to(
-                np.float32(0), tuple(shape[fact.layout.index(axis)] for axis in rank)
-            )
-        other = fact.labels.other
-        if other is None:
-            raise ValueError("the model works at its native batch size only")
-        return np.broadcast_to(np.float32(0), other.shape)
-    return None
-
-
-def _bound(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
-    """Refuse to compute a constant that a few bytes of the model blow up to gigabytes."""
-    sizes = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
-    if node.op_type not in sizes:
-        return
-    shape = inputs[sizes[node.op_type]]
-    if shape is not None and float(np.prod(shape.astype(np.float64))) > _MAX_COMPUTED:
-        raise ValueError(f"{describe(node)} would make a tensor of shape {shape.tolist()}")

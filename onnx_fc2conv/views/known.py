@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.view import Batches
 
-__all__ = ["Known", "NotComputable", "Opaque"]
+__all__ = ["Known", "NotComputable", "Opaque", "Quantized"]
 
 
 class NotComputable(ValueError):  # noqa: N818 - an outcome that becomes a refusal
@@ -24,6 +25,7 @@ class Known:
         sized: Whether it was computed from the shape of an image-dependent tensor, so that it
             changes with the batch or the image size.
         tensor: The stored tensor, where the value is exactly that and nothing was computed.
+        quantized: The integers that it is dequantized from, if it is.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class Known:
         *,
         sized: bool = False,
         tensor: ir.TensorProtocol | None = None,
+        quantized: Quantized | None = None,
     ) -> None:
         self._compute = compute
         self._computed: dict[int, AnyArray] = {}
         self.batches = batches
         self.sized = sized
         self.tensor = tensor
+        self.quantized = quantized
 
     @classmethod
     def stored(cls, tensor: ir.TensorProtocol, batches: Batches) -> Known:
@@ -68,10 +72,36 @@ class Known:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape; a stored tensor is not read for it."""
+        """Its shape; a stored tensor is not read for it, and none is dequantized."""
         if self.tensor is not None:
             return tuple(self.tensor.shape.numpy())
+        if self.quantized is not None:
+            return self.quantized.integers.shape
         return tuple(self.array.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """What a constant is dequantized from: ``(integers - zero) · scale``, element by element.
+
+    Attributes:
+        integers: The integers; stored, as a rule.
+        scale: The scale of each element, in the same shape.
+        zero: The zero point of each element, in the same shape and the type of the integers.
+        domain: Domain of the DequantizeLinear.
+    """
+
+    integers: Known
+    scale: Known
+    zero: Known
+    domain: str
+
+    def values(self) -> AnyArray:
+        """The numbers, in the type of the scale."""
+        steps = self.integers.array.astype(np.int64) - self.zero.array.astype(np.int64)
+        scale = self.scale.array
+        numbers: AnyArray = steps.astype(scale.dtype) * scale
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +110,8 @@ class Opaque:
 
     Attributes:
         from_image: Whether it depends on an image input, by way of a refused node.
+        uniform: Its shape, if no axis of it counts samples and it is known to be the same for all.
     """
 
     from_image: bool
+    uniform: tuple[int, ...] | None = None

@@ -15,6 +15,7 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = [
     "FC_OPERATORS",
+    "MICROSOFT",
     "ORIGIN",
     "AttributeValue",
     "Constant",
@@ -24,6 +25,7 @@ __all__ = [
     "Intermediate",
     "Kept",
     "LeftAlone",
+    "Lifted",
     "Outcome",
     "OutputMap",
     "Plan",
@@ -37,8 +39,14 @@ __all__ = [
 ORIGIN = "fc2conv.origin"
 """Key in the metadata of an emitted node: operator and name of the node that it stands for."""
 
-FC_OPERATORS = ("Gemm", "MatMul")
-"""The operators that a fully connected layer is written with."""
+FC_OPERATORS = (
+    *("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger"),
+    *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+)
+"""The operators that a fully connected layer is written with; the last three are onnxruntime's."""
+
+MICROSOFT = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
 
 Pool = Literal["keep", "window"]
 """What a global pooling of the head becomes: it stays, or pools each window."""
@@ -72,7 +80,7 @@ class Step:
     """One node of the converted model, which makes the map ``output``.
 
     ``carried`` are attributes taken over unchanged from ``source``, the node it stands for.
-    ``further`` are its outputs after the first one.
+    ``further`` are its outputs after the first one, ``domain`` is the operator's.
     """
 
     op_type: str
@@ -82,6 +90,7 @@ class Step:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     carried: tuple[str, ...] = ()
     further: tuple[FeatureMap | Intermediate, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,8 +98,8 @@ class FcLayer:
     """A fully connected layer and the convolution that computes the same numbers.
 
     Attributes:
-        node: Name of the Gemm or MatMul node.
-        op_type: ``Gemm`` or ``MatMul``.
+        node: Name of the node.
+        op_type: Its operator, one of `FC_OPERATORS`.
         weight: Name of the weight tensor in the original model.
         weight_shape: (out features, in features).
         kernel: Name of the kernel initializer.
@@ -98,6 +107,7 @@ class FcLayer:
         bytes_kept: How the kernel's elements come from the weight's: ``same`` (the very bytes,
             reshaped), ``permuted`` (the same elements in another order, zeros where the layer
             reads nothing) or ``folded`` (scaled by alpha or by a preceding affine).
+        parts: How many kernels it has been split into, ``kernel`` the first of them.
     """
 
     node: str
@@ -107,6 +117,7 @@ class FcLayer:
     kernel: str
     kernel_shape: tuple[int, ...]
     bytes_kept: str
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -181,12 +192,14 @@ class Kept:
         attributes: What depends on the size of the input, frozen (None removes one).
         restored: Operands that are maps again: the map that takes the place of each tensor.
         steps: The nodes that make these maps.
+        numbers: How many further outputs are one number each, the same for all samples.
     """
 
     outputs: tuple[FeatureMap, ...]
     attributes: Mapping[str, AttributeValue | None] = field(default_factory=dict)
     restored: Mapping[ir.Value, FeatureMap] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    numbers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,13 +211,17 @@ class Viewed:
 
 @dataclass(frozen=True, eq=False)
 class Emitted:
-    """The node's output is a view of maps that these steps make; so are ``further`` ones."""
+    """The node's output is a view of maps that these steps make; so are ``further`` ones.
+
+    Outputs after these are the ``numbers``: one each, the same for all samples.
+    """
 
     steps: tuple[Step, ...]
     output: FeatureView
     layer: FcLayer | None = None
     poolings: tuple[WindowPooling, ...] = ()
     further: tuple[FeatureView, ...] = ()
+    numbers: tuple[Intermediate, ...] = ()
 
 
 Outcome = Kept | Viewed | Emitted | Refusal
@@ -216,17 +233,51 @@ class Rebuilt:
 
     Attributes:
         value: The tensor.
-        source: The map that it draws on.
-        elements: For each element of a sample, row-major, its position among those of the map.
+        sources: The maps that it draws on.
+        elements: For each element of a sample, row-major, its position among those of the maps,
+            one map after the other.
         shape: Shape of the tensor without its batch axis.
         batch_axis: The axis of the samples; None where the model dropped it.
     """
 
     value: ir.Value
-    source: FeatureMap
+    sources: tuple[FeatureMap, ...]
     elements: IntArray
     shape: tuple[int, ...]
     batch_axis: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted:
+    """A layer that is a 1×1 Conv in its own place, its operand brought to a map and back.
+
+    Attributes:
+        node: The Gemm or MatMul.
+        position: Which of its inputs is the operand.
+        rank: Rank of the operand.
+        axis: The axis of the operand that is contracted, from 0.
+        out_axis: The axis of the product, of the operand's rank, that counts the outputs; None if
+            the weight is a vector, whose product has no such axis.
+        leading: Axes of length 1 that a stored weight [1, …, D, K] puts before the product's.
+        merged: Lengths of the axes that share the last axis of the map, if there are too many for
+            an axis each; None for a symbolic one.
+        kernel: [K, D, 1, 1].
+        bias: [K], None without one.
+        summand: What is added besides: the input of a Gemm that is no bias, times ``beta``.
+        beta: Its factor.
+    """
+
+    node: ir.Node
+    position: int
+    rank: int
+    axis: int
+    out_axis: int | None
+    leading: int
+    merged: tuple[int | None, ...]
+    kernel: Constant
+    bias: Constant | ir.Value | None = None
+    summand: ir.Value | None = None
+    beta: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +293,9 @@ class Plan:
         frozen: Attributes of kept nodes that must be written out (None removes one).
         restored: Tensors that kept nodes read, and the maps that take their places.
         rebuilt: Tensors to make anew from maps (static mode).
+        lifted: Layers that become a Conv in their own place (static mode).
         poolings: The global poolings that have become poolings of windows.
+        replaced: Tensors beside the maps that steps make now.
         refusals: Reasons why the model cannot become fully convolutional.
     """
 
@@ -255,4 +308,6 @@ class Plan:
     restored: Mapping[ir.Value, FeatureMap]
     refusals: tuple[Refusal, ...]
     rebuilt: tuple[Rebuilt, ...] = ()
+    lifted: tuple[Lifted, ...] = ()
     poolings: tuple[WindowPooling, ...] = ()
+    replaced: Mapping[ir.Value, Intermediate] = field(default_factory=dict)

@@ -1,41 +1,76 @@
 """Interpreting a model for static mode: interface and sizes stay, FC layers become Conv.
 
 The rules are those of dense mode. What differs is what a refusal means: the node stays, its input
-is made anew from the map that it is a view of, and what it computes starts a new map.
+is made anew from the maps that it is a view of, and what it computes starts a new map. A layer that
+no rule makes a convolution of a map is lifted (see `lifting`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
-from onnx_fc2conv.views.inputs import InputShapes
-from onnx_fc2conv.views.interpreter import Interpreter
+from onnx_fc2conv.views.inputs import InputShapes, fixed_images, native_batch, native_shapes
+from onnx_fc2conv.views.interpreter import Interpreter, captured_values
 from onnx_fc2conv.views.known import Opaque
-from onnx_fc2conv.views.plan import FC_OPERATORS, LeftAlone, Plan, Rebuilt
-from onnx_fc2conv.views.rules.registry import node_name
+from onnx_fc2conv.views.lifting import Lifting
+from onnx_fc2conv.views.plan import (
+    FC_OPERATORS,
+    Emitted,
+    LeftAlone,
+    Lifted,
+    Outcome,
+    Plan,
+    Rebuilt,
+    Step,
+)
+from onnx_fc2conv.views.rules.registry import Application, node_name
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
 
 __all__ = ["interpret_statically"]
 
 
-def interpret_statically(model: ir.Model, input_shapes: InputShapes | None = None) -> Plan:
+def interpret_statically(
+    model: ir.Model, input_shapes: InputShapes | None = None, *, all_linear: bool = False
+) -> Plan:
     """Find out which fully connected layers become convolutions where everything else stays.
 
-    Arguments and errors are those of `interpret`; the plan has no refusals.
+    Args:
+        model: The model, without function calls. It is not changed.
+        input_shapes: Native shapes, by input name, where the model's own are symbolic.
+        all_linear: Whether layers that no image leads to are converted too. Inputs of symbolic
+            size are then no images, so that no size is written into the model.
+
+    Returns:
+        The plan; it has no refusals.
+
+    Raises:
+        ArgumentError: If a native size is missing or does not fit.
+        RefusedError: If images have different batch sizes.
     """
-    return _StaticInterpreter(model, input_shapes or {}).run()
+    return _StaticInterpreter(model, input_shapes or {}, all_linear=all_linear).run()
 
 
 class _StaticInterpreter(Interpreter):
     """A walk over the graph in which a refused node stays as it is."""
 
-    def __init__(self, model: ir.Model, given: InputShapes) -> None:
-        super().__init__(model, given)
+    static = True
+
+    def __init__(self, model: ir.Model, given: InputShapes, *, all_linear: bool) -> None:
+        images = _images(model.graph, given) if all_linear else None
+        super().__init__(model, given, layouts=images)
+        self.all_linear = all_linear
         self.native = _native_value_shapes(model, self.shapes, self.batches.native)
+        self.other = self.native
+        if any(value.shape and not isinstance(value.shape[0], int) for value in self.layouts):
+            self.other = _native_value_shapes(model, self.shapes, self.batches.other)
+        self.lifting = Lifting(self.facts, _value_shapes(model.clone()), self.names)
+        self.lifted: dict[ir.Node, Lifted] = {}
 
     def run(self) -> Plan:
         """The plan: nothing is frozen, restored or refused; tensors are rebuilt where needed."""
@@ -45,18 +80,27 @@ class _StaticInterpreter(Interpreter):
             steps=plan.steps,
             outputs=(),
             inputs=plan.inputs,
-            layers=plan.layers,
-            left_alone=plan.left_alone,
+            layers=tuple(self.layers),
+            left_alone=(*self.left_alone, *self._inner_layers()),
             frozen={},
             restored={},
             refusals=(),
             rebuilt=rebuilt,
+            lifted=tuple(self.lifted.values()),
+            replaced=plan.replaced,
         )
 
+    def _judged(self, app: Application, outcome: Outcome) -> Outcome:
+        """Lift a layer whose kernel would hold its matrix once for each row of its operand."""
+        layer = outcome.layer if isinstance(outcome, Emitted) else None
+        if layer is None or layer.kernel_shape[0] == layer.weight_shape[0]:
+            return outcome
+        return app.refuse("token-wise", "is applied to several rows, each of other elements")
+
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
-        """The node stays; an output of rank 3 or more starts a new map."""
-        if node.op_type in FC_OPERATORS:
-            self.left_alone.append(LeftAlone(node_name(node), refusal.reason))
+        """The node stays, or is lifted; an output of rank 3 or more starts a new map."""
+        if node.op_type in FC_OPERATORS and node.domain == "":
+            self._lift(node)
         for value in node.outputs:
             new = self._new_map(value)
             self.facts[value] = (
@@ -65,23 +109,59 @@ class _StaticInterpreter(Interpreter):
                 else FeatureView.of(new, self.space, self.batches)
             )
 
+    def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
+        """Nothing is known of the node's operands; if it is a layer it is lifted all the same."""
+        for value in node.outputs:
+            self.facts[value] = Opaque(from_image=from_image)
+        if node.op_type not in FC_OPERATORS or node.domain != "":
+            return
+        if from_image or self.all_linear:
+            self._lift(node)
+        else:
+            self.left_alone.append(LeftAlone(node_name(node), reason))
+
+    def _lift(self, node: ir.Node) -> None:
+        found = self.lifting.lift(node)
+        if isinstance(found, str):
+            self.left_alone.append(LeftAlone(node_name(node), found))
+            return
+        self.lifted[node], layer = found
+        self.layers.append(layer)
+
+    def _inner_layers(self) -> list[LeftAlone]:
+        """The layers inside If, Loop and Scan, of which only ``all_linear`` speaks."""
+        if not self.all_linear:
+            return []
+        reason = "is inside the subgraph of an If, Loop or Scan"
+        return [
+            LeftAlone(node_name(node), reason)
+            for node in ir.traversal.RecursiveGraphIterator(self.graph)
+            if node.op_type in FC_OPERATORS and node.domain == "" and node.graph is not self.graph
+        ]
+
     def _output(self, value: ir.Value) -> None:
         """Outputs stay as they are."""
 
     def _new_map(self, value: ir.Value) -> FeatureMap | None:
         """The tensor as a map [N, C, *spatial], which it is as good as any other at one size."""
-        shape = self.native.get(value.name or "", ())
-        if len(shape) < 3 or shape[0] != self.batches.native or value.dtype is None:
+        name = value.name or ""
+        shape = self.native.get(name, ())
+        sizes = [length for length in shape if length is not None]
+        if len(shape) < 3 or len(sizes) < len(shape) or value.dtype is None:
             return None
-        _, channels, *extent = shape
+        batch, channels, *extent = sizes
+        if batch != self.batches.native:
+            return None
+        if self.other is not self.native and self.other.get(name) != (batch + 1, *shape[1:]):
+            return None
         return self.space.add(
             FeatureMap(
-                name=value.name or "",
+                name=name,
                 channels=channels,
                 extent=tuple(extent),
                 dtype=value.dtype,
                 field=(AxisField(),) * len(extent),
-                first_label=self.space.reserve(int(np.prod(shape[1:]))),
+                first_label=self.space.reserve(int(np.prod(sizes[1:]))),
                 layout=channels_first(len(shape)),
                 value=value,
             )
@@ -90,47 +170,96 @@ class _StaticInterpreter(Interpreter):
     def _rebuilt(self) -> tuple[Rebuilt, ...]:
         """The tensors that nodes which stay read, or that are outputs, but that only maps hold now.
 
-        From the outputs back: whatever is a view of a map that a step makes is rebuilt, and what
-        leads to it is not needed any more.
+        From the outputs, and from what the steps read, back: a tensor behind a layer that is a Conv
+        of a map now is rebuilt, and what leads to it is not needed any more. Where it cannot be,
+        its nodes stay, and what they read is rebuilt.
         """
         rebuilt: list[Rebuilt] = []
-        queue = list(dict.fromkeys(self.graph.outputs))
+        behind = self._behind_layers()
+        queue = list(dict.fromkeys([*self.graph.outputs, *_read(self.steps)]))
         seen = set(queue)
         for value in queue:
-            again = self._rebuild(value)
+            again = self._rebuild(value) if value in behind else None
             if again is not None:
                 rebuilt.append(again)
                 continue
-            node = value.producer()
-            for operand in () if node is None else node.inputs:
+            node = None if value in self.replaced else value.producer()
+            if node is None:
+                continue
+            for operand in (*node.inputs, *captured_values(node)):
                 if operand is not None and operand not in seen:
                     seen.add(operand)
                     queue.append(operand)
         return tuple(rebuilt)
 
-    def _rebuild(self, value: ir.Value) -> Rebuilt | None:
-        """How to make the tensor from the map that it is a view of; None if it need not be made.
+    def _behind_layers(self) -> set[ir.Value]:
+        """The views between which and the tensors that stay lies a layer that is a Conv now."""
+        behind: set[ir.Value] = set()
+        for node in self.graph:
+            converted = node.op_type in FC_OPERATORS and node not in self.lifted
+            for value in node.outputs:
+                fact = self.facts.get(value)
+                if not isinstance(fact, FeatureView):
+                    continue
+                if fact.whole_map is not None and fact.whole_map.value is value:
+                    continue
+                if converted or not behind.isdisjoint(node.inputs):
+                    behind.add(value)
+        return behind
 
-        A tensor whose map is not made by a step, whose map waits for a scale, or that draws on
-        several maps stays with the nodes that it had.
+    def _rebuild(self, value: ir.Value) -> Rebuilt | None:
+        """How to make the tensor from the maps that it is a view of; None if that is not possible.
+
+        A map made of constants alone has one sample, whatever the batch is.
         """
         fact = self.facts.get(value)
         if not isinstance(fact, FeatureView):
             return None
-        source = fact.only_map
-        if source is None or source.value is not None or source.pending is not None:
-            return None
         try:
-            index, axis = fact.local_index(source), fact.batch_axis
+            sources, axis, index = fact.maps, fact.batch_axis, fact.index
         except Mixed:
             return None
-        return Rebuilt(value, source, index.reshape(-1), index.shape, axis)
+        if any(map(_is_constant, sources)):
+            return None
+        elements, start = np.empty_like(index), 0
+        for source in sources:
+            local = index - source.first_label
+            inside = (local >= 0) & (local < source.size)
+            elements[inside] = local[inside] + start
+            start += source.size
+        return Rebuilt(value, sources, elements.reshape(-1), index.shape, axis)
+
+
+def _is_constant(feature_map: FeatureMap) -> bool:
+    """Whether the map is made of constants alone."""
+    if feature_map.constant is not None:
+        return True
+    return bool(feature_map.sources) and all(map(_is_constant, feature_map.sources))
+
+
+def _read(steps: Iterable[Step]) -> Iterator[ir.Value]:
+    """The tensors of the model that the steps read."""
+    for operand in (operand for step in steps for operand in step.inputs):
+        if isinstance(operand, ir.Value):
+            yield operand
+        elif isinstance(operand, FeatureMap) and operand.value is not None:
+            yield operand.value
+
+
+def _images(graph: ir.Graph, given: InputShapes) -> dict[ir.Value, tuple[int, ...]]:
+    """The image inputs of fixed size; none if they do not agree on a batch size."""
+    images = fixed_images(graph)
+    try:
+        native_batch(images, native_shapes(graph, given), given)
+    except RefusedError:
+        return {}
+    return images
 
 
 def _native_value_shapes(
-    model: ir.Model, inputs: dict[str, tuple[int | None, ...]], batch: int
-) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor at the native size, as far as ONNX shape inference knows it."""
+    model: ir.Model, inputs: Mapping[str, tuple[int | None, ...]], batch: int
+) -> dict[str, tuple[int | None, ...]]:
+    """The shape of every tensor at the native size and a batch size."""
     copy = model.clone()
     for value in copy.graph.inputs:
         shape = inputs.get(value.name or "")
@@ -139,10 +268,19 @@ def _native_value_shapes(
     for node in copy.graph:
         for value in node.outputs:
             value.shape = None
-    ShapeInferencePass(check_type=False, strict_mode=False)(copy)
+    return _value_shapes(copy)
+
+
+def _value_shapes(copy: ir.Model) -> dict[str, tuple[int | None, ...]]:
+    """The shape of every tensor, as far as ONNX shape inference knows it; None for symbolic dims.
+
+    Args:
+        copy: The model, to which the shapes are added.
+    """
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
+    made = (value for node in copy.graph for value in node.outputs)
     return {
-        value.name or "": tuple(value.shape.numpy())
-        for node in copy.graph
-        for value in node.outputs
-        if value.shape is not None and value.shape.is_static()
+        value.name or "": tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+        for value in (*copy.graph.inputs, *made)
+        if value.shape is not None
     }

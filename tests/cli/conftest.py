@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +27,23 @@ class Outcome:
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``fc2conv`` with these arguments, in this process."""
+def runner(program: Callable[[Sequence[str]], None], capsys: pytest.CaptureFixture[str]) -> Run:
+    """A program's ``main`` in this process."""
 
     def call(*arguments: str | Path) -> Outcome:
         with pytest.raises(SystemExit) as exit_:
-            main([str(argument) for argument in arguments])
+            program([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         code = exit_.value.code
         return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``fc2conv`` with these arguments."""
+    return runner(main, capsys)
 
 
 @pytest.fixture

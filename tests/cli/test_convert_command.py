@@ -170,7 +170,7 @@ def test_a_refusal_is_reported_and_exits_3(run: Run, tmp_path: Path) -> None:
         (["--input-shape", "image:1,x"], "is not written like"),
         (["--input-shape", "picture:1,1,25,25"], "the model's inputs are: image"),
         (["--input-shape", "image:1,1,30,30"], "does not fit the model"),
-        (["--report", "report.pdf"], "must end in .json or .md"),
+        (["--report", "report.pdf"], "must end in .json, .md or .xml"),
         (["--provider", "cuda"], "CUDAExecutionProvider"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -239,3 +239,38 @@ def test_all_models_of_the_project_convert(run: Run, tmp_path: Path) -> None:
     assert len(models) == 4
     for model in models:
         assert run(model, tmp_path / model.name).code == 0, model.name
+
+
+def test_all_linear_converts_what_no_image_leads_to(run: Run, tmp_path: Path) -> None:
+    net = Net(image=("T", 8), batch="N")  # type: ignore[arg-type]
+    path, out = tmp_path / "tokens.onnx", tmp_path / "convs.onnx"
+    onnx.save(net.model(net.op("MatMul", net.x, net.random(8, 4), name="project")), path)
+    shape = ("--input-shape", "x:1,5,8")
+    assert run(path, out, "--all-linear").error_lines == [
+        "fc2conv: --all-linear goes with --static only: a model without feature maps has no windows"
+    ]
+    result = run(path, out, "--static", "--all-linear", *shape)
+    assert result.code == 0
+    assert "MatMul project  4×8  → Conv 4×8×1×1" in result.out
+    assert "other sizes: y" in result.out
+    assert [node.op_type for node in onnx.load(out).graph.node].count("Conv") == 1
+
+
+def test_split_kernels_are_reported(run: Run, face25: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    limits = ("--max-kernel", "3", "--max-depth", "108")
+    result = run(face25, tmp_path / "out.onnx", *limits, "--report", report)
+    assert result.code == 0
+    assert "→ 8 Convs of at most 48×12×3×3" in result.out
+    heads = json.loads(report.read_text())["heads"]
+    assert [(head["parts"], head["kernel_shape"]) for head in heads] == [
+        (8, [48, 12, 3, 3]),
+        (1, [2, 48, 1, 1]),
+    ]
+
+
+@pytest.mark.parametrize("option", ["--max-kernel", "--max-depth"])
+def test_a_limit_below_one_is_bad_usage(
+    run: Run, face25: Path, tmp_path: Path, option: str
+) -> None:
+    assert run(face25, tmp_path / "out.onnx", option, "0").code == 2

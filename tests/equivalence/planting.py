@@ -174,10 +174,6 @@ def softmax_over_everything(model: ir.Model) -> None:
     bypass(lambda m: last(m, "Transpose"))(model)
 
 
-def rename_output(model: ir.Model) -> None:
-    model.graph.outputs[0].name = "renamed"
-
-
 def drop_output(model: ir.Model) -> None:
     del model.graph.outputs[1]
 
@@ -220,13 +216,6 @@ def drop_mean_axis(model: ir.Model) -> None:
 def use_one_image(model: ir.Model) -> None:
     """x - x where the original has x - z."""
     last(model, "Sub").replace_input_with(1, last(model, "Sub").inputs[0])
-
-
-def keep_input_too(model: ir.Model) -> None:
-    """Give out the map before the first layer as well."""
-    value = first_fc(model).inputs[0]
-    assert value is not None
-    model.graph.outputs.append(value)
 
 
 def fold_windows_into_the_batch(model: ir.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv import ArgumentError
+from onnx_fc2conv import ArgumentError, inspect
 from onnx_fc2conv.equivalence.batches import to_reference_shape
 from onnx_fc2conv.equivalence.check import check
 from tests.equivalence.conftest import SQUARE, Case, failed_tiers
@@ -41,20 +42,54 @@ def freed(model: onnx.ModelProto, *shape: int | str) -> ir.Model:
 IMAGES = {"a-map-of-several-cells": SQUARE, "a-single-cell": (2, 4, 4)}
 INTERFACES = {
     "declares-rows": ("N", 2, "H", "W"),
-    "declares-one-image": (1, 2, "H", "W"),
     "height-only": ("N", 2, "H", 8),
 }
 
 
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
 @pytest.mark.parametrize("shape", INTERFACES.values(), ids=INTERFACES)
-def test_peer_conversion_with_a_free_size_is_refuted(
+def test_peer_conversion_with_a_free_size_is_right_at_the_native_size_only(
     image: tuple[int, ...], shape: tuple[int | str, ...]
 ) -> None:
+    """It cuts a larger image into several samples, and no error shows."""
     shape = tuple(image[2] if dim == 8 else dim for dim in shape)
     net, twin = Net(image=image), Net(image=image)
     reference, converted = original(net, net.trunk()), peer(twin, twin.trunk())
-    report = check(reference, freed(converted, *shape))
+    converted_freed = freed(converted, *shape)
+    report = check(reference, converted_freed)
+    assert report
+    assert report.relation.kind == "native size only"
+    assert re.fullmatch(
+        r"equal at the native size only: at larger sizes it returns N·\d+ samples instead of a "
+        r"map \(at [×\d]+\)",
+        report.verdict,
+    )
+    assert {(r.tier, r.status) for r in report.results} == {
+        ("weights", "skipped"),
+        ("native", "passed"),
+        ("native (reference evaluator)", "passed"),
+        ("integers", "passed"),
+        ("feature windows", "skipped"),
+    }
+    demanded = check(reference, converted_freed, expect="map")
+    assert failed_tiers(demanded) == {"relation"}
+    assert not demanded
+    assert check(reference, converted_freed, expect="same")
+
+
+def test_an_input_of_one_image_is_not_one_of_any_batch() -> None:
+    net, twin = Net(image=SQUARE), Net(image=SQUARE)
+    reference, converted = original(net, net.trunk()), peer(twin, twin.trunk())
+    report = check(reference, freed(converted, 1, 2, "H", "W"))
+    assert failed_tiers(report) == {"native", "integers"}
+
+
+def test_peer_conversion_that_claims_a_map_is_refuted() -> None:
+    """It is held to what is claimed of it, here by its geometry."""
+    net, twin = Net(image=SQUARE), Net(image=SQUARE)
+    reference, converted = original(net, net.trunk()), peer(twin, twin.trunk())
+    claimed = inspect(reference).geometry
+    report = check(reference, freed(converted, "N", 2, "H", "W"), geometry=claimed)
     assert not report
     assert failed_tiers(report) & {"feature windows", "image windows"}
 
@@ -67,6 +102,12 @@ def test_peer_conversion_of_fixed_size_says_so(image: tuple[int, ...]) -> None:
     (windows,) = (r for r in report.results if r.tier == "feature windows")
     assert (windows.status, windows.detail) == ("skipped", NATIVE_ONLY)
     assert not any(r.tier == "image windows" and r.status == "passed" for r in report.results)
+    assert report.relation.kind == "fixed size"
+    assert re.fullmatch(
+        r"equal at the native size only: the input size is fixed; freed, it returns N·\d+ samples "
+        r"instead of a map \(at [×\d]+\)",
+        report.verdict,
+    )
 
 
 def test_stale_fixed_dims_are_not_taken_for_a_checked_map(case_of: Callable[[str], Case]) -> None:
@@ -98,12 +139,23 @@ def test_fixed_batch_of_a_static_conversion() -> None:
 def test_nothing_converted_but_the_size_freed(case_of: Callable[[str], Case]) -> None:
     reference = case_of("plain").reference
     report = check(reference, freed(reference, "N", 2, "H", "W"))
-    assert not report
+    assert report.verdict.startswith(
+        "equal at the native size only: at larger sizes it does not run (14×16: "
+    )
+    assert not check(reference, freed(reference, "N", 2, "H", "W"), expect="map")
 
 
 def test_a_model_is_equivalent_to_itself(case_of: Callable[[str], Case]) -> None:
     reference = case_of("softmax").reference
     assert check(reference, reference)
+
+
+def test_a_conversion_is_equivalent_to_itself(case_of: Callable[[str], Case]) -> None:
+    """It holds no layer of which a weight could be compared."""
+    converted = case_of("plain").converted
+    report = check(converted, converted, input_shapes={"x": (1, *SQUARE)})
+    assert report, report.to_markdown()
+    assert report.relation.kind == "any size"
 
 
 def test_renamed_tensors_are_matched_by_structure(case_of: Callable[[str], Case]) -> None:
@@ -150,6 +202,7 @@ def test_argmax_hides_an_error_of_the_logits(case_of: Callable[[str], Case]) -> 
 def test_other_inputs_are_an_error(case_of: Callable[[str], Case]) -> None:
     case = case_of("plain")
     case.converted.graph.inputs[0].name = "image"
+    case.converted.graph.inputs[0].shape = ir.Shape(["N", 3, "H", "W"])
     with pytest.raises(ArgumentError, match="different inputs: x and image"):
         case.check()
 

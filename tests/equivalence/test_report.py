@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from onnx_fc2conv.equivalence import EquivalenceReport, TierResult
+from onnx_fc2conv.equivalence.report import ProviderRun, Relation
 
 PASSED = TierResult("native", "y", "passed", "compared", 160, 0.5, 1e-7)
 FAILED = TierResult("weights", "Gemm a|b", "failed", "2 of 8\nweights differ", 8, float("nan"))
@@ -17,8 +18,18 @@ MEASURED = TierResult("image windows", "y", "measured", "border effect", 52, 0.9
 WINDOWS = TierResult("feature windows", "y", "passed", "26 cells", 26, 0.0, 0.0)
 
 
+MAP = Relation("map", "a map of windows at any size")
+CUDA = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
+
 def report(*results: TierResult) -> EquivalenceReport:
-    return EquivalenceReport(results, "cpu", "1.31.0", 0, 0.12345)
+    run = ProviderRun("cpu", {}, results, 0.1)
+    return EquivalenceReport((run,), MAP, "1.31.0", 0, 0.12345)
+
+
+def on_two(cpu: TierResult, cuda: TierResult) -> EquivalenceReport:
+    runs = (ProviderRun("cpu", {}, (cpu,), 0.1), ProviderRun("cuda", CUDA, (cuda,), 0.2))
+    return EquivalenceReport(runs, MAP, "1.31.0", 7, 0.3, notes=("a | b",), converted="out.onnx")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +52,21 @@ def report(*results: TierResult) -> EquivalenceReport:
 )
 def test_truth(results: tuple[TierResult, ...], equivalent: bool) -> None:
     assert bool(report(*results)) == equivalent
-    assert report(*results).as_dict()["equivalent"] == equivalent
+    assert report(*results).as_dict()["status"] == ("equivalent" if equivalent else "different")
+    assert report(*results).verdict.startswith("equivalent: a map" if equivalent else "not equ")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "cuda", "equivalent"),
+    [(PASSED, PASSED, True), (PASSED, FAILED, False), (PASSED, SKIPPED, False)],
+    ids=["both", "one-fails", "one-compares-nothing"],
+)
+def test_every_provider_counts(cpu: TierResult, cuda: TierResult, equivalent: bool) -> None:
+    assert bool(on_two(cpu, cuda)) == equivalent
+
+
+def test_no_provider_is_no_proof() -> None:
+    assert not EquivalenceReport((), MAP, "1.31.0", 0, 0.0)
 
 
 def test_failures_are_the_failed_results() -> None:
@@ -55,11 +80,13 @@ def refuse(constant: str) -> Any:
 def test_json_is_strict() -> None:
     text = report(PASSED, FAILED, INFINITE, SKIPPED).to_json()
     values = json.loads(text, parse_constant=refuse)
-    assert values["equivalent"] is False
-    assert (values["provider"], values["onnxruntime"], values["seed"]) == ("cpu", "1.31.0", 0)
+    assert values["status"] == "different"
+    assert (values["onnxruntime"], values["seed"]) == ("1.31.0", 0)
+    assert values["providers"] == [{"name": "cpu", "settings": {}, "seconds": 0.1}]
     assert values["seconds"] == 0.123
     first, second, third, fourth = values["checks"]
     assert first == {
+        "provider": "cpu",
         "tier": "native",
         "subject": "y",
         "status": "passed",
@@ -78,7 +105,7 @@ def test_json_is_strict() -> None:
 
 
 def test_markdown_is_a_table() -> None:
-    lines = report(PASSED, FAILED, INFINITE, SKIPPED, MEASURED).to_markdown().splitlines()
+    lines = report(PASSED, FAILED, INFINITE, SKIPPED, MEASURED).to_table().splitlines()
     assert len(lines) == 2 + 5
     columns = {line.replace("\\|", "").count("|") for line in lines}
     assert columns == {8}
@@ -90,4 +117,11 @@ def test_markdown_is_a_table() -> None:
 
 def test_empty_report() -> None:
     assert json.loads(report().to_json())["checks"] == []
-    assert len(report().to_markdown().splitlines()) == 2
+    assert len(report().to_table().splitlines()) == 2
+
+
+def test_markdown_of_two_providers_says_how_each_ran() -> None:
+    text = on_two(PASSED, FAILED).to_markdown()
+    assert text.startswith("## fc2conv check: `out.onnx`\n\n**not equivalent**\n\n- a \\| b\n")
+    assert "### cpu\n" in text
+    assert "### cuda (use_tf32=0, cudnn_conv_algo_search=HEURISTIC)\n" in text

@@ -45,7 +45,7 @@ def test_missing_provider_names_the_extra(case_of: Callable[[str], Case]) -> Non
         pytest.skip("this onnxruntime has CUDA")
     case = case_of("plain")
     with pytest.raises(RuntimeUnavailableError, match=r"onnx-fc2conv\[gpu\]"):
-        check(case.reference, case.converted, provider="cuda")
+        check(case.reference, case.converted, providers=("cuda",))
 
 
 def test_model_that_does_not_load(case_of: Callable[[str], Case]) -> None:
@@ -187,5 +187,5 @@ def test_progress_names_the_tiers(case_of: Callable[[str], Case]) -> None:
     case = case_of("plain")
     said: list[str] = []
     check(case.reference, case.converted, progress=said.append)
-    tiers = ["weights", "layers", "native", "feature windows", "integers", "image windows"]
+    tiers = ["weights", "layers", "native", "integers", "feature windows", "image windows"]
     assert said == tiers

@@ -113,7 +113,9 @@ def test_inside_a_sequential() -> None:
 
 
 def test_the_pass_reads_well() -> None:
-    assert repr(FcToConv()) == "FcToConv(input_shapes={}, static=False, pool='keep')"
+    assert repr(FcToConv()) == (
+        "FcToConv(input_shapes={}, static=False, pool='keep', all_linear=False)"
+    )
     assert (
         repr(FreeInputSize({"x": (1, 3, 8, 8)}))
         == "FreeInputSize(input_shapes={'x': (1, 3, 8, 8)})"
@@ -288,10 +290,3 @@ def test_layers_inside_a_function() -> None:
     conversion = assert_slides(model)
     assert conversion.model is not None
     assert not conversion.model.functions
-
-
-def test_a_model_of_an_old_opset_is_refused() -> None:
-    net = Net(opset=6)
-    y = net.op("MatMul", net.flat(net.x), net.random(net.x.size, 4), shape=(4,))
-    with pytest.raises(RefusedError, match=r"opset 6 .*\[old-opset\]"):
-        convert(net.model(y))

@@ -1,6 +1,7 @@
 """One rule per operator family; importing this package registers them all."""
 
 from onnx_fc2conv.views.rules import (
+    dynamic_quantization,
     elementwise,
     feature_norms,
     foreign,
@@ -8,6 +9,9 @@ from onnx_fc2conv.views.rules import (
     movement,
     normalization,
     pooling,
+    quantized,
+    quantized_linear,
+    quantized_maps,
     reduction,
     resize,
     selection,
@@ -21,6 +25,7 @@ __all__ = [
     "Fact",
     "NameScope",
     "describe",
+    "dynamic_quantization",
     "elementwise",
     "feature_norms",
     "foreign",
@@ -28,6 +33,9 @@ __all__ = [
     "movement",
     "normalization",
     "pooling",
+    "quantized",
+    "quantized_linear",
+    "quantized_maps",
     "reduction",
     "resize",
     "selection",

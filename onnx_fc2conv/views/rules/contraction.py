@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import Constant, Step
+from onnx_fc2conv.views.plan import AttributeValue, Constant, Step
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.kernel import Kernel, Part
 from onnx_fc2conv.views.rules.registry import Application
@@ -25,7 +25,7 @@ from onnx_fc2conv.views.rules.rows import (
 )
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
-__all__ = ["Reading", "read", "sum_of_convs"]
+__all__ = ["Reading", "conv_attributes", "read", "slid_map", "sum_of_convs"]
 
 _MAX_PADDED = 1 << 24
 """Elements of a kernel that repeats the weight for each row; more would only fill memory."""
@@ -127,25 +127,12 @@ def sum_of_convs(
             whole // f.stride if f.stride else 1
             for f, whole in zip(source.field, common, strict=True)
         )
-        extent = tuple(e - k + 1 for e, k in zip(source.extent, part.window, strict=True))
-        field = tuple(map(_slid, source.field, part.window, strides))
-        made = app.new_map(
-            source,
-            name=name if len(parts) == 1 else app.names.fresh(f"{name}.{source.name}"),
-            channels=kernel.constant.shape[0],
-            extent=extent,
-            field=field,
-            made_by_fc=source.made_by_fc
-            if part.window != source.extent
-            else any(axis.stride for axis in field),
-        )
-        attributes: dict[str, int | tuple[int, ...]] = {"kernel_shape": part.window}
-        if kernel.groups > 1:
-            attributes["group"] = kernel.groups
-        if max(strides, default=1) > 1:
-            attributes["strides"] = strides
-        operands = (source.base or source, kernel.constant, *(() if bias is None else (bias,)))
-        steps.append(Step("Conv", operands, made, app.node, attributes))
+        own = name if len(parts) == 1 else app.names.fresh(f"{name}.{source.name}")
+        made = slid_map(app, part, kernel, own, strides=strides)
+        reads = kernel.operand or kernel.constant
+        operands = (source.base or source, reads, *(() if bias is None else (bias,)))
+        attributes = conv_attributes(part, kernel, strides)
+        steps += [*kernel.steps, Step("Conv", operands, made, app.node, attributes)]
         maps.append(made)
         bias = None
     total = maps[0]
@@ -163,6 +150,44 @@ def sum_of_convs(
         steps.append(Step("Add", (total, summand), both, app.node))
         total = both
     return tuple(steps), total
+
+
+def slid_map(  # noqa: PLR0913 - a map before and after
+    app: Application,
+    part: Part,
+    kernel: Kernel,
+    name: str,
+    *,
+    strides: tuple[int, ...] | None = None,
+    dtype: ir.DataType | None = None,
+) -> FeatureMap:
+    """The map that a Conv with the kernel of a part makes."""
+    source = part.source
+    steps = strides or (1,) * len(source.extent)
+    field = tuple(map(_slid, source.field, part.window, steps))
+    return app.new_map(
+        source,
+        name=name,
+        channels=kernel.constant.shape[0],
+        extent=tuple(e - k + 1 for e, k in zip(source.extent, part.window, strict=True)),
+        field=field,
+        dtype=dtype or source.dtype,
+        made_by_fc=source.made_by_fc
+        if part.window != source.extent
+        else any(axis.stride for axis in field),
+    )
+
+
+def conv_attributes(
+    part: Part, kernel: Kernel, strides: tuple[int, ...] = ()
+) -> dict[str, AttributeValue]:
+    """Of a Conv, QLinearConv or ConvInteger."""
+    attributes: dict[str, AttributeValue] = {"kernel_shape": part.window}
+    if kernel.groups > 1:
+        attributes["group"] = kernel.groups
+    if max(strides, default=1) > 1:
+        attributes["strides"] = strides
+    return attributes
 
 
 def _slid(field: AxisField, kernel: int, stride: int) -> AxisField:

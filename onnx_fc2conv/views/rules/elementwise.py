@@ -8,25 +8,25 @@ that varies over positions waits (`affine`) until the next linear layer takes it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant, Emitted, Kept, Outcome, Step, Viewed
+from onnx_fc2conv.views.known import Known, Opaque
+from onnx_fc2conv.views.plan import Constant, Emitted, Intermediate, Kept, Outcome, Step, Viewed
 from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
 from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
 from onnx_fc2conv.views.rules.frames import Frame, NoFrame, frames
 from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.parameters import by_channel
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled
 from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
-__all__ = ["elementwise"]
+__all__ = ["carried_out", "elementwise"]
 
 _BOOLEAN = {"IsNaN", "IsInf", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
 
@@ -34,7 +34,8 @@ _TOTAL = {
     *("Abs", "Add", "Atan", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Floor", "Gelu"),
     *("HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Mean", "Min", "Mish", "Mul", "Neg", "PRelu"),
     *("Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sub"),
-    *("Sum", "Swish", "Tanh", "ThresholdedRelu"),
+    *("Sum", "Swish", "Tanh", "ThresholdedRelu", "QuantizeLinear", "DequantizeLinear"),
+    *("QLinearAdd", "QLinearMul", "QLinearLeakyRelu", "QLinearSigmoid"),
 }
 """Operators that are finite wherever their operands are.
 
@@ -56,9 +57,18 @@ def elementwise(app: Application) -> Outcome:
     found = with_sides(app)
     if isinstance(found, Refusal):
         return found
-    steps, app = found
-    dtype = _result_type(app)
-    return _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
+    steps, ready = found
+    outcome = carried_out(ready, _result_type(ready), steps)
+    if not isinstance(outcome, Kept):
+        return outcome
+    # A node that stays reads numbers that are the same for all samples as they are.
+    same = {
+        value
+        for value, fact in zip(app.node.inputs, app.operands, strict=True)
+        if isinstance(fact, Opaque) and fact.uniform is not None
+    }
+    others = {value: made for value, made in outcome.restored.items() if value not in same}
+    return replace(outcome, restored=others)
 
 
 @rule("Cast")
@@ -69,7 +79,14 @@ def cast(app: Application) -> Outcome:
     dtype = ir.DataType(app.int_attribute("to", 0))
     if all(feature_map.dtype == dtype for feature_map in view.maps):
         return Viewed((view,))
-    return _kept_on_maps(app, dtype) or _on_views(app, dtype, ())
+    return carried_out(app, dtype)
+
+
+def carried_out(
+    app: Application, dtype: ir.DataType | None, steps: tuple[Step, ...] = ()
+) -> Outcome:
+    """The operator, whose result is of this type, on the maps or the views that it is given."""
+    return _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
 
 
 def _result_type(app: Application) -> ir.DataType | None:
@@ -187,9 +204,9 @@ def _on_frame(
         refusal = _partly_refusal(app, frame)
         if refusal is not None:
             return refusal
-    constants = _by_channel(app, together, frame)
-    if isinstance(constants, Refusal):
-        return constants
+    parameters = by_channel(app, together, frame)
+    if isinstance(parameters, Refusal):
+        return parameters
     found = _sources(app, frame)
     if isinstance(found, Refusal):
         return found
@@ -197,7 +214,8 @@ def _on_frame(
     field = joined_field(app, maps)
     if isinstance(field, Refusal):
         return field
-    operands: list[FeatureMap | Constant | ir.Value | None] = [
+    constants, stored = parameters
+    operands: list[FeatureMap | Intermediate | Constant | ir.Value | None] = [
         constants.get(position) for position in range(len(app.operands))
     ]
     for position, feature_map in zip(together.indices, maps, strict=True):
@@ -213,8 +231,9 @@ def _on_frame(
         made_by_fc=any(m.made_by_fc for m in maps),
     )
     carried = tuple(app.node.attributes)
-    step = Step(app.node.op_type, tuple(operands), output, app.node, carried=carried)
-    return (*steps, step), frame, output
+    node = app.node
+    step = Step(node.op_type, tuple(operands), output, node, carried=carried, domain=node.domain)
+    return (*steps, *stored, step), frame, output
 
 
 def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | Refusal | None:
@@ -284,43 +303,3 @@ def _sources(
         steps = (*steps, *more, *picked)
         maps.append(ready)
     return steps, tuple(maps)
-
-
-def _by_channel(
-    app: Application, together: Broadcast, frame: Frame
-) -> Mapping[int, Constant | ir.Value] | Refusal:
-    """The constant operands: scalars as they are, others as [T, 1, …]."""
-    constants: dict[int, Constant | ir.Value] = {}
-    for position, array in together.constants.items():
-        value = app.node.inputs[position]
-        known = app.known(position)
-        assert value is not None
-        assert known is not None
-        if not together.shapes[position]:
-            # One computed from the image size would not keep the value that it has at a window.
-            constants[position] = (
-                _constant(app, position, known.array, in_order=False) if known.sized else value
-            )
-            continue
-        per_channel = frame.spread(array).reshape(frame.channels[0].size, -1)
-        if not (per_channel == per_channel[:, :1]).all():
-            return app.refuse(
-                "position-dependent",
-                f"its constant of shape {list(together.shapes[position])} has other values at "
-                f"other positions of {frame.sources[0].name}",
-            )
-        column = per_channel[:, 0].reshape(-1, *[1] * len(frame.extent))
-        in_order = np.array_equal(known.array.reshape(-1), column.reshape(-1))
-        constants[position] = _constant(app, position, column, in_order)
-    return constants
-
-
-def _constant(app: Application, position: int, array: AnyArray, in_order: bool) -> Constant:
-    value = app.node.inputs[position]
-    name = (value.name if value is not None else None) or app.node.outputs[0].name or "constant"
-    return Constant(
-        app.names.fresh(f"{name}.channels"),
-        tuple(array.shape),
-        lambda: ir.Tensor(array.copy()),
-        stored=value if in_order else None,
-    )

@@ -148,7 +148,16 @@ def _apply(
     attributes = along.attributes(axis)
     first, *further = tensors
     steps.append(
-        Step(app.node.op_type, inputs, first, app.node, attributes, along.carried, tuple(further))
+        Step(
+            app.node.op_type,
+            inputs,
+            first,
+            app.node,
+            attributes,
+            along.carried,
+            tuple(further),
+            app.node.domain,
+        )
     )
     for tensor, feature_map in zip(tensors, maps, strict=True):
         current = tensor

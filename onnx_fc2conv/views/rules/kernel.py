@@ -20,11 +20,11 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.plan import Constant
-from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.plan import Constant, Intermediate, Step
+from onnx_fc2conv.views.rules.registry import Application, NameScope
 from onnx_fc2conv.views.view import FeatureMap
 
-__all__ = ["Kernel", "Part", "Weight", "make_kernel", "pending_shift", "scaled"]
+__all__ = ["Kernel", "Part", "Weight", "make_kernel", "pending_shift", "pointwise_kernel", "scaled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +36,15 @@ class Weight:
         transposed: Whether it is stored as [D, K] rather than [K, D].
         alpha: Factor of the product.
         name: Name of the tensor.
+        fill: What the kernel holds where the layer reads nothing, [K] in the type of the weight:
+            the zero points of integers. None for 0.
     """
 
     value: Known
     transposed: bool
     alpha: float
     name: str
+    fill: AnyArray | None = None
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -61,7 +64,10 @@ class Weight:
 
     def matrix(self) -> AnyArray:
         """The weight as [K, D]."""
-        array = self.value.array
+        return self.as_matrix(self.value.array)
+
+    def as_matrix(self, array: AnyArray) -> AnyArray:
+        """An array of the shape of the stored weight as [K, D]."""
         if array.ndim == 1:
             return array[None, :]
         matrix = array.reshape(array.shape[-2:])
@@ -96,6 +102,11 @@ class Part:
         fits = (inside == inside[:1]).all() and inside.min() >= 0 and inside.max() < block
         return lists if fits else 1
 
+    @cached_property
+    def repeats(self) -> bool:
+        """Whether the layer reads an element twice."""
+        return any(np.unique(elements).size != elements.size for elements in self.elements)
+
     def of_lists(self, affine: AnyArray) -> AnyArray:
         """A scale or shift [C, *S] of the map, for the elements of each list: [P, D']."""
         per_window = affine.reshape(self.source.channels, -1)
@@ -107,11 +118,16 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel [P·K, C / groups, *window], and how its bytes come from the weight's."""
+    """A kernel [P·K, C / groups, *window], and how its bytes come from the weight's.
+
+    ``operand`` is what the Conv reads, if ``steps`` make that of the stored kernel.
+    """
 
     constant: Constant
     groups: int
     bytes_kept: str
+    operand: Intermediate | None = None
+    steps: tuple[Step, ...] = ()
 
 
 def make_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
@@ -145,19 +161,42 @@ def make_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
                 )
             elif weight.alpha != 1.0:
                 block = scaled(matrix, weight.alpha)
-            made.append(np.ascontiguousarray(block) if identity else _placed(block, elements, size))
+            made.append(
+                np.ascontiguousarray(block)
+                if identity
+                else _placed(block, elements, size, weight.fill)
+            )
         together = made[0] if lists == 1 else np.concatenate(made * (lists // len(made)))
         return together.reshape(shape)
 
-    twice = any(np.unique(elements).size != elements.size for elements in blocks)
     constant = Constant(name, shape, _lazily(build, weight.value, shape))
-    return Kernel(constant, groups, "folded" if folds or twice else "permuted")
+    return Kernel(constant, groups, "folded" if folds or part.repeats else "permuted")
 
 
-def _placed(weight: AnyArray, elements: IntArray, size: int) -> AnyArray:
+def pointwise_kernel(names: NameScope, weight: Weight) -> Kernel:
+    """The kernel [K, D, 1, 1] of a Conv that is the layer at every position of a map."""
+    assert weight.shape is not None
+    shape = (*weight.shape, 1, 1)
+    name = names.fresh(f"{weight.name}.kernel")
+    if weight.row_major and weight.alpha == 1.0:
+        return Kernel(Constant(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same")
+
+    def build() -> AnyArray:
+        matrix = weight.matrix()
+        if weight.alpha != 1.0:
+            matrix = scaled(matrix, weight.alpha)
+        return np.ascontiguousarray(matrix).reshape(shape)
+
+    constant = Constant(name, shape, _lazily(build, weight.value, shape))
+    return Kernel(constant, 1, "permuted" if weight.alpha == 1.0 else "folded")
+
+
+def _placed(weight: AnyArray, elements: IntArray, size: int, fill: AnyArray | None) -> AnyArray:
     """The columns of [K, D] at these places of [K, size]; those of one place are added up."""
     if np.unique(elements).size == elements.size:
         placed = np.zeros((len(weight), size), weight.dtype)
+        if fill is not None:
+            placed[:] = fill[:, None]
         placed[:, elements] = weight
         return placed
     total = np.zeros((size, len(weight)), np.float64)

@@ -15,8 +15,7 @@ Shelhamer, Darrell: Fully Convolutional Networks, 2015, section 3.1.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import prod
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,30 +23,30 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import SAMPLE, AnyArray, IntArray
-from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Outcome
-from onnx_fc2conv.views.rules.contraction import Reading, read, sum_of_convs
-from onnx_fc2conv.views.rules.kernel import Weight, make_kernel, pending_shift, scaled
-from onnx_fc2conv.views.rules.registry import Application, node_name, rule
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
-
-__all__ = ["gemm", "matmul"]
-
-_CONV_TYPES = (
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.DOUBLE,
-    ir.DataType.BFLOAT16,
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.plan import Constant, Emitted, Outcome
+from onnx_fc2conv.views.rules.contraction import sum_of_convs
+from onnx_fc2conv.views.rules.kernel import Weight, pending_shift, scaled
+from onnx_fc2conv.views.rules.layer import (
+    Layer,
+    as_fc_layer,
+    operand_name,
+    product_view,
+    read_layer,
 )
+from onnx_fc2conv.views.rules.quantized_kernel import layer_kernel
+from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.view import FeatureView
 
+__all__ = ["CONV_TYPES", "Bias", "gemm", "matmul"]
 
-@dataclass(frozen=True, eq=False)
-class _Layer:
-    """Y = contraction of the view's ``axis`` (counted from the end, negative) with W [K, D]."""
-
-    view: FeatureView
-    axis: int
-    weight: Weight
+CONV_TYPES = {
+    ir.DataType.FLOAT: 1,
+    ir.DataType.FLOAT16: 1,
+    ir.DataType.DOUBLE: 1,
+    ir.DataType.BFLOAT16: 22,
+}
+"""The types that Conv computes in, and since which opset."""
 
 
 @rule("Gemm")
@@ -58,10 +57,12 @@ def gemm(app: Application) -> Outcome:
     beta = app.node.attributes.get_float("beta", 1.0)
     a, b = app.operand(0), app.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
-        layer = _Layer(a, -2 if trans_a else -1, Weight(b, not trans_b, alpha, _name(app, 1)))
+        layer = Layer(a, -2 if trans_a else -1, Weight(b, not trans_b, alpha, operand_name(app, 1)))
         bias_shape: Literal["row", "column"] = "row"
     elif isinstance(a, Known) and isinstance(b, FeatureView):
-        layer = _Layer(b, -1 if trans_b else -2, Weight(a, bool(trans_a), alpha, _name(app, 0)))
+        layer = Layer(
+            b, -1 if trans_b else -2, Weight(a, bool(trans_a), alpha, operand_name(app, 0))
+        )
         bias_shape = "column"
     else:
         return _weight_is_not_constant(app)
@@ -69,9 +70,9 @@ def gemm(app: Application) -> Outcome:
     if c is not None and not isinstance(c, Known):
         return app.refuse("bias-not-constant", "its bias is not a constant")
     # B' = Vᵀ of shape [D, N] puts the samples on the columns of Y; A' = V puts them on the rows.
-    out_axis = -1 if bias_shape == "row" else -2
-    bias = None if c is None else _Bias(c, beta, bias_shape, _name(app, 2))
-    return _convolve(app, layer, out_axis, bias)
+    layer = replace(layer, out_axis=-1 if bias_shape == "row" else -2)
+    bias = None if c is None else Bias(c, beta, bias_shape, operand_name(app, 2))
+    return _convolve(app, layer, bias)
 
 
 @rule("MatMul")
@@ -79,17 +80,17 @@ def matmul(app: Application) -> Outcome:
     """Y = V·Wᵀ or W·V with a constant matrix (or vector) on either side."""
     a, b = app.operand(0), app.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
-        layer = _Layer(a, -1, Weight(b, True, 1.0, _name(app, 1)))
-        return _convolve(app, layer, -1, None)
+        layer = Layer(a, -1, Weight(b, True, 1.0, operand_name(app, 1)))
+        return _convolve(app, layer, None)
     if isinstance(a, Known) and isinstance(b, FeatureView):
         axis = -1 if len(b.shape) == 1 else -2
-        layer = _Layer(b, axis, Weight(a, False, 1.0, _name(app, 0)))
-        return _convolve(app, layer, axis, None)
+        layer = Layer(b, axis, Weight(a, False, 1.0, operand_name(app, 0)), out_axis=axis)
+        return _convolve(app, layer, None)
     return _weight_is_not_constant(app)
 
 
 @dataclass(frozen=True, eq=False)
-class _Bias:
+class Bias:
     """beta·C, with C broadcast over the rows (one value per column) or the columns of Y."""
 
     value: Known
@@ -113,77 +114,40 @@ class _Bias:
         return array if self.beta == 1.0 else scaled(array, self.beta)
 
 
-def _convolve(app: Application, layer: _Layer, out_axis: int, bias: _Bias | None) -> Outcome:
+def _convolve(app: Application, layer: Layer, bias: Bias | None) -> Outcome:
     weight = layer.weight
-    shape = weight.shape
-    if shape is None or weight.value.sized:
-        return app.refuse(
-            "weight-not-matrix",
-            f"its weight has shape {list(weight.value.shape)}; only a constant matrix is a layer",
-        )
-    wrong = _contraction_refusal(app, layer, shape[1])
-    if wrong is not None:
-        return wrong
-    offset = None if bias is None else bias.per_output(shape[0])
+    reading = read_layer(app, layer)
+    if isinstance(reading, Refusal):
+        return reading
+    assert weight.shape is not None
+    offset = None if bias is None else bias.per_output(weight.shape[0])
     if bias is not None and offset is None:
         return app.refuse(
             "bias-not-constant",
             f"its bias of shape {list(bias.value.shape)} has other values for other samples",
         )
-    reading = read(app, layer.view, len(layer.view.shape) + layer.axis, shape[0])
-    if isinstance(reading, Refusal):
-        return reading
-    if 0 in shape:
-        return app.refuse("weight-not-matrix", "its weight is empty")
     types = {part.source.dtype for part in reading.parts}
-    if not types <= set(_CONV_TYPES):
+    if any(CONV_TYPES.get(dtype, app.opset + 1) > app.opset for dtype in types):
         listed = " and ".join(sorted(map(str, types)))
-        return app.refuse("unsupported-type", f"computes in {listed}, which Conv does not")
+        why = f"computes in {listed}, which Conv does not in opset {app.opset}"
+        return app.refuse("unsupported-type", why)
 
     shifts = [pending_shift(weight, part) for part in reading.parts]
     bias_input = _bias_input(app, weight, bias, offset, shifts, reading.lists)
     parts = [part for part in reading.parts if part.source.constant is None]
-    kernels = [make_kernel(app, weight, part) for part in parts]
+    kernels = [layer_kernel(app, weight, part) for part in parts]
     found = sum_of_convs(app, parts, kernels, bias_input)
     if isinstance(found, Refusal):
         return found
     steps, output = found
-    largest = max(kernels, key=lambda kernel: prod(kernel.constant.shape))
-    fc_layer = FcLayer(
-        node=node_name(app.node),
-        op_type=app.node.op_type,
-        weight=weight.name,
-        weight_shape=shape,
-        kernel=largest.constant.name,
-        kernel_shape=largest.constant.shape,
-        bytes_kept=largest.bytes_kept,
-    )
-    result = _output_view(app, layer, reading, output, out_axis)
-    return Emitted((*reading.steps, *steps), result, fc_layer)
-
-
-def _contraction_refusal(app: Application, layer: _Layer, features: int) -> Refusal | None:
-    """Why the contraction is not one of the features of each sample, if it is not."""
-    view = layer.view
-    if len(view.shape) < -layer.axis or view.shape[layer.axis] != features:
-        return app.refuse(
-            "shape-mismatch",
-            f"multiplies an operand of shape {list(view.shape)} by a weight for {features} "
-            "features: at the native input size the model does not compute; check --input-shape",
-        )
-    try:
-        batch_axis = view.batch_axis
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
-    if batch_axis == len(view.shape) + layer.axis:
-        return app.refuse("batch-mixing", "contracts the batch axis: it mixes samples")
-    return None
+    result = product_view(app, layer, reading, output)
+    return Emitted((*reading.steps, *steps), result, as_fc_layer(app, weight, kernels))
 
 
 def _bias_input(  # noqa: PLR0913 - the parts of one sum
     app: Application,
     weight: Weight,
-    bias: _Bias | None,
+    bias: Bias | None,
     offset: AnyArray | None,
     shifts: list[AnyArray | None],
     lists: int,
@@ -196,7 +160,8 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
     outputs = weight.shape[0]
     if bias is not None and not moved and lists == 1 and bias.beta == 1.0:
         value = app.node.inputs[2]
-        if bias.value.tensor is not None and value is not None and bias.value.shape == (outputs,):
+        as_stored = bias.value.tensor is not None or bias.value.quantized is not None
+        if as_stored and value is not None and bias.value.shape == (outputs,):
             return value
     dtype = weight.value.array.dtype if offset is None else offset.dtype
     total = np.zeros(lists * outputs) if offset is None else np.tile(offset, lists)
@@ -205,48 +170,6 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
     array = np.ascontiguousarray(total, dtype=dtype)
     name = app.names.fresh(f"{bias.name if bias is not None else weight.name}.bias")
     return Constant(name, array.shape, lambda: ir.Tensor(array))
-
-
-def _output_view(
-    app: Application, layer: _Layer, reading: Reading, output: FeatureMap, out_axis: int
-) -> FeatureView:
-    """The product as a view of the new map: the contracted axis now counts the outputs."""
-    view, weight_shape = layer.view, layer.weight.value.shape
-    assert layer.weight.shape is not None
-    outputs = layer.weight.shape[0]
-    # A stored [1, …, D, K] gives the product as many leading axes of length 1.
-    leading = max(0, len(weight_shape) - max(2, len(view.shape)))
-    positions = output.size // output.channels
-    batch = view.batch_axis
-    # Element 0 of each row's outputs; each further output is one channel, all positions, further.
-    first = output.first_label + reading.which * (outputs * positions) + reading.at
-    if batch is not None:
-        contracted = len(view.shape) + layer.axis
-        first = np.expand_dims(first, batch - (contracted < batch))
-
-    def product(labels: IntArray) -> IntArray:
-        samples: IntArray = np.moveaxis(labels, layer.axis, 0)[0] // SAMPLE * SAMPLE
-        made: IntArray = samples + first
-        if len(weight_shape) == 1:
-            return made
-        further = np.arange(outputs, dtype=np.int64) * positions
-        if labels.ndim == 1:
-            return made + further
-        shape = [1] * labels.ndim
-        shape[out_axis] = outputs
-        made = np.expand_dims(made, out_axis) + further.reshape(shape)
-        return made.reshape((1,) * leading + made.shape)
-
-    def labels() -> Labels:
-        other = view.labels.other
-        return Labels(product(view.labels.native), None if other is None else product(other))
-
-    return FeatureView(app.space, app.batches, labels)
-
-
-def _name(app: Application, position: int) -> str:
-    value = app.node.inputs[position] if position < len(app.node.inputs) else None
-    return (value.name if value is not None else None) or app.node.outputs[0].name or "weight"
 
 
 def _weight_is_not_constant(app: Application) -> Refusal:

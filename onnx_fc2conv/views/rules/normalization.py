@@ -11,7 +11,7 @@ from onnx_fc2conv.views.rules.groups import Along, along_features
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.view import FeatureView, channels_first
 
-__all__ = ["batch_normalization", "softmax"]
+__all__ = ["batch_normalization", "softmax", "softmax_of"]
 
 
 @rule("BatchNormalization")
@@ -25,7 +25,10 @@ def batch_normalization(app: Application) -> Outcome:
     parameters = [app.known(position) for position in range(1, 5)]
     if view is None or any(parameter is None for parameter in parameters):
         return app.refuse("weight-not-constant", "its parameters are not constants")
-    if app.int_attribute("training_mode", 0) or app.int_attribute("spatial", 1) == 0:
+    if app.int_attribute("spatial", 1) == 0 and len(view.shape) > 2:  # BatchNormalization-7
+        why = f"normalizes each position of {list(view.shape)} by itself, so it fits one size only"
+        return app.refuse("positional-constant", why)
+    if app.int_attribute("training_mode", 0):
         return app.refuse("training-mode", "is in training mode: export the model for inference")
     if any(output.uses() or output.is_graph_output() for output in app.node.outputs[1:]):
         return app.refuse("training-mode", "its running statistics are used")
@@ -45,7 +48,8 @@ def batch_normalization(app: Application) -> Outcome:
         return _waiting_normalization(app, view)
     output = app.new_map(source)
     inputs = (source, *app.node.inputs[1:5])
-    step = Step("BatchNormalization", inputs, output, app.node, carried=tuple(app.node.attributes))
+    carried = tuple(name for name in app.node.attributes if name != "spatial")
+    step = Step("BatchNormalization", inputs, output, app.node, carried=carried)
     return Emitted((step,), view.relabelled(source, output))
 
 
@@ -80,10 +84,17 @@ def softmax(app: Application) -> Outcome:
     From opset 13 the operator works along one axis (default -1); before, over all axes from
     ``axis`` (default 1) on, as one (Softmax-1/11/13).
     """
+    coerces = app.opset < 13
+    symmetric = app.node.op_type != "Hardmax"
+    along = Along(lambda axis: {"axis": axis}, last=coerces, symmetric=symmetric)
+    return softmax_of(app, along, coerces=coerces)
+
+
+def softmax_of(app: Application, along: Along, *, coerces: bool) -> Outcome:
+    """A Softmax over the axis that the node says; if it ``coerces``, over all from that one on."""
     view = app.view(0)
     assert view is not None
     rank = len(view.shape)
-    coerces = app.opset < 13
     axis = app.int_attribute("axis", 1 if coerces else -1)
     if not -rank <= axis < max(rank, 1):
         return app.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
@@ -94,13 +105,7 @@ def softmax(app: Application) -> Outcome:
     if view.layout is not None and view.whole_map is not None and axes == {view.layout[1]}:
         layout = view.layout
         return Kept((app.new_map(view.whole_map, value=app.node.outputs[0], layout=layout),))
-
-    return along_features(
-        app,
-        view,
-        tuple(sorted(axes)),
-        Along(lambda along: {"axis": along}, last=coerces, symmetric=app.node.op_type != "Hardmax"),
-    )
+    return along_features(app, view, tuple(sorted(axes)), along)
 
 
 @rule("LRN")

@@ -83,6 +83,7 @@ class Application:
         names: Gives names to new tensors.
         batches: The batch sizes of the labels.
         windowed: Whether the node, if it pools the whole image, is to pool each window instead.
+        static: Whether sizes stay, so that a window is the whole image.
     """
 
     node: ir.Node
@@ -92,6 +93,7 @@ class Application:
     names: NameScope
     batches: Batches
     windowed: bool = False
+    static: bool = False
 
     def operand(self, position: int) -> Fact | None:
         """The operand, None if it is left out."""

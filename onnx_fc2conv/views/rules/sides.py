@@ -20,7 +20,7 @@ from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Step
 from onnx_fc2conv.views.rules.registry import Application, Fact
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
 
 __all__ = ["constant_map", "with_sides"]
 
@@ -40,7 +40,8 @@ def with_sides(
     operands: list[Fact | None] = []
     for value, fact in zip(app.node.inputs, app.operands, strict=True):
         if isinstance(fact, Opaque) and value is not None:
-            found = _side(app, value)
+            same = fact.uniform
+            found = _side(app, value) if same is None else _uniform(app, value, same)
         elif isinstance(fact, Known) and constants:
             found = _constant(app, fact)
         else:
@@ -114,6 +115,32 @@ def _side(app: Application, value: ir.Value) -> tuple[tuple[Step, ...], FeatureV
     index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(features)
     view = FeatureView.of_index(app.space, app.batches, index, 0, any_batch=True)
     return (Step("Reshape", (value, stored), made, app.node),), view
+
+
+def _uniform(
+    app: Application, value: ir.Value, shape: tuple[int, ...]
+) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
+    """Numbers that are the same for all samples, with the axes of the views that they meet."""
+    view = next(fact for fact in app.operands if isinstance(fact, FeatureView))
+    aligned = [1] * (len(view.shape) - len(shape)) + list(shape)
+    try:
+        batch = view.batch_axis
+    except Mixed:
+        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    if len(aligned) > len(view.shape) or (batch is not None and aligned.pop(batch) != 1):
+        return app.refuse(
+            "other-input", f"is given {value.name} {list(shape)}, with axes of its own"
+        )
+    rank, name = len(view.maps[0].extent), app.names.fresh(f"{value.name}.map")
+    made = _one_cell(app, name, prod(shape), rank, value.dtype or ir.DataType.FLOAT)
+    app.space.add(made)
+    target = np.array([1, *made.per_sample_shape], np.int64)
+    stored = Constant(app.names.fresh(f"{name}.shape"), target.shape, lambda: ir.Tensor(target))
+    index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(aligned)
+    of_all = FeatureView.of_index(
+        app.space, app.batches, index, batch, any_batch=view.labels.other is not None
+    )
+    return (Step("Reshape", (value, stored), made, app.node),), of_all
 
 
 def _constant(app: Application, known: Known) -> tuple[tuple[Step, ...], FeatureView] | Refusal:

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import output_length
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.movement import concatenate, pad_features
-from onnx_fc2conv.views.rules.registry import Application, describe, rule
+from onnx_fc2conv.views.rules.registry import Application, Fact, describe, rule
 from onnx_fc2conv.views.rules.restore import Restored, restored
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
-__all__ = ["conv", "pool"]
+__all__ = ["conv", "joined_channels", "pool", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,12 @@ class _Window:
         return any(self.begins) or any(self.ends)
 
 
-@rule("Conv")
+@rule("Conv", "ConvInteger", "QLinearConv")
 def conv(app: Application) -> Outcome:
-    """Conv-1/11/22 with a constant kernel."""
-    weight, bias = app.known(1), app.operand(2)
-    if weight is None or not (bias is None or isinstance(bias, Known)):
+    """Conv-1/11/22, ConvInteger-10 and QLinearConv-10 with a constant kernel."""
+    op_type = app.node.op_type
+    weight = app.known(3 if op_type == "QLinearConv" else 1)
+    if weight is None or not all(map(_is_constant, app.operands[1:])):
         return app.refuse("weight-not-constant", "its kernel is not a constant")
     shape = weight.shape
     found = restored(app)
@@ -65,7 +68,20 @@ def conv(app: Application) -> Outcome:
     window = _window(app, source, tuple(shape[2:]))
     if isinstance(window, Refusal):
         return window
-    return _slide(app, found, window, channels=shape[0])
+    return _slide(app, found, window, channels=shape[0], dtype=_sum_type(app) or source.dtype)
+
+
+def _is_constant(fact: Fact | None) -> bool:
+    """Whether an operand is constant, or one number that is the same for all samples."""
+    return fact is None or isinstance(fact, Known) or fact == Opaque(False, uniform=())
+
+
+def _sum_type(app: Application) -> ir.DataType | None:
+    """The type of a convolution's result; None for that of its image."""
+    if app.node.op_type == "ConvInteger":
+        return ir.DataType.INT32
+    zero = app.known(7) if app.node.op_type == "QLinearConv" else None
+    return None if zero is None else ir.DataType.from_numpy(zero.array.dtype)
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
@@ -73,6 +89,11 @@ def pool(app: Application) -> Outcome:
     """MaxPool-1/8/10/11/12/22, AveragePool-1/7/10/11/19/22, LpPool-2/11/18/22."""
     if len(app.node.outputs) > 1 and app.node.outputs[1].uses():
         return app.refuse("pool-indices", "its indices output counts positions of one image size")
+    return pooled(app)
+
+
+def pooled(app: Application) -> Outcome:
+    """A pooling with the window that the node says."""
     kernel = app.ints_attribute("kernel_shape")
     found = restored(app)
     if isinstance(found, Refusal):
@@ -83,7 +104,7 @@ def pool(app: Application) -> Outcome:
     window = _window(app, source, kernel)
     if isinstance(window, Refusal):
         return window
-    return _slide(app, found, window, channels=source.channels)
+    return _slide(app, found, window, channels=source.channels, dtype=source.dtype)
 
 
 @rule("Concat")
@@ -97,6 +118,11 @@ def concat(app: Application) -> Outcome:
     axis = app.int_attribute("axis", 1) % rank
     if axis != on_maps.layout[1] or any(len(view.shape) != rank for view in views):
         return concatenate(app)
+    return joined_channels(app, on_maps.layout)
+
+
+def joined_channels(app: Application, layout: tuple[int, ...]) -> Outcome:
+    """The node joins the channels of all maps that it is given, which are in this layout."""
     found = restored(app, any_layout=True)
     if isinstance(found, Refusal):
         return found
@@ -109,7 +135,7 @@ def concat(app: Application) -> Outcome:
     output = app.new_map(
         maps[0],
         value=app.node.outputs[0],
-        layout=on_maps.layout,
+        layout=layout,
         channels=sum(m.channels for m in maps),
         field=field,
         sources=maps,
@@ -229,7 +255,9 @@ def _ceil_extra(  # noqa: PLR0913 - the hyperparameters of one axis
     return max(0, (cells - 1) * stride + span - (length + begin + end))
 
 
-def _slide(app: Application, found: Restored, window: _Window, *, channels: int) -> Outcome:
+def _slide(
+    app: Application, found: Restored, window: _Window, *, channels: int, dtype: ir.DataType
+) -> Outcome:
     (source,) = found.maps
     if source.made_by_fc and (window.pads or max(*window.kernel, *window.strides) > 1):
         return app.refuse(
@@ -270,6 +298,7 @@ def _slide(app: Application, found: Restored, window: _Window, *, channels: int)
         channels=channels,
         extent=extent,
         field=field,
+        dtype=dtype,
         pads=describe(app.node) if window.pads else None,
     )
     return Kept((output,), window.frozen, found.restored, found.steps)

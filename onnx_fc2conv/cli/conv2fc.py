@@ -1,0 +1,193 @@
+"""conv2fc: the other direction, convolutions as matrix products."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnx_fc2conv.cli.options import (
+    Atol,
+    InputShapes,
+    ModelPath,
+    Quiet,
+    Rtol,
+    Seed,
+    parse_bounds,
+    parse_input_shapes,
+)
+from onnx_fc2conv.cli.running import run
+from onnx_fc2conv.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["app", "main"]
+
+_UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
+
+
+class FormName(StrEnum):
+    """How a convolution is written."""
+
+    IM2COL = "im2col"
+    DENSE = "dense"
+    SPARSE = "sparse"
+
+
+app = typer.Typer(
+    name="conv2fc",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def conv2fc(  # noqa: PLR0913 - one parameter an option
+    model: ModelPath,
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT.onnx", help="The model to write; with --form sparse also OUT.npz."
+        ),
+    ],
+    form: Annotated[
+        FormName,
+        typer.Option(
+            "--form",
+            help="im2col: a Gather of patches and a MatMul with the stretched filters; dense: one "
+            "matrix of the whole flattened input; sparse: the same, stored by its nonzeros.",
+        ),
+    ] = FormName.IM2COL,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", metavar="NAME", help="A Conv to rewrite. Repeatable; else all."),
+    ] = None,
+    input_shape: InputShapes = None,
+    max_bytes: Annotated[
+        str,
+        typer.Option(
+            "--max-bytes", metavar="SIZE", help="Refuse to add more than this: 500MB, 2GB, 41TB."
+        ),
+    ] = "2GB",
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Prove that OUT computes what IN does.")
+    ] = True,
+    rtol: Rtol = None,
+    atol: Atol = None,
+    seed: Seed = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the sizes; write no model.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model's convolutions as matrix products, for tools that know only FC layers.
+
+    Only standard ONNX operators; names, batch and outputs stay, spatial sizes become fixed. The \
+size of every matrix is predicted before anything is allocated. OUT is written only if the check \
+passes.
+
+    Exit codes: 0 converted · 1 not equivalent, OUT not written · 2 bad usage or input · \
+3 refused: no Conv, one that cannot be rewritten, or too large.
+
+    [bold]Examples[/]
+
+      conv2fc classifier.onnx patches.onnx
+
+      conv2fc classifier.onnx matrices.onnx --form dense --max-bytes 8GB
+
+      conv2fc dense.onnx matrices.onnx --form dense --input-shape image:1,1,25,25
+
+      conv2fc vgg16.onnx out.onnx --form dense --dry-run --max-bytes 1PB
+
+      conv2fc classifier.onnx matrices.npz --form sparse   (row, column, value of each matrix)
+    """
+    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
+    from onnx_fc2conv.model_io import check_writable, load, staged  # noqa: PLC0415
+    from onnx_fc2conv.to_fc import convert_to_fc, plan_to_fc  # noqa: PLC0415
+
+    start = time.perf_counter()
+    terminal = Terminal("conv2fc", quiet=quiet)
+    shapes, limit = parse_input_shapes(input_shape), parse_size(max_bytes)
+    write, check = _writer(output, form), check and output.suffix != ".npz"
+    target = output.absolute()
+    if not dry_run:
+        check_writable(target, overwrite=overwrite, source=model)
+    with terminal.progress("Reading and planning"):
+        source = load(model)
+        planned = plan_to_fc(
+            source, input_shapes=shapes, form=form.value, layers=layers or (), max_bytes=limit
+        )
+    terminal.matrices(planned.layers, form.value)
+    if dry_run:
+        terminal.line("Dry run: nothing was written.")
+        return
+    with terminal.progress("Writing matrices"):
+        conversion = convert_to_fc(
+            source, input_shapes=shapes, form=form.value, layers=layers or (), max_bytes=limit
+        )
+    with staged(target, conversion.model, overwrite=overwrite, write=write) as pending:
+        if check:
+            from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
+
+            with terminal.progress("Checking") as say:
+                equivalence = run_check(
+                    source,
+                    pending,
+                    input_shapes=shapes,
+                    rtol=parse_bounds("--rtol", rtol),
+                    atol=parse_bounds("--atol", atol),
+                    seed=seed,
+                    progress=lambda tier: say(f"Checking: {tier}"),
+                )
+            terminal.equivalence(equivalence)
+            if not equivalence:
+                terminal.error(f"not equivalent: {output} was not written")
+                raise typer.Exit(1)
+    proof = "equivalent" if check else "not checked"
+    terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
+
+
+def _writer(output: Path, form: FormName) -> Callable[[ir.Model, Path], None] | None:
+    """What writes the file, if that is not onnx_ir.
+
+    Raises:
+        ArgumentError: If a form cannot be written as arrays.
+    """
+    from onnx_fc2conv.matrices import save_coordinates, save_sparse  # noqa: PLC0415
+
+    if output.suffix == ".npz":
+        if form is not FormName.SPARSE:
+            raise ArgumentError(f"{output}: only --form sparse is written as arrays (.npz)")
+        return save_coordinates
+    if form is FormName.SPARSE:
+        return save_sparse
+    return None
+
+
+def parse_size(text: str) -> int:
+    """``500MB`` as a number of bytes.
+
+    Raises:
+        ArgumentError: If it is not written like that.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?b)?", text.strip().lower())
+    if found is None:
+        raise ArgumentError(f"--max-bytes {text!r} is not written like 500MB or 2GB")
+    return int(float(found[1]) * (_UNITS[found[2] or ""] if found[2] != "b" else 1))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``conv2fc`` and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused."""
+    run(app, lambda: sys.argv[1:] if arguments is None else arguments, "conv2fc")

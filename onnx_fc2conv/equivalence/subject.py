@@ -1,0 +1,93 @@
+"""What is claimed of a pair of models, and so has to be shown of it at larger sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from onnx_fc2conv.equivalence.other_sizes import same_interface
+from onnx_fc2conv.equivalence.pair import Pair
+from onnx_fc2conv.equivalence.relation import is_ours, relation_of
+from onnx_fc2conv.equivalence.report import Relation
+from onnx_fc2conv.geometry import OutputGeometry
+from onnx_fc2conv.pipeline import inspect
+
+__all__ = ["LargerSizes", "Subject", "subject_of"]
+
+LargerSizes = Literal["none", "other", "same", "windows"]
+"""What can be compared at other sizes than the native one: nothing; the same outputs where symbolic
+dims of any meaning have other lengths; the same outputs on larger images; cells with windows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A pair and what its converted model is taken to be.
+
+    Attributes:
+        pair: The models.
+        relation: What the converted model is to the original.
+        geometry: What the cells of the outputs mean.
+        strides: By input, pixels between neighboring windows per growing axis.
+        claims_sizes: Whether the converted model claims to be right at larger sizes.
+    """
+
+    pair: Pair
+    relation: Relation
+    geometry: Mapping[str, OutputGeometry]
+    strides: Mapping[str, tuple[int, ...]]
+    claims_sizes: bool
+
+    @cached_property
+    def larger_sizes(self) -> LargerSizes:
+        """What can be compared at other sizes."""
+        growing = any(self.pair.growing.values())
+        reductions = any(meaning.reduction is not None for meaning in self.geometry.values())
+        keeps_sizes = growing and not reductions and same_interface(self.pair)
+        if keeps_sizes and not self.geometry:  # no image: a transformer, say
+            return "other"
+        if self.relation.kind == "any size":
+            return "same"
+        if self.relation.kind == "native size only" and not self.claims_sizes:
+            return "none"
+        return "windows"
+
+
+def subject_of(
+    pair: Pair,
+    claimed: Mapping[str, OutputGeometry] | None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None,
+) -> Subject:
+    """Find out what the pair is.
+
+    A conversion of ours, or one whose geometry is stated, is held to what it claims at larger
+    sizes. One that claims nothing may turn out to be equal at the native size only.
+    """
+    geometry = claimed
+    if geometry is None:
+        geometry = inspect(pair.reference, input_shapes=input_shapes).geometry
+    relation = relation_of(pair, _strides(pair, geometry))
+    cells = bool(geometry) and all(0 in meaning.stride for meaning in geometry.values())
+    if claimed is None and relation.kind == "map" and cells:
+        geometry = inspect(pair.reference, input_shapes=input_shapes, pool="window").geometry
+    claims = claimed is not None or is_ours(pair.converted)
+    return Subject(pair, relation, geometry, _strides(pair, geometry), claims)
+
+
+def _strides(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tuple[int, ...]]:
+    """Pixels between neighboring windows by input; half the image where nobody knows."""
+    strides = {
+        name: tuple(max(1, pair.native[name][axis] // 2) for axis in axes)
+        for name, axes in pair.growing.items()
+    }
+    found: dict[str, tuple[int, ...]] = {}
+    for meaning in geometry.values():
+        if 0 in meaning.stride:
+            continue
+        for name, axes in pair.growing.items():
+            native = tuple(pair.native[name][axis] for axis in axes)
+            if name == meaning.input or native == meaning.window:
+                steps = meaning.stride[: len(axes)]
+                found[name] = tuple(map(max, found.get(name, steps), steps))
+    return strides | found

@@ -1,0 +1,219 @@
+"""Operators of opsets 1 to 6, each in words of opset 7.
+
+Sources: the operator versions that are named, in ONNX's Changelog.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.rules import NameScope, describe
+
+__all__ = ["ALIGNED", "LIFTS", "Lift", "OldModel"]
+
+Lift = Callable[[ir.Node], None]
+
+
+@dataclass(frozen=True, eq=False)
+class OldModel:
+    """What the lift of a node needs to know of its model.
+
+    Attributes:
+        model: The model.
+        opset: Its opset.
+        ranks: Ranks of its tensors by name, as far as they are known.
+        names: Gives names to new tensors.
+    """
+
+    model: ir.Model
+    opset: int
+    ranks: Mapping[str, int]
+    names: NameScope
+
+    def refuse(self, node: ir.Node, why: str) -> Refusal:
+        """A refusal that names the node, and the opset that it is of."""
+        reason = f"{why}, and the model's opset {self.opset} must be lifted to be converted"
+        return Refusal("old-opset", describe(node), reason)
+
+    def rank(self, node: ir.Node, position: int) -> int | None:
+        """Rank of an operand."""
+        value = node.inputs[position]
+        return None if value is None else self.ranks.get(value.name or "")
+
+    def stored(self, name: str, numbers: tuple[int, ...]) -> ir.Value:
+        """A new initializer."""
+        fresh = self.names.fresh(name)
+        tensor = ir.tensor(np.array(numbers, np.int64), name=fresh)
+        value = ir.val(fresh, dtype=tensor.dtype, shape=[len(numbers)], const_value=tensor)
+        self.model.graph.register_initializer(value)
+        if (self.model.ir_version or 10) < 4:  # lists initializers as inputs
+            self.model.graph.inputs.append(value)
+        return value
+
+
+Rule = Callable[[OldModel, ir.Node], "Lift | Refusal"]
+
+
+def _broadcasting(old: OldModel, node: ir.Node) -> Lift | Refusal:
+    """The second operand is aligned at ``axis``, by default with the last axes (Add-1/6)."""
+    axis = node.attributes.get_int("axis", None)
+    if axis is None or not node.attributes.get_int("broadcast", 0):
+        return _aligned(0, 0)
+    rank, inner = old.rank(node, 0), old.rank(node, 1)
+    if rank is None or inner is None:
+        return old.refuse(node, f"broadcasts from axis {axis} of a tensor of unknown rank")
+    if axis < 0 and axis != -inner:
+        return old.refuse(node, f"broadcasts {inner} axes from axis {axis}, which has two readings")
+    trailing = rank - inner - axis % rank
+    if trailing < 0:
+        return old.refuse(node, f"broadcasts {inner} axes from axis {axis} of {rank}")
+    return _aligned(inner, trailing)
+
+
+def _prelu(old: OldModel, node: ir.Node) -> Lift | Refusal:
+    """PRelu-1/6 has one slope for all, or one for each channel, which is axis 1."""
+    slope, rank = node.inputs[1], old.rank(node, 0)
+    if slope is None or slope.shape is None or rank is None:
+        return old.refuse(node, "has a slope, or an input, of unknown shape")
+    if len(slope.shape) != 1:
+        return old.refuse(node, f"has a slope of shape {list(slope.shape)}, not one a channel")
+    return _aligned(1, 0 if slope.shape[0] == 1 else max(0, rank - 2))
+
+
+def _aligned(rank: int, trailing: int) -> Lift:
+    """Give the second operand more axes at its end."""
+
+    def lift(node: ir.Node) -> None:
+        _drop(node, "consumed_inputs", "broadcast", "axis")
+        if not trailing:
+            return
+        axes = list(range(rank, rank + trailing))
+        unsqueeze = ir.node("Unsqueeze", [node.inputs[1]], {"axes": axes})
+        assert node.graph is not None
+        node.graph.insert_before(node, unsqueeze)
+        node.replace_input_with(1, unsqueeze.outputs[0])
+
+    return lift
+
+
+def _inference(_: OldModel, node: ir.Node) -> Lift | Refusal:
+    """BatchNormalization-1/6 and Dropout-1/6 train unless ``is_test`` is set."""
+    if not node.attributes.get_int("is_test", 0):
+        reason = "is in training mode, its is_test is not 1: export the model for inference"
+        return Refusal("training-mode", describe(node), reason)
+    return _without("consumed_inputs", "is_test")
+
+
+def _cast(old: OldModel, node: ir.Node) -> Lift | Refusal:
+    """Cast-1 has the name of the type."""
+    name = node.attributes.get_string("to", None) or ""
+    if name not in ir.DataType.__members__:
+        return old.refuse(node, f"casts to {name!r}, which is no type")
+
+    def lift(node: ir.Node) -> None:
+        node.attributes.add(ir.AttrInt64("to", ir.DataType[name].value))
+
+    return lift
+
+
+def _reshape(old: OldModel, node: ir.Node) -> Lift | Refusal:
+    """Reshape-1 has its shape in an attribute."""
+    shape = node.attributes.get_ints("shape", None)
+    if shape is None:
+        return old.refuse(node, "has no shape")
+
+    def lift(node: ir.Node) -> None:
+        _drop(node, "consumed_inputs", "shape")
+        name = f"{node.outputs[0].name}.shape"
+        node.resize_inputs(2)
+        node.replace_input_with(1, old.stored(name, tuple(shape)))
+
+    return lift
+
+
+def _concat(_: OldModel, node: ir.Node) -> Lift | Refusal:
+    """Concat-1 joins along axis 1 unless told otherwise."""
+    axis = node.attributes.get_int("axis", 1)
+    return lambda node: node.attributes.add(ir.AttrInt64("axis", axis))
+
+
+def _pad(old: OldModel, node: ir.Node) -> Lift | Refusal:
+    """Pad-1 has other words for its pads."""
+    pads = node.attributes.get_ints("paddings", None)
+    if pads is None:
+        return old.refuse(node, "has no paddings")
+
+    def lift(node: ir.Node) -> None:
+        _drop(node, "paddings")
+        node.attributes.add(ir.AttrInt64s("pads", list(pads)))
+
+    return lift
+
+
+def _selu(_: OldModel, node: ir.Node) -> Lift | Refusal:
+    """Selu-1 has constants of five digits."""
+    alpha = node.attributes.get_float("alpha", 1.6732)
+    gamma = node.attributes.get_float("gamma", 1.0507)
+
+    def lift(node: ir.Node) -> None:
+        _drop(node, "consumed_inputs")
+        node.attributes.add(ir.AttrFloat32("alpha", alpha))
+        node.attributes.add(ir.AttrFloat32("gamma", gamma))
+
+    return lift
+
+
+def _losing(*names: str) -> Rule:
+    """A rule for what lost some attributes only."""
+
+    def rule(_: OldModel, __: ir.Node) -> Lift:
+        return _without(*names)
+
+    return rule
+
+
+def _without(*names: str) -> Lift:
+    return lambda node: _drop(node, *names)
+
+
+def _drop(node: ir.Node, *names: str) -> None:
+    for name in names:
+        node.attributes.pop(name, None)
+
+
+ALIGNED: Mapping[str, Rule] = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow"), _broadcasting),
+    **dict.fromkeys(("And", "Or", "Xor", "Equal", "Less", "Greater"), _broadcasting),
+    "PRelu": _prelu,
+}
+"""Operators of which the second operand has to be aligned: their lifts need ranks.
+
+Their result has the shape of their first operand.
+"""
+
+_HINTED = (
+    *("Abs", "Ceil", "Clip", "Elu", "Exp", "Floor", "HardSigmoid", "InstanceNormalization"),
+    *("LeakyRelu", "Log", "Max", "Mean", "Min", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sqrt"),
+    *("Sum", "Tanh"),
+)
+"""Operators that only lost a hint about the use of memory, and took in more types."""
+
+LIFTS: Mapping[str, Rule] = {
+    **ALIGNED,
+    **dict.fromkeys(_HINTED, _losing("consumed_inputs")),
+    "AveragePool": _losing(),  # what it pads was not counted, which is the default now
+    "BatchNormalization": _inference,
+    "Cast": _cast,
+    "Concat": _concat,
+    "Dropout": _inference,
+    "Gemm": _losing("broadcast"),  # by its last axes
+    "Pad": _pad,
+    "Reshape": _reshape,
+    "Selu": _selu,
+}
+"""How each operator is lifted that opset 7 has in another version."""

@@ -1,0 +1,81 @@
+"""What a node of constants computes, or one that asks for the shape of a view only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.views.dequantized import quantized_array, quantized_constant
+from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.labels import AnyArray, evaluate
+from onnx_fc2conv.views.rules.registry import Fact, describe
+from onnx_fc2conv.views.view import Batches, FeatureView
+
+__all__ = ["computed"]
+
+_MAX_COMPUTED = 1 << 28
+
+
+def computed(
+    node: ir.Node, operands: Sequence[Fact | None], opset: int, batches: Batches
+) -> list[Known]:
+    """The outputs of the node, computed when they are first asked for."""
+    sized = any(
+        isinstance(fact, FeatureView) or (isinstance(fact, Known) and fact.sized)
+        for fact in operands
+    )
+    quantized = quantized_constant(node, operands, opset)
+    cache: dict[int, list[AnyArray]] = {}
+
+    def compute(batch: int) -> list[AnyArray]:
+        if quantized is not None:
+            return [quantized.values()]
+        inputs = [_stand_in(fact, batch, batches) for fact in operands]
+        _bound(node, inputs)
+        if node.op_type == "QuantizeLinear":
+            return [quantized_array(node, inputs)]
+        return evaluate(node, inputs, opset)
+
+    def outputs(batch: int) -> list[AnyArray]:
+        if batch not in cache:
+            cache[batch] = compute(batch)
+        return cache[batch]
+
+    def output(position: int) -> Known:
+        return Known(
+            lambda batch: outputs(batch)[position], batches, sized=sized, quantized=quantized
+        )
+
+    return [output(position) for position in range(len(node.outputs))]
+
+
+def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:
+    """The value of an operand; for a view an array of its shape, since only that is asked for."""
+    if isinstance(fact, Known):
+        return fact.at(batch)
+    if isinstance(fact, FeatureView):
+        if batch == batches.native:
+            return np.broadcast_to(np.float32(0), fact.shape)
+        if fact.layout is not None and fact.whole_map is not None:
+            shape = (batch, *fact.whole_map.per_sample_shape)
+            rank = range(len(shape))
+            return np.broadcast_to(
+                np.float32(0), tuple(shape[fact.layout.index(axis)] for axis in rank)
+            )
+        other = fact.labels.other
+        if other is None:
+            raise ValueError("the model works at its native batch size only")
+        return np.broadcast_to(np.float32(0), other.shape)
+    return None
+
+
+def _bound(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
+    """Refuse to compute a constant that a few bytes of the model blow up to gigabytes."""
+    sizes = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
+    if node.op_type not in sizes:
+        return
+    shape = inputs[sizes[node.op_type]]
+    if shape is not None and float(np.prod(shape.astype(np.float64))) > _MAX_COMPUTED:
+        raise ValueError(f"{describe(node)} would make a tensor of shape {shape.tolist()}")

@@ -1,0 +1,160 @@
+"""Lifting: a layer is a 1×1 Conv in its own place, whatever its operand is.
+
+    Y[…, k] = Σ_d W[k, d] · X[…, d]
+
+No map is needed for that: the contracted axis is taken for the channels, the first other axis for
+the samples and the rest for positions, so that [N, D] is a map [N, D, 1, 1] and tokens [N, T, D]
+are a map [N, D, T, 1]. No size goes into the model that was not in it. (Gemm-7/9/11/13,
+MatMul-1/9/13, Conv-1/11.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from onnx_fc2conv.views.known import Known, NotComputable
+from onnx_fc2conv.views.plan import Constant, FcLayer, Lifted
+from onnx_fc2conv.views.rules.kernel import Kernel, Weight, pointwise_kernel
+from onnx_fc2conv.views.rules.linear import CONV_TYPES, Bias
+from onnx_fc2conv.views.rules.registry import Fact, NameScope, node_name
+
+__all__ = ["Lifting"]
+
+_FLAT = 4
+"""Rank of a map of two spatial axes, which every accelerator has."""
+
+
+class Lifting:
+    """Decides which layers can be lifted; a weight of several layers becomes one kernel."""
+
+    def __init__(
+        self,
+        facts: Mapping[ir.Value, Fact],
+        shapes: Mapping[str, tuple[int | None, ...]],
+        names: NameScope,
+    ) -> None:
+        """Start.
+
+        Args:
+            facts: What is known of tensors; those that are `Known` are constant.
+            shapes: Shapes of tensors by name, None for symbolic dims.
+            names: Where new names come from.
+        """
+        self._facts = facts
+        self._shapes = shapes
+        self._names = names
+        self._kernels: dict[tuple[ir.Value, bool, float], Kernel] = {}
+
+    def lift(self, node: ir.Node) -> tuple[Lifted, FcLayer] | str:
+        """How the Gemm or MatMul becomes a Conv in its own place; why not, if it does not."""
+        try:
+            return self._lift(node)
+        except NotComputable as error:
+            return f"its weight or bias cannot be computed: {error}"
+
+    def _lift(self, node: ir.Node) -> tuple[Lifted, FcLayer] | str:
+        facts = [self._constant(value) for value in node.inputs[:2]]
+        position = 0 if facts[0] is None else 1
+        constant = facts[1 - position]
+        operand, stored = node.inputs[position], node.inputs[1 - position]
+        if constant is None or operand is None or stored is None or constant.sized:
+            return "multiplies two tensors that both change with the input (attention?), no layer"
+        shape = self._shapes.get(operand.name or "")
+        if shape is None:
+            return f"the rank of its operand {operand.name} is not known"
+        weight = self._weight(node, position, constant, stored)
+        if weight.shape is None or 0 in weight.shape:
+            return f"its weight has shape {list(constant.shape)}; only a constant matrix is a layer"
+        if _type_of(constant) not in CONV_TYPES:
+            return f"computes in {_type_of(constant)}, which Conv does not"
+        rank, axis = len(shape), _contracted(node, position, len(shape))
+        if not rank or shape[axis] not in (None, weight.shape[1]):
+            return f"its operand of shape {list(shape)} does not fit {list(constant.shape)}"
+        others = [length for n, length in enumerate(shape) if n not in (0, axis)]
+        if rank > _FLAT and others[1:].count(None) > 1:
+            return f"its operand has {rank} axes, several of them symbolic: no map of two holds it"
+        kernel = self._kernel(stored, weight)
+        bias, summand = self._bias(node, position, weight.shape[0])
+        lifted = Lifted(
+            node=node,
+            position=position,
+            rank=rank,
+            axis=axis,
+            out_axis=_counted(node, position, axis, constant),
+            leading=max(0, len(constant.shape) - max(2, rank)),
+            merged=tuple(others[1:]) if rank > _FLAT else (),
+            kernel=kernel.constant,
+            bias=bias,
+            summand=summand,
+            beta=node.attributes.get_float("beta", 1.0),
+        )
+        layer = FcLayer(
+            node=node_name(node),
+            op_type=node.op_type,
+            weight=weight.name,
+            weight_shape=weight.shape,
+            kernel=kernel.constant.name,
+            kernel_shape=kernel.constant.shape,
+            bytes_kept=kernel.bytes_kept,
+        )
+        return lifted, layer
+
+    def _constant(self, value: ir.Value | None) -> Known | None:
+        fact = None if value is None else self._facts.get(value)
+        return fact if isinstance(fact, Known) else None
+
+    def _weight(self, node: ir.Node, position: int, constant: Known, stored: ir.Value) -> Weight:
+        name = stored.name or node_name(node)
+        if node.op_type == "MatMul":
+            return Weight(constant, position == 0, 1.0, name)
+        flag = node.attributes.get_int("transA" if position else "transB", 0)
+        alpha = node.attributes.get_float("alpha", 1.0)
+        return Weight(constant, bool(flag) == bool(position), alpha, name)
+
+    def _kernel(self, stored: ir.Value, weight: Weight) -> Kernel:
+        key = (stored, weight.transposed, weight.alpha)
+        if key not in self._kernels:
+            self._kernels[key] = pointwise_kernel(self._names, weight)
+        return self._kernels[key]
+
+    def _bias(
+        self, node: ir.Node, position: int, outputs: int
+    ) -> tuple[Constant | ir.Value | None, ir.Value | None]:
+        """The Conv's bias, and what must be added behind it because it is no bias."""
+        value = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+        beta = node.attributes.get_float("beta", 1.0)
+        if value is None or beta == 0.0:
+            return None, None
+        constant, name = self._constant(value), value.name or node_name(node)
+        if constant is None:
+            return None, value
+        if beta == 1.0 and constant.tensor is not None and constant.shape == (outputs,):
+            return (None, value) if position else (value, None)
+        array = Bias(constant, beta, "column" if position else "row", name).per_output(outputs)
+        if array is None:
+            return None, value
+        fresh = self._names.fresh(f"{name}.bias")
+        return Constant(fresh, (outputs,), lambda: ir.Tensor(array.copy())), None
+
+
+def _contracted(node: ir.Node, position: int, rank: int) -> int:
+    """The axis of the operand that the layer contracts."""
+    if node.op_type == "MatMul":
+        return rank - 1 if position == 0 else max(0, rank - 2)
+    flag = node.attributes.get_int("transB" if position else "transA", 0)
+    return int(bool(flag) == bool(position))
+
+
+def _counted(node: ir.Node, position: int, axis: int, weight: Known) -> int | None:
+    """The axis of the product that counts the outputs."""
+    if node.op_type == "Gemm":
+        return 1 - position
+    return None if len(weight.shape) == 1 else axis
+
+
+def _type_of(constant: Known) -> ir.DataType:
+    if constant.tensor is not None:
+        return constant.tensor.dtype
+    return ir.DataType.from_numpy(constant.array.dtype)

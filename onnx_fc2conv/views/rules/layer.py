@@ -1,0 +1,127 @@
+"""What every fully connected layer has, whatever it computes in: operand, weight and product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.labels import SAMPLE, IntArray
+from onnx_fc2conv.views.plan import FcLayer
+from onnx_fc2conv.views.rules.contraction import Reading, read
+from onnx_fc2conv.views.rules.kernel import Kernel, Weight
+from onnx_fc2conv.views.rules.registry import Application, node_name
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
+
+__all__ = ["Layer", "as_fc_layer", "operand_name", "product_view", "read_layer"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Y = contraction of the view's ``axis`` (counted from the end, negative) with W [K, D].
+
+    ``out_axis`` is the axis of Y that counts the outputs, from the end.
+    """
+
+    view: FeatureView
+    axis: int
+    weight: Weight
+    out_axis: int = -1
+
+
+def read_layer(app: Application, layer: Layer) -> Reading | Refusal:
+    """What the layer reads, and where."""
+    weight = layer.weight
+    shape = weight.shape
+    if shape is None or weight.value.sized:
+        return app.refuse(
+            "weight-not-matrix",
+            f"its weight has shape {list(weight.value.shape)}; only a constant matrix is a layer",
+        )
+    wrong = _contraction_refusal(app, layer, shape[1])
+    if wrong is not None:
+        return wrong
+    reading = read(app, layer.view, len(layer.view.shape) + layer.axis, shape[0])
+    if not isinstance(reading, Refusal) and 0 in shape:
+        return app.refuse("weight-not-matrix", "its weight is empty")
+    return reading
+
+
+def _contraction_refusal(app: Application, layer: Layer, features: int) -> Refusal | None:
+    """Why the contraction is not one of the features of each sample, if it is not."""
+    view = layer.view
+    if len(view.shape) < -layer.axis or view.shape[layer.axis] != features:
+        return app.refuse(
+            "shape-mismatch",
+            f"multiplies an operand of shape {list(view.shape)} by a weight for {features} "
+            "features: at the native input size the model does not compute; check --input-shape",
+        )
+    try:
+        batch_axis = view.batch_axis
+    except Mixed:
+        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    if batch_axis == len(view.shape) + layer.axis:
+        return app.refuse("batch-mixing", "contracts the batch axis: it mixes samples")
+    return None
+
+
+def as_fc_layer(app: Application, weight: Weight, kernels: Sequence[Kernel]) -> FcLayer:
+    """The layer as reports name it, by the largest of its kernels."""
+    assert weight.shape is not None
+    largest = max(kernels, key=lambda kernel: prod(kernel.constant.shape))
+    return FcLayer(
+        node=node_name(app.node),
+        op_type=app.node.op_type,
+        weight=weight.name,
+        weight_shape=weight.shape,
+        kernel=largest.constant.name,
+        kernel_shape=largest.constant.shape,
+        bytes_kept=largest.bytes_kept,
+    )
+
+
+def operand_name(app: Application, position: int) -> str:
+    """The name of an operand, or of the output where it has none."""
+    value = app.node.inputs[position] if position < len(app.node.inputs) else None
+    return (value.name if value is not None else None) or app.node.outputs[0].name or "weight"
+
+
+def product_view(
+    app: Application, layer: Layer, reading: Reading, output: FeatureMap
+) -> FeatureView:
+    """The product as a view of the new map: the contracted axis now counts the outputs."""
+    view, weight_shape = layer.view, layer.weight.value.shape
+    out_axis = layer.out_axis
+    assert layer.weight.shape is not None
+    outputs = layer.weight.shape[0]
+    # A stored [1, …, D, K] gives the product as many leading axes of length 1.
+    leading = max(0, len(weight_shape) - max(2, len(view.shape)))
+    positions = output.size // output.channels
+    batch = view.batch_axis
+    # Element 0 of each row's outputs; each further output is one channel, all positions, further.
+    first = output.first_label + reading.which * (outputs * positions) + reading.at
+    if batch is not None:
+        contracted = len(view.shape) + layer.axis
+        first = np.expand_dims(first, batch - (contracted < batch))
+
+    def product(labels: IntArray) -> IntArray:
+        samples: IntArray = np.moveaxis(labels, layer.axis, 0)[0] // SAMPLE * SAMPLE
+        made: IntArray = samples + first
+        if len(weight_shape) == 1:
+            return made
+        further = np.arange(outputs, dtype=np.int64) * positions
+        if labels.ndim == 1:
+            return made + further
+        shape = [1] * labels.ndim
+        shape[out_axis] = outputs
+        made = np.expand_dims(made, out_axis) + further.reshape(shape)
+        return made.reshape((1,) * leading + made.shape)
+
+    def labels() -> Labels:
+        other = view.labels.other
+        return Labels(product(view.labels.native), None if other is None else product(other))
+
+    return FeatureView(app.space, app.batches, labels)

@@ -1,0 +1,80 @@
+"""The constant operands of an elementwise operator, channel by channel of the maps it works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Quantized
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.plan import Constant, Intermediate, Step
+from onnx_fc2conv.views.rules.broadcasting import Broadcast
+from onnx_fc2conv.views.rules.frames import Frame
+from onnx_fc2conv.views.rules.quantized_kernel import dequantized
+from onnx_fc2conv.views.rules.registry import Application
+
+__all__ = ["Parameters", "by_channel"]
+
+Parameters = Mapping[int, Constant | Intermediate | ir.Value]
+
+
+def by_channel(
+    app: Application, together: Broadcast, frame: Frame
+) -> tuple[Parameters, tuple[Step, ...]] | Refusal:
+    """The constant operands: scalars as they are, others as [T, 1, …]."""
+    constants: dict[int, Constant | Intermediate | ir.Value] = {}
+    steps: tuple[Step, ...] = ()
+    for position, array in together.constants.items():
+        value = app.node.inputs[position]
+        known = app.known(position)
+        assert value is not None
+        assert known is not None
+        if not together.shapes[position]:
+            # One computed from the image size would not keep the value that it has at a window.
+            constants[position] = (
+                _constant(app, position, known.array, in_order=False) if known.sized else value
+            )
+            continue
+        per_channel = frame.spread(array).reshape(frame.channels[0].size, -1)
+        if not (per_channel == per_channel[:, :1]).all():
+            return app.refuse(
+                "position-dependent",
+                f"its constant of shape {list(together.shapes[position])} has other values at "
+                f"other positions of {frame.sources[0].name}",
+            )
+        column = per_channel[:, 0].reshape(-1, *[1] * len(frame.extent))
+        in_order = np.array_equal(known.array.reshape(-1), column.reshape(-1))
+        parameters = _of_tensor(known.quantized) if in_order else None
+        if known.quantized is None or parameters is None:
+            constants[position] = _constant(app, position, column, in_order)
+            continue
+        integers = known.quantized.integers.array.reshape(column.shape)
+        stored = _constant(app, position, integers, in_order=False)
+        name, domain = value.name or "constant", known.quantized.domain
+        step, constants[position] = dequantized(app, name, stored, parameters, domain)
+        steps = (*steps, step)
+    return constants, steps
+
+
+def _of_tensor(quantized: Quantized | None) -> list[AnyArray] | None:
+    """Scale and zero point, if they are the same for all elements."""
+    if quantized is None:
+        return None
+    arrays = [quantized.scale.array.reshape(-1), quantized.zero.array.reshape(-1)]
+    if any((array != array[:1]).any() for array in arrays):
+        return None
+    return [array[0].reshape(()) for array in arrays]
+
+
+def _constant(app: Application, position: int, array: AnyArray, in_order: bool) -> Constant:
+    value = app.node.inputs[position]
+    name = (value.name if value is not None else None) or app.node.outputs[0].name or "constant"
+    return Constant(
+        app.names.fresh(f"{name}.channels"),
+        tuple(array.shape),
+        lambda: ir.Tensor(array.copy()),
+        stored=value if in_order else None,
+    )

@@ -1,0 +1,85 @@
+"""Kernels that stay integers: the weight's own, behind a DequantizeLinear of the kernel.
+
+    W[k, d] = (Q[k, d] - z[k]) · s[k]      K[k, c, s] = (Q'[k, c, s] - z[k]) · s[k]
+
+with Q' the integers of Q put in their places, and the zero point z[k] where the layer reads
+nothing. (DequantizeLinear-10/13/19/21/23 along axis 0, the axis of a kernel's outputs.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.plan import Constant, Intermediate, Step
+from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight, make_kernel
+from onnx_fc2conv.views.rules.registry import Application
+
+__all__ = ["dequantized", "layer_kernel", "per_output"]
+
+
+def layer_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
+    """The kernel of a part, of integers where the weight is dequantized from them.
+
+    It is of floats where something is folded into it (alpha, a scale that waits, an element that
+    is read twice), or where the weight's scale differs from feature to feature.
+    """
+    quantized = weight.value.quantized
+    if quantized is None or weight.alpha != 1.0 or part.source.pending or part.repeats:
+        return make_kernel(app, weight, part)
+    scale = per_output(weight.as_matrix(quantized.scale.array))
+    zero = per_output(weight.as_matrix(np.broadcast_to(quantized.zero.array, weight.value.shape)))
+    if scale is None or zero is None:
+        return make_kernel(app, weight, part)
+    of_integers = replace(weight, value=quantized.integers, fill=zero)
+    kernel = make_kernel(app, of_integers, part)
+    varies = bool((scale != scale[:1]).any() or (zero != zero[:1]).any())
+    copies = len(part.elements)
+    parameters = [np.tile(a, copies) if varies else a[0].reshape(()) for a in (scale, zero)]
+    step, operand = dequantized(app, weight.name, kernel.constant, parameters, quantized.domain)
+    return replace(kernel, operand=operand, steps=(step,))
+
+
+def dequantized(
+    app: Application,
+    name: str,
+    integers: Constant,
+    parameters: Sequence[AnyArray],
+    domain: str,
+) -> tuple[Step, Intermediate]:
+    """A constant behind its DequantizeLinear.
+
+    Args:
+        app: The node that reads it.
+        name: Name of the tensor that it stands for.
+        integers: The integers.
+        parameters: Scale and zero point, each one number or one for each element of axis 0.
+        domain: Domain of the DequantizeLinear.
+    """
+    made = app.names.fresh(f"{name}.dequantized")
+    stored = [
+        _stored(app, f"{made}.{what}", array)
+        for what, array in zip(("scale", "zero_point"), parameters, strict=True)
+    ]
+    operand = Intermediate(made, ir.DataType.from_numpy(parameters[0].dtype))
+    attributes = {"axis": 0} if parameters[0].ndim else {}
+    step = Step(
+        "DequantizeLinear", (integers, *stored), operand, app.node, attributes, domain=domain
+    )
+    return step, operand
+
+
+def per_output(matrix: AnyArray) -> AnyArray | None:
+    """What each row of [K, D] has in all its elements, [K]; None if one has several values."""
+    if matrix.size == 0 or not (matrix == matrix[:, :1]).all():
+        return None
+    column: AnyArray = np.ascontiguousarray(matrix[:, 0])
+    return column
+
+
+def _stored(app: Application, name: str, array: AnyArray) -> Constant:
+    return Constant(app.names.fresh(name), array.shape, lambda: ir.Tensor(array))
