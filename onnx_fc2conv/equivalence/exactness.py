@@ -11,12 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.runtime import Session
+from onnx_fc2conv.equivalence.runtime import Provider, Session
 from onnx_fc2conv.equivalence.stored import constant_array
 from onnx_fc2conv.equivalence.structure import MOVEMENT, constants, with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["Inexact", "exact_values", "magnitudes"]
+__all__ = ["ROUNDED", "Inexact", "exact_values", "exactly", "magnitudes"]
+
+ROUNDED: Mapping[Provider, float] = {"cpu": 0.0, "cuda": 0.25}
+"""How far apart two equal integers may be: where an implementation transforms a convolution, as
+cuDNN may, it computes with factors that are none."""
 
 _SELECTING = MOVEMENT | {
     *("Relu", "MaxPool", "GlobalMaxPool", "Max", "ReduceMax", "Dropout", "Pad", "Abs", "Neg"),
@@ -28,6 +32,11 @@ _FILLING = {"ConstantOfShape", "Range"}
 
 class Inexact(Exception):  # noqa: N818 - a finding, not an error
     """Numbers are not exact; the message says which and why."""
+
+
+def exactly(provider: Provider, worst: float | None) -> str:
+    """How numbers are compared of which two are that far apart."""
+    return "to the nearest integer" if worst and ROUNDED[provider] else "bit for bit"
 
 
 def exact_values(model: ir.Model) -> dict[str, int]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_fc2conv.equivalence.bounds import largest_difference
+from onnx_fc2conv.equivalence.exactness import ROUNDED, exactly
 from onnx_fc2conv.equivalence.integer_coding import bit_patterns, integers_of
 from onnx_fc2conv.equivalence.layer_windows import LayerWindows, Products, chosen_outputs
 from onnx_fc2conv.equivalence.layers import LayerPair, Layers, NotComparable, layer_key
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError
+from onnx_fc2conv.equivalence.runtime import Provider, RunError
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.views.labels import AnyArray
 
@@ -118,7 +119,8 @@ def _exact(windows: LayerWindows, name: str, rng: np.random.Generator) -> TierRe
         raise NotTraced(f"sums of integers do not fit into {dtype}")
     shape = windows.shape()
     features = rng.integers(-largest, largest, shape, endpoint=True).astype(dtype)
-    return _bitwise(name, windows.run(features, weight, kernel), how)
+    products = windows.run(features, weight, kernel)
+    return _bitwise(name, products, how, windows.pair.provider)
 
 
 def _coded(
@@ -142,14 +144,14 @@ def _same_numbers(one: AnyArray, two: AnyArray) -> bool:
     return bool(np.array_equal(left[left != 0], right[right != 0]))
 
 
-def _bitwise(name: str, products: Products, how: str) -> TierResult:
-    different = products.expected != products.found
-    wrong = int(different.sum())
-    detail = f"{len(products.found)} windows, bit for bit: {how}"
+def _bitwise(name: str, products: Products, how: str, provider: Provider) -> TierResult:
+    difference = np.abs(products.expected.astype(np.float64) - products.found)
+    different = ~(difference <= ROUNDED[provider])
+    wrong, worst = int(different.sum()), float(difference.max())
+    detail = f"{len(products.found)} windows, {exactly(provider, worst)}: {how}"
     if wrong:
         first = [int(axis) for axis in np.argwhere(different)[0]]
         detail = f"{wrong} of {different.size} values differ, first window, output {first}"
-    worst = np.abs(products.expected.astype(np.float64) - products.found).max()
     return TierResult(
-        _INTEGERS, name, "failed" if wrong else "passed", detail, different.size, float(worst)
+        _INTEGERS, name, "failed" if wrong else "passed", detail, different.size, worst
     )

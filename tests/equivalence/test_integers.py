@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +19,7 @@ from onnx_fc2conv.equivalence.runtime import Session
 from onnx_fc2conv.equivalence.structure import with_outputs
 from tests.equivalence.conftest import SQUARE, Case
 from tests.nets import Net, Tensor
+from tests.oracle import converted_model
 
 SHAPE = {"x": (1, *SQUARE)}
 
@@ -166,3 +168,29 @@ def test_seed_draws_other_integers(case_of: Callable[[str], Case]) -> None:
     weights = [next(coded_constants(pair.reference)).array for pair in drawn]
     np.testing.assert_array_equal(weights[0], weights[1])
     assert (weights[0] != weights[2]).any()
+
+
+def test_a_gpu_may_round_to_the_bits_of_tf32_where_these_hold_every_factor(
+    case_of: Callable[[str], Case],
+) -> None:
+    """No GPU is needed to find out: what is exact follows from the numbers."""
+    net = Net(image=(2, 20, 20), seed=1)
+    y = net.trunk()
+    for _ in range(8):
+        conv = net.op("Conv", y, net.random(20, y.shape[0], 3, 3), pads=[1, 1, 1, 1])
+        y = Tensor(conv.value, (20, *y.shape[1:]))
+    deep = net.model(net.head(y))
+    pairs = {
+        "plain": replace(pair_of(case_of("plain")), provider="cuda"),
+        "deep": Pair(
+            ir.from_proto(deep),
+            converted_model(convert(deep)),
+            {"x": (1, 2, 20, 20)},
+            provider="cuda",
+        ),
+    }
+    assert {name: integer_pair(pair).tf32 for name, pair in pairs.items()} == {
+        "plain": True,
+        "deep": False,
+    }
+    assert not integer_pair(pair_of(case_of("plain"))).tf32
