@@ -49,6 +49,7 @@ class Oracle:
         free_batch: Whether the original takes any batch size.
         batch_axis: The batch axis of the original's outputs; None where it has none.
         channels_last: Whether the images are [N, *spatial, C].
+        lacks: Axes of [N, C, *spatial], of length 1, that the images do not have.
         tolerance: Largest error, relative to the largest output.
         options: How to convert: keyword arguments of `convert`.
     """
@@ -58,6 +59,7 @@ class Oracle:
     free_batch: bool = True
     batch_axis: int | None = 0
     channels_last: bool = False
+    lacks: tuple[int, ...] = ()
     tolerance: float = 1e-5
     dtype: Any = np.float32
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -93,9 +95,23 @@ class Oracle:
     def _runner(self, model: onnx.ModelProto | ir.Model) -> Run:
         """The model as a function of images [N, C, *spatial]."""
         run = session(model)
-        if not self.channels_last:
+        if self.channels_last:
+            return lambda feeds: run({name: np.moveaxis(x, 1, -1) for name, x in feeds.items()})
+        if not self.lacks:
             return run
-        return lambda feeds: run({name: np.moveaxis(x, 1, -1) for name, x in feeds.items()})
+
+        def each(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            if 0 not in self.lacks:
+                return run({name: x.squeeze(self.lacks) for name, x in feeds.items()})
+            images = zip(*feeds.values(), strict=True)
+            axes = tuple(axis - 1 for axis in self.lacks if axis > 0)
+            single = [
+                run({n: x.squeeze(axes) for n, x in zip(feeds, image, strict=True)})
+                for image in images
+            ]
+            return {name: np.concatenate([made[name] for made in single]) for name in single[0]}
+
+        return each
 
     def _native(self, conversion: Conversion, original: Run, dense: Run) -> None:
         shapes = self._native_shapes(conversion)
@@ -124,6 +140,8 @@ class Oracle:
             grown = [
                 steps[axis] * geometry.stride[axis] + (axis + steps[0]) % 2 for axis in range(rank)
             ]
+            if geometry.size_step is not None:
+                grown = [-(-g // s) * s for g, s in zip(grown, geometry.size_step, strict=True)]
             larger = {
                 name: (*shape[:1], *(a + b for a, b in zip(shape[1:], grown, strict=True)))
                 if len(shape) > 1
@@ -184,7 +202,10 @@ class Oracle:
     def _native_shapes(self, conversion: Conversion) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {}
         for name, shape in conversion.before.inputs.items():
-            dims = tuple(dim for dim in shape[1:] if isinstance(dim, int))
+            own = shape[1 - (0 in self.lacks) :]
+            dims = tuple(dim for dim in own if isinstance(dim, int))
+            if 1 in self.lacks:
+                dims = (1, *dims)
             shapes[name] = (*dims[-1:], *dims[:-1]) if self.channels_last else dims
         return shapes
 
@@ -192,7 +213,7 @@ class Oracle:
         self, original: Run, conversion: Conversion, feeds: Mapping[str, Array]
     ) -> dict[str, Array]:
         """The original's outputs sample by sample, at its own batch size: [batch, features]."""
-        declared = next(iter(conversion.before.inputs.values()))[0]
+        declared = 1 if 0 in self.lacks else next(iter(conversion.before.inputs.values()))[0]
         copies = declared if isinstance(declared, int) else 1
         batch = len(next(iter(feeds.values())))
         found: dict[str, list[Array]] = {}

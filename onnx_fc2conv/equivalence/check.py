@@ -23,20 +23,22 @@ from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.recordings import Recordings, read_recordings
-from onnx_fc2conv.equivalence.relation import Expect, check_relation
+from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
 from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.samples import model_inputs
 from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
 from onnx_fc2conv.equivalence.single_layers import check_single_layers
-from onnx_fc2conv.equivalence.subject import Subject, subject_of
+from onnx_fc2conv.equivalence.subject import Subject, of_windows, strides_of
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
+from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import Normalize
+from onnx_fc2conv.pipeline import inspect
 
 __all__ = ["check"]
 
@@ -97,20 +99,31 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         require(provider)
     one, two = _normalized(reference), _normalized(converted)
     notes = match_interfaces(one, two)
-    native = _native(one, input_shapes or {})
+    found = inspect(one, input_shapes=input_shapes).geometry if geometry is None else geometry
+    single = unbatched_images(one)
+    given = {
+        name: (1, *shape) if name in single else tuple(shape)
+        for name, shape in (input_shapes or {}).items()
+    }
+    batched = with_batch_axis(one, single)
     pair = Pair(
-        one,
-        two,
-        native,
+        batched,
+        with_batch_axis(two, single),
+        _native(batched, given),
         tolerances=tolerances_of(one, rtol, atol),
         provider=providers[0],
         seed=seed,
         sizes=tuple(tuple(size) for size in sizes),
         max_windows=max_windows,
+        size_steps={m.input: m.size_step for m in found.values() if m.size_step is not None},
+        unbatched=single,
     )
     check_sizes(pair)
     recordings = tuple(read_recordings(path, pair) for path in data)
-    subject = subject_of(pair, geometry, input_shapes)
+    claims = geometry is not None or is_ours(two)
+    subject = Subject(pair, relation_of(pair, strides_of(pair, found)), found, claims)
+    if geometry is None:
+        subject = of_windows(subject, one, input_shapes)
     demanded = check_relation(pair, subject.relation, expect)
     original = as_model(reference)
     runs: list[ProviderRun] = []

@@ -20,6 +20,7 @@ from onnx_fc2conv.equivalence.larger import (
     cells,
     chosen_cells,
     enlarged,
+    head_steps,
     sizes_text,
     take,
     windows,
@@ -80,6 +81,7 @@ class _FeatureWindows:
         self.strides = strides
         self.whole = self.output in whole
         self.reduction: str | None = None
+        self.steps: tuple[int, ...] | None = None
         self.frontier = frontier(pair.reference.graph, [output], pair.shared)
 
     def check(self) -> list[TierResult]:
@@ -224,10 +226,15 @@ class _FeatureWindows:
             for name in self.frontier
         }
         grid = self._grid(maps, image.batch)
+        single = self.whole or self.reduction is not None
+        if self.steps is None:  # at the first size
+            self.steps = () if single else head_steps(grid, got[self.output].shape)
+        steps = self.steps
+        if len(steps) == len(grid):
+            grid = tuple(-(-many // step) for many, step in zip(grid, steps, strict=True))
         count = int(np.prod(grid))
-        together = self.whole or self.reduction is not None
-        own = () if together else grid
-        chosen = None if together else chosen_cells(self.pair, count)
+        own = () if single else grid
+        chosen = None if single else chosen_cells(self.pair, count)
         dense = {name: cells(got[name], image.batch, own) for name in self.names}
         for name, found in dense.items():
             if found is None:
@@ -239,7 +246,7 @@ class _FeatureWindows:
             expected = self._head_on_all(maps, image.batch)
         else:
             cut = {
-                name: take(windows(array, self._extent(name), count), image.batch, chosen)
+                name: take(windows(array, self._extent(name), count, steps), image.batch, chosen)
                 for name, array in maps.items()
             }
             count = count if chosen is None else len(chosen)

@@ -17,7 +17,7 @@ import numpy as np
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.views.inputs import image_layouts
+from onnx_fc2conv.views.inputs import image_axes
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["image_files", "read_images"]
@@ -40,18 +40,21 @@ def read_images(files: Sequence[Path], pair: Pair) -> dict[str, AnyArray]:
     """
     (own,) = pair.inputs
     native = pair.native[own.name]
-    layouts = {v.name: axes for v, axes in image_layouts(pair.reference.graph).items()}
-    batch, channels, *spatial = layouts.get(own.name, (0, 0))
-    mode = _MODES.get(native[channels])
-    if len(spatial) != 2 or mode is None:
+    found = {value.name: axes for value, axes in image_axes(pair.reference.graph).items()}
+    axes = found.get(own.name, (0, None))
+    channels, spatial = axes[1], [axis for axis in axes[2:] if axis is not None]
+    mode = _MODES.get(1 if channels is None else native[channels])
+    if len(spatial) != 2 or axes[0] is None or mode is None:
         raise ArgumentError(
             f"images do not fit the input {own.name!r} of shape {list(native)}: it has not two "
             "spatial axes and one or three channels"
         )
     height, width = (native[axis] for axis in spatial)
     rows = np.stack([_pixels(file, mode, (width, height)) for file in files])
-    axes = np.argsort((batch, channels, *spatial))
-    samples: AnyArray = rows.transpose(0, 3, 1, 2).transpose(axes)
+    samples: AnyArray = rows.transpose(0, 3, 1, 2)
+    if channels is None:
+        samples = samples[:, 0]
+    samples = samples.transpose(np.argsort([axis for axis in axes if axis is not None]))
     if np.issubdtype(own.dtype, np.floating):
         samples = samples / 255
     return {own.name: samples.astype(own.dtype)}

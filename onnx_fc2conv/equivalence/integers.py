@@ -135,17 +135,14 @@ def integer_pair(pair: Pair, *, larger: bool = True) -> Pair:
     without: Pair | None = None
     for gain in _GAINS:
         codebook = Codebook(pair.seed, gain)
-        integers = Pair(
-            coded(reference, codebook.learn),
-            coded(converted, codebook.look_up),
-            pair.native,
-            {name: Tolerance(0.0, atol) for name, atol in apart.items()},
-            pair.provider,
-            pair.seed,
-            pair.sizes,
-            pair.max_windows,
-            tf32,
-            (INTEGERS,),
+        integers = replace(
+            pair,
+            reference=coded(reference, codebook.learn),
+            converted=coded(converted, codebook.look_up),
+            tolerances={name: Tolerance(0.0, atol) for name, atol in apart.items()},
+            tf32=tf32,
+            kinds=(INTEGERS,),
+            defined={},
         )
         sums, factors = _largest(integers, larger=larger)
         if sums >= 2.0**mantissa:

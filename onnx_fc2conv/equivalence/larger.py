@@ -19,6 +19,7 @@ __all__ = [
     "chosen_cells",
     "crops",
     "enlarged",
+    "head_steps",
     "larger_sizes",
     "sizes_text",
     "take",
@@ -46,8 +47,13 @@ class Enlarged:
         return "×".join(map(str, self.size))
 
 
-def larger_sizes(native: Sequence[int], stride: Sequence[int]) -> list[tuple[int, ...]]:
-    """Three sizes above the native one: not square, odd, with and without a remainder."""
+def larger_sizes(
+    native: Sequence[int], stride: Sequence[int], step: Sequence[int] | None = None
+) -> list[tuple[int, ...]]:
+    """Three sizes above the native one: not square, odd, with and without a remainder.
+
+    Where the models run only at multiples of ``step`` from the native size: at such.
+    """
     rank = len(native)
     steps = [max(1, s) for s in stride]
     cycle = [(1, 3), (2, 1), (3, 2)]
@@ -57,6 +63,11 @@ def larger_sizes(native: Sequence[int], stride: Sequence[int]) -> list[tuple[int
         size = [native[a] + grown[a] * steps[a] for a in range(rank)]
         if n:  # odd numbers of pixels, so that strides leave remainders
             size = [length + (length + 1) % 2 for length in size]
+        if step is not None:
+            size = [
+                length + (own - length) % by
+                for length, own, by in zip(size, native, step, strict=True)
+            ]
         sizes.append(tuple(size))
     return sizes
 
@@ -100,11 +111,15 @@ def enlarged(
     images = {name: axes for name, axes in pair.growing.items() if axes}
     first = next(iter(images))
     options = {
-        name: pair.sizes or larger_sizes([pair.native[name][axis] for axis in axes], strides[name])
+        name: pair.sizes
+        or larger_sizes(
+            [pair.native[name][axis] for axis in axes], strides[name], pair.size_steps.get(name)
+        )
         for name, axes in images.items()
     }
+    batches = (1,) if pair.unbatched else _BATCHES
     for number in range(len(options[first])):
-        kind, batch = kinds[number % len(kinds)], _BATCHES[number % len(_BATCHES)]
+        kind, batch = kinds[number % len(kinds)], batches[number % len(batches)]
         shapes = pair.batched(batch)
         for name, axes in images.items():
             shape = list(shapes[name])
@@ -115,15 +130,48 @@ def enlarged(
         yield Enlarged(feeds, options[first][number], batch)
 
 
-def windows(array: AnyArray, extent: Sequence[int], count: int) -> AnyArray:
+def head_steps(grid: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
+    """How many windows of a map the head moves on from cell to cell, per axis.
+
+    One, but where a map was enlarged by copies of each cell: then the head moves by as many.
+
+    Args:
+        grid: Number of windows of the map, at a size that leaves no remainder: the first one.
+        shape: Shape of the output there.
+    """
+    made = shape[len(shape) - len(grid) :]
+    if len(made) < len(grid):
+        return (1,) * len(grid)
+    return tuple(
+        (windows - 1) // (cells_of - 1)
+        if 1 < cells_of <= windows and (windows - 1) % (cells_of - 1) == 0
+        else 1
+        for windows, cells_of in zip(grid, made, strict=True)
+    )
+
+
+def windows(
+    array: AnyArray, extent: Sequence[int], count: int, steps: Sequence[int] = ()
+) -> AnyArray:
     """All windows of native extent of a map [batch, …]: [batch·cells, *extent], row-major.
 
     A map that does not grow with the image is the same for each of the ``count`` cells.
+
+    Args:
+        array: The map.
+        extent: Its native extent, channels included.
+        count: Number of windows.
+        steps: Distance between neighboring windows per axis that grows; 1 if it is empty.
     """
     if tuple(array.shape[1:]) == tuple(extent):
         return np.repeat(array, count, axis=0)
     axes = tuple(range(1, array.ndim))
     view = np.lib.stride_tricks.sliding_window_view(array, tuple(extent), axes)
+    grown = [axis for axis in axes if array.shape[axis] != extent[axis - 1]]
+    every = [slice(None)] * array.ndim
+    for axis, step in zip(grown, steps, strict=False):
+        every[axis] = slice(None, None, step)
+    view = view[tuple(every)]
     return view.reshape(-1, *extent)
 
 

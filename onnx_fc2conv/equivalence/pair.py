@@ -42,6 +42,9 @@ class Pair:
         seed: Seed of all random inputs.
         sizes: Larger sizes of the image to compare at; three of our own choice if there are none.
         max_windows: The most cells that are compared at each size; None for all.
+        size_steps: By input, the steps in which the sizes that the models run at differ, where they
+            do not run at any.
+        unbatched: The image inputs that had no batch axis, and take one image.
         tf32: Whether a GPU may round the factors of its products to the ten bits of TF32.
         kinds: The kinds of input at the native size.
         defined: By kind of input, the share of the reference's values that are finite; the native
@@ -56,6 +59,8 @@ class Pair:
     seed: int = 0
     sizes: tuple[tuple[int, ...], ...] = ()
     max_windows: int | None = None
+    size_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unbatched: frozenset[str] = frozenset()
     tf32: bool = False
     kinds: tuple[str, ...] = KINDS
     defined: dict[str, float] = field(default_factory=dict)
@@ -265,6 +270,8 @@ class Pair:
 
     def _has_free_batch(self, an_input: ModelInput) -> bool:
         """Whether either model takes several samples of this input, or the converted any size."""
+        if an_input.name in self.unbatched:
+            return False
         shapes = (an_input.shape, self._converted_shapes[an_input.name])
         if shapes[0][:1] == shapes[1][:1] != (None,):
             return False

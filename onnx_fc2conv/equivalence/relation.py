@@ -20,7 +20,7 @@ from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import sample
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.passes.apply import ORIGIN
-from onnx_fc2conv.views.inputs import image_layouts
+from onnx_fc2conv.views.inputs import image_axes
 
 __all__ = ["Expect", "check_relation", "is_ours", "relation_of"]
 
@@ -238,8 +238,10 @@ def _reference_grows_alike(pair: Pair, probe: _Probe, session: Session) -> bool:
 
 def _if_freed(pair: Pair, strides: Mapping[str, Sequence[int]]) -> str:
     """What a model of a fixed size would do if somebody made its input dims symbolic."""
-    layouts = image_layouts(pair.reference.graph)
-    spatial = {value.name: layout[2:] for value, layout in layouts.items()}
+    spatial = {
+        value.name: tuple(axis for axis in found[2:] if axis is not None)
+        for value, found in image_axes(pair.reference.graph).items()
+    }
     axes = {name: spatial.get(name, ()) for name in pair.native}
     if not any(axes.values()):
         return ""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from onnx_fc2conv.equivalence.junit import Suite, TestCase, junit_xml
+from onnx_fc2conv.equivalence.markdown import errors_table, one_line, results_table
 from onnx_fc2conv.equivalence.spread import BINS
 from onnx_fc2conv.geometry import OutputGeometry
 
@@ -199,13 +200,15 @@ class EquivalenceReport:
         """The report as Markdown, for a pull request or the summary of a CI job."""
         names = [f"`{name}`" for name in (self.reference, self.converted) if name]
         lines = [f"## fc2conv check: {' and '.join(names)}", ""] if names else []
-        return "\n".join([*lines, f"**{self.verdict}**", "", self.to_table()])
+        how = f"**{self.verdict}** (onnxruntime {self.runtime}, seed {self.seed})"
+        return "\n".join([*lines, how, "", self.to_table()])
 
     def to_table(self) -> str:
         """The checks as Markdown tables, one for each provider."""
-        lines = [f"- {_cell(note)}" for note in self.notes]
+        lines = [f"- {one_line(note)}" for note in self.notes]
         for run in self.runs:
-            lines += ["", *_heading(run, len(self.runs)), *_table(run.results)]
+            lines += ["", *_heading(run, len(self.runs)), *results_table(run.results)]
+            lines += errors_table(run.results)
         return "\n".join(lines).lstrip() + "\n"
 
     def to_junit(self) -> str:
@@ -222,19 +225,6 @@ def _heading(run: ProviderRun, runs: int) -> list[str]:
     if runs == 1 and not settings:
         return []
     return [f"### {run.provider}" + (f" ({settings})" if settings else ""), ""]
-
-
-def _table(results: tuple[TierResult, ...]) -> list[str]:
-    lines = [
-        "| tier | subject | result | elements | worst error | smallest rtol | |",
-        "| --- | --- | --- | ---: | ---: | ---: | --- |",
-    ]
-    for r in results:
-        worst = "" if r.worst_error is None else f"{r.worst_error:.2g}"
-        rtol = "" if r.required_rtol is None else f"{r.required_rtol:.2g}"
-        cells = (r.tier, r.subject, r.status, f"{r.elements:,}", worst, rtol, r.sentence)
-        lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
-    return lines
 
 
 def _suite(report: EquivalenceReport, run: ProviderRun) -> Suite:
@@ -270,8 +260,3 @@ def _plain(values: Mapping[str, object]) -> dict[str, object]:
         key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()
     }
-
-
-def _cell(text: str) -> str:
-    """A text as a cell of a Markdown table: one line, and no column of its own."""
-    return " ".join(text.split()).replace("|", "\\|")

@@ -133,11 +133,13 @@ def _moved_alike(
 def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
     """The tensor that this one is a rearrangement of."""
     node = value.producer()
-    while node is not None and node.op_type in MOVEMENT:
-        moving = [v for v in node.inputs if v is not None and v not in fixed]
-        if len(moving) != 1:
+    while node is not None and node.op_type in MOVEMENT and node.inputs:
+        # But for Concat, further inputs say where to: a shape that is computed, say.
+        moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+        moved = [v for v in moving if v is not None and v not in fixed]
+        if len(moved) != 1:
             break
-        value = moving[0]
+        value = moved[0]
         node = value.producer()
     return value
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import onnx_ir as ir
+
 from onnx_fc2conv.equivalence.other_sizes import same_interface
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.relation import is_ours, relation_of
 from onnx_fc2conv.equivalence.report import Relation
 from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.pipeline import inspect
 
-__all__ = ["LargerSizes", "Subject", "subject_of"]
+__all__ = ["LargerSizes", "Subject", "of_windows", "strides_of"]
 
 LargerSizes = Literal["none", "other", "same", "windows"]
 """What can be compared at other sizes than the native one: nothing; the same outputs where symbolic
@@ -29,15 +30,20 @@ class Subject:
         pair: The models.
         relation: What the converted model is to the original.
         geometry: What the cells of the outputs mean.
-        strides: By input, pixels between neighboring windows per growing axis.
-        claims_sizes: Whether the converted model claims to be right at larger sizes.
+        claims_sizes: Whether the converted model claims to be right at larger sizes. One of ours,
+            or one whose geometry is stated, does; another may turn out to be equal at the native
+            size only.
     """
 
     pair: Pair
     relation: Relation
     geometry: Mapping[str, OutputGeometry]
-    strides: Mapping[str, tuple[int, ...]]
     claims_sizes: bool
+
+    @cached_property
+    def strides(self) -> dict[str, tuple[int, ...]]:
+        """Pixels between neighboring windows per growing axis, by input."""
+        return strides_of(self.pair, self.geometry)
 
     @cached_property
     def larger_sizes(self) -> LargerSizes:
@@ -54,28 +60,18 @@ class Subject:
         return "windows"
 
 
-def subject_of(
-    pair: Pair,
-    claimed: Mapping[str, OutputGeometry] | None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None,
+def of_windows(
+    subject: Subject, reference: ir.Model, shapes: Mapping[str, tuple[int, ...]] | None
 ) -> Subject:
-    """Find out what the pair is.
-
-    A conversion of ours, or one whose geometry is stated, is held to what it claims at larger
-    sizes. One that claims nothing may turn out to be equal at the native size only.
-    """
-    geometry = claimed
-    if geometry is None:
-        geometry = inspect(pair.reference, input_shapes=input_shapes).geometry
-    relation = relation_of(pair, _strides(pair, geometry))
-    cells = bool(geometry) and all(0 in meaning.stride for meaning in geometry.values())
-    if claimed is None and relation.kind == "map" and cells:
-        geometry = inspect(pair.reference, input_shapes=input_shapes, pool="window").geometry
-    claims = claimed is not None or is_ours(pair.converted)
-    return Subject(pair, relation, geometry, _strides(pair, geometry), claims)
+    """A map where the original pools the whole image: of each window, then, by its meaning."""
+    meanings = subject.geometry.values()
+    if subject.relation.kind != "map" or not meanings or any(0 not in m.stride for m in meanings):
+        return subject
+    geometry = inspect(reference, input_shapes=shapes, pool="window").geometry
+    return replace(subject, geometry=geometry)
 
 
-def _strides(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tuple[int, ...]]:
+def strides_of(pair: Pair, geometry: Mapping[str, OutputGeometry]) -> dict[str, tuple[int, ...]]:
     """Pixels between neighboring windows by input; half the image where nobody knows."""
     strides = {
         name: tuple(max(1, pair.native[name][axis] // 2) for axis in axes)

@@ -22,6 +22,8 @@ class OutputGeometry:
             for every cell and every input size.
         why: One sentence that explains `windows_exact`, naming the layers that decided.
         reduction: What has been taken over all windows, if one vector an image is what is left.
+        size_step: Where the model does not run at any size of the image: it does at the window's
+            plus multiples of this, in pixels.
     """
 
     input: str
@@ -31,6 +33,7 @@ class OutputGeometry:
     windows_exact: bool
     why: str
     reduction: Literal["mean", "max"] | None = None
+    size_step: tuple[int, ...] | None = None
 
     def reduced(self, how: Literal["mean", "max"]) -> OutputGeometry:
         """What is left of a map once its mean or maximum over all positions is taken."""
@@ -56,6 +59,7 @@ class OutputGeometry:
         values: dict[str, object] = {
             k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()
         }
-        if self.reduction is None:
-            del values["reduction"]
+        for name in ("reduction", "size_step"):
+            if values[name] is None:
+                del values[name]
         return values

@@ -85,8 +85,9 @@ class _Builder:
         self.graph.insert_before(step.source, node)
         for output, tensor in zip(node.outputs, made, strict=True):
             output.type = ir.TensorType(tensor.dtype)
-            if isinstance(tensor, FeatureMap) and not any(a.stride for a in tensor.field):
-                output.shape = ir.Shape([None, tensor.channels, *tensor.extent])
+            if isinstance(tensor, FeatureMap):
+                cells = (None if a.stride else 1 for a in tensor.field)
+                output.shape = ir.Shape([None, tensor.channels, *cells])
             self.values[tensor] = output
             self.names.append((output, tensor.name))
 
@@ -225,9 +226,22 @@ class _Builder:
         self, feature_map: FeatureMap, value: ir.Value, source: ir.Node
     ) -> ir.Value:
         """The tensor as [N, C, *spatial]."""
+        if feature_map.lacks:
+            value = self._unsqueezed(feature_map, value, source)
         if feature_map.layout == channels_first(len(feature_map.layout)):
             return value
         node = ir.node("Transpose", [value], {"perm": list(feature_map.layout)})
+        node.outputs[0].type = ir.TensorType(feature_map.dtype)
+        self.graph.insert_before(source, node)
+        return node.outputs[0]
+
+    def _unsqueezed(self, feature_map: FeatureMap, value: ir.Value, source: ir.Node) -> ir.Value:
+        """The tensor with all axes (Unsqueeze-1/11 has them for an attribute, -13 for an input)."""
+        inputs, attributes = [value], {"axes": list(feature_map.lacks)}
+        if self.graph.opset_imports.get("", 0) >= 13:
+            inputs.append(self._stored(f"{value.name}.axes", np.array(feature_map.lacks, np.int64)))
+            attributes = {}
+        node = ir.node("Unsqueeze", inputs, attributes)
         node.outputs[0].type = ir.TensorType(feature_map.dtype)
         self.graph.insert_before(source, node)
         return node.outputs[0]

@@ -10,7 +10,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.views import Plan, interpret
-from onnx_fc2conv.views.inputs import image_layouts
+from onnx_fc2conv.views.inputs import image_axes
+from onnx_fc2conv.views.plan import ORIGIN
 from onnx_fc2conv.views.rules.registry import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap
 
@@ -53,16 +54,18 @@ class FreeInputSize(ir.passes.InPlacePass):
             raise RefusedError(refusals)
         before = _signature(model)
         names = NameScope(_symbols(model, plan))
-        batch = _batch_symbol(plan) or names.fresh("N")
+        symbol = _batch_symbol(plan) or names.fresh("N")
         for image in plan.inputs:
-            _free(image.value, image.feature_map, batch, names)
+            _free(image.value, image.feature_map, symbol, names)
+        single = any(image.feature_map.axes[0] is None for image in plan.inputs)
+        batch: int | str = 1 if single else symbol
         _forget_shapes(model)
         self._declare_outputs(plan, batch, names)
         ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return ir.passes.PassResult(model, modified=_signature(model) != before)
 
     @staticmethod
-    def _declare_outputs(plan: Plan, batch: str, names: NameScope) -> None:
+    def _declare_outputs(plan: Plan, batch: int | str, names: NameScope) -> None:
         """Declare each output that is a map: [N, K, *spatial] in its own layout."""
         for output in plan.outputs:
             if not output.stays:  # one vector for the whole image, as its nodes give it
@@ -80,7 +83,7 @@ class FreeInputSize(ir.passes.InPlacePass):
             if output.features is not None:
                 output.value.shape = ir.Shape([batch, *output.features, *spatial])
                 continue
-            dims = [batch, feature_map.channels, *spatial]
+            dims: list[int | str] = [batch, feature_map.channels, *spatial]
             shape: list[int | str] = [0] * len(dims)
             for position, axis in enumerate(output.layout):
                 shape[axis] = dims[position]
@@ -112,16 +115,19 @@ def _is_free(graph: ir.Graph) -> bool:
         value.shape is not None
         and isinstance(dim := value.shape[axis], ir.SymbolicDim)
         and dim.value is not None
-        for value, layout in image_layouts(graph).items()
-        for position, axis in enumerate(layout)
-        if position != 1
+        for value, axes in image_axes(graph).items()
+        for position, axis in enumerate(axes)
+        if position != 1 and axis is not None
     )
 
 
 def _batch_symbol(plan: Plan) -> str | None:
     """The name that the model has for its batch dim already."""
     for image in plan.inputs:
-        dim = image.value.shape[image.feature_map.layout[0]] if image.value.shape else None
+        axis = image.feature_map.axes[0]
+        if axis is None or image.value.shape is None:
+            continue
+        dim = image.value.shape[axis]
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
             return dim.value
     return None
@@ -133,9 +139,12 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
     dims = list(value.shape)
     rank = len(feature_map.extent)
     letters = _AXES.get(rank, tuple(f"S{axis}" for axis in range(rank)))
-    batch_axis, channel_axis, *spatial = feature_map.layout
-    dims[channel_axis] = feature_map.channels
+    batch_axis, channel_axis, *spatial = feature_map.axes
+    if channel_axis is not None:
+        dims[channel_axis] = feature_map.channels
     for axis, letter in ((batch_axis, None), *zip(spatial, letters, strict=True)):
+        if axis is None:
+            continue
         dim = dims[axis]
         elsewhere = [d.value for d in dims[:axis] if isinstance(d, ir.SymbolicDim)]
         if not isinstance(dim, ir.SymbolicDim) or dim.value in (None, *elsewhere):
@@ -144,9 +153,18 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
 
 
 def _forget_shapes(model: ir.Model) -> None:
+    """Forget all shapes but the rank and channels of a map that a Reshape to a computed size makes.
+
+    Shape inference would not find them.
+    """
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        computed = node.op_type == "Reshape" and ORIGIN in node.metadata_props
         for value in node.outputs:
-            value.shape = None
+            shape = value.shape
+            if not computed or shape is None or len(shape) < 3:
+                value.shape = None
+                continue
+            value.shape = ir.Shape([None, shape[1], *[None] * (len(shape) - 2)])
 
 
 def _symbols(model: ir.Model, plan: Plan) -> list[str]:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 
-__all__ = ["fixed_images", "image_layouts", "model_inputs", "native_batch", "native_shapes"]
+__all__ = [
+    "ImageAxes",
+    "fixed_images",
+    "image_axes",
+    "model_inputs",
+    "native_batch",
+    "native_shapes",
+    "with_all_axes",
+]
 
 InputShapes = Mapping[str, tuple[int, ...]]
+ImageAxes = tuple[int | None, ...]
+"""The axes of an input that are [N, C, *spatial], in that order; None for one that it lacks."""
 
 _SLIDING = {
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"),
@@ -28,29 +39,44 @@ def model_inputs(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in graph.inputs if value.name not in graph.initializers]
 
 
-def image_layouts(graph: ir.Graph) -> dict[ir.Value, tuple[int, ...]]:
-    """For each input of rank 3 or more, the axes that are [N, C, *spatial], in that order.
+def image_axes(graph: ir.Graph) -> dict[ir.Value, ImageAxes]:
+    """For each image input, the axes that are [N, C, *spatial], in that order.
 
-    The first sliding operator tells: what it takes for channels are the channels. An input that
-    reaches none (a plain Flatten→Gemm) is taken to be [N, C, *spatial] already.
+    The first sliding operator tells: what it takes for channels are the channels. An input may lack
+    the axis of the channels or of the batch, which Unsqueeze then adds. One of rank 3 or more that
+    reaches no sliding operator (a plain Flatten→Gemm) is taken to be [N, C, *spatial] already.
     """
-    layouts: dict[ir.Value, tuple[int, ...]] = {}
+    found: dict[ir.Value, ImageAxes] = {}
     for value in model_inputs(graph):
-        if value.shape is None or len(value.shape) < 3 or not _is_numeric(value):
+        if value.shape is None or not _is_numeric(value):
             continue
         plain = tuple(range(len(value.shape)))
-        layouts[value] = _axes_at_first_slide(value, plain) or plain
-    return layouts
+        axes = _axes_at_first_slide(value, plain)
+        if axes is None and len(plain) >= 3:
+            axes = plain
+        if axes is not None:
+            found[value] = axes
+    return found
 
 
-def fixed_images(graph: ir.Graph) -> dict[ir.Value, tuple[int, ...]]:
-    """Those of `image_layouts` whose size is fixed, tokens [N, T, D] not among them."""
+def with_all_axes(axes: ImageAxes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The layout of an image input once it has all axes, and those at which it is unsqueezed."""
+    lacks = tuple(position for position, axis in enumerate(axes) if axis is None)
+    places = [position for position in range(len(axes)) if position not in lacks]
+    layout = tuple(n if axis is None else places[axis] for n, axis in enumerate(axes))
+    return layout, lacks
+
+
+def fixed_images(graph: ir.Graph) -> dict[ir.Value, ImageAxes]:
+    """Those of `image_axes` whose size is fixed, tokens [N, T, D] not among them."""
     return {
-        value: layout
-        for value, layout in image_layouts(graph).items()
+        value: axes
+        for value, axes in image_axes(graph).items()
         if value.shape is not None
-        and all(isinstance(value.shape[axis], int) for axis in layout[1:])
-        and (len(layout) > 3 or _axes_at_first_slide(value, layout) is not None)
+        and all(isinstance(value.shape[axis], int) for axis in axes[1:] if axis is not None)
+        and (
+            len(axes) > 3 or _axes_at_first_slide(value, tuple(range(len(value.shape)))) is not None
+        )
     }
 
 
@@ -58,26 +84,74 @@ def _is_numeric(value: ir.Value) -> bool:
     return value.dtype is not None and (value.dtype.is_floating_point() or value.dtype.is_integer())
 
 
-def _axes_at_first_slide(start: ir.Value, axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Axes of ``start`` as the first sliding operator downstream sees them."""
+def _axes_at_first_slide(start: ir.Value, axes: ImageAxes) -> ImageAxes | None:
+    """Axes of ``start`` as the first sliding operator downstream sees them.
+
+    None if there is no such operator; one that slides along an axis which the input lacks does not
+    count.
+    """
     queue, seen = [(start, axes)], {start}
     for value, seen_as in queue:
         for node in value.consumers():
-            following = seen_as
             if node.op_type in _SLIDING:
-                return seen_as
-            if node.op_type == "Transpose":
-                perm = node.attributes.get_ints("perm", None) or range(len(seen_as) - 1, -1, -1)
-                if sorted(perm) != list(range(len(seen_as))):
-                    continue
-                following = tuple(seen_as[axis] for axis in perm)
-            elif node.op_type not in _FOLLOWED:
+                if len(seen_as) > 2 and None not in seen_as[2:]:
+                    return seen_as
                 continue
+            following = _axes_after(node, seen_as, start)
             output = node.outputs[0]
-            if output not in seen:
+            if following is not None and output not in seen:
                 seen.add(output)
                 queue.append((output, following))
     return None
+
+
+def _axes_after(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | None:
+    """The axes after a node; None if it is not followed."""
+    match node.op_type:
+        case "Transpose":
+            perm = node.attributes.get_ints("perm", None) or range(len(axes) - 1, -1, -1)
+            fits = sorted(perm) == list(range(len(axes)))
+            return tuple(axes[axis] for axis in perm) if fits else None
+        case "Unsqueeze":
+            given = _integers(node, "axes")
+            rank = len(axes) + len(given or ())
+            if given is None or len({axis % rank for axis in given}) < len(given):
+                return None
+            return _with_axes(axes, {axis % rank for axis in given}, rank)
+        case "Reshape":
+            return _axes_after_reshape(node, axes, image)
+        case _:
+            return axes if node.op_type in _FOLLOWED else None
+
+
+def _axes_after_reshape(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | None:
+    """As of an Unsqueeze, if all that the Reshape does is add axes of length 1."""
+    target = _integers(node, None)
+    if target is None or image.shape is None or len(target) <= len(axes):
+        return None
+    own = [1 if axis is None else image.shape[axis] for axis in axes]
+    ones = [position for position, length in enumerate(target) if length == 1]
+    added = len(target) - len(axes)
+    for places in reversed(list(combinations(ones, added))):
+        rest = [length for position, length in enumerate(target) if position not in places]
+        if all(a == b or a < 1 or not isinstance(b, int) for a, b in zip(rest, own, strict=True)):
+            return _with_axes(axes, set(places), len(target))
+    return None
+
+
+def _with_axes(axes: ImageAxes, added: set[int], rank: int) -> ImageAxes:
+    rest = iter(axes)
+    return tuple(None if position in added else next(rest) for position in range(rank))
+
+
+def _integers(node: ir.Node, attribute: str | None) -> list[int] | None:
+    """The second input, or the attribute that it was in earlier opsets; None if not constant."""
+    stored = None if attribute is None else node.attributes.get_ints(attribute, None)
+    if stored is not None:
+        return list(stored)
+    given = node.inputs[1] if len(node.inputs) > 1 else None
+    tensor = None if given is None else ir.convenience.get_const_tensor(given)
+    return None if tensor is None else [int(n) for n in tensor.numpy().reshape(-1)]
 
 
 def native_shapes(graph: ir.Graph, given: InputShapes) -> dict[str, tuple[int | None, ...]]:
@@ -117,7 +191,7 @@ def native_shapes(graph: ir.Graph, given: InputShapes) -> dict[str, tuple[int | 
 
 
 def native_batch(
-    layouts: Mapping[ir.Value, tuple[int, ...]],
+    images: Mapping[ir.Value, ImageAxes],
     shapes: Mapping[str, tuple[int | None, ...]],
     given: InputShapes,
 ) -> int:
@@ -127,10 +201,13 @@ def native_batch(
         RefusedError: If two image inputs fix different ones.
     """
     found: dict[int, str] = {}
-    for value, layout in layouts.items():
+    for value, (axis, *_) in images.items():
         name = value.name or ""
-        dim = shapes[name][layout[0]]
-        symbolic = value.shape is not None and not isinstance(value.shape[layout[0]], int)
+        if axis is None:
+            found.setdefault(1, name)
+            continue
+        dim = shapes[name][axis]
+        symbolic = value.shape is not None and not isinstance(value.shape[axis], int)
         if dim is not None and (not symbolic or name not in given or dim == 1):
             found.setdefault(dim, name)
     if len(found) > 1:

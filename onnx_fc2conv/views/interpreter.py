@@ -16,11 +16,13 @@ from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.computed import computed
 from onnx_fc2conv.views.fold_bias import fold_biases
 from onnx_fc2conv.views.inputs import (
+    ImageAxes,
     InputShapes,
-    image_layouts,
+    image_axes,
     model_inputs,
     native_batch,
     native_shapes,
+    with_all_axes,
 )
 from onnx_fc2conv.views.known import Known, NotComputable, Opaque
 from onnx_fc2conv.views.plan import (
@@ -90,7 +92,7 @@ class Interpreter:
         model: ir.Model,
         given: InputShapes,
         whole: Container[ir.Node] | None = None,
-        layouts: Mapping[ir.Value, tuple[int, ...]] | None = None,
+        images: Mapping[ir.Value, ImageAxes] | None = None,
     ) -> None:
         """Start.
 
@@ -98,15 +100,15 @@ class Interpreter:
             model: The model.
             given: Native shapes by input name.
             whole: The global poolings that keep seeing the whole image; None for all.
-            layouts: The image inputs, as `image_layouts` finds them.
+            images: The image inputs, as `image_axes` finds them.
         """
         graph = model.graph
         self.whole = whole
         self.graph = graph
         self.opsets = graph.opset_imports
-        self.layouts = image_layouts(graph) if layouts is None else layouts
+        self.images = image_axes(graph) if images is None else images
         self.shapes = native_shapes(graph, given)
-        self.batches = Batches(native_batch(self.layouts, self.shapes, given))
+        self.batches = Batches(native_batch(self.images, self.shapes, given))
         self.space = LabelSpace()
         self.names = NameScope.of(graph)
         self.facts: dict[ir.Value, Fact] = {}
@@ -146,25 +148,26 @@ class Interpreter:
             if value.const_value is not None:
                 self.facts[value] = Known.stored(value.const_value, self.batches)
         for value in model_inputs(self.graph):
-            layout = self.layouts.get(value)
-            if layout is None:
+            axes = self.images.get(value)
+            if axes is None:
                 self.facts[value] = Opaque(from_image=False)
                 continue
-            feature_map = self._image(value, layout)
+            feature_map = self._image(value, axes)
             images.append(ImageInput(value, feature_map))
-            self.facts[value] = FeatureView.of(feature_map, self.space, self.batches)
+            self.facts[value] = FeatureView.of_image(feature_map, self.space, self.batches)
         return images
 
-    def _image(self, value: ir.Value, layout: tuple[int, ...]) -> FeatureMap:
+    def _image(self, value: ir.Value, axes: tuple[int | None, ...]) -> FeatureMap:
         shape = self.shapes[value.name or ""]
-        sizes = [shape[axis] for axis in layout[1:]]
+        sizes = [1 if axis is None else shape[axis] for axis in axes[1:]]
         if any(size is None for size in sizes):
-            example = ",".join("1" if n == layout[0] else "…" for n in range(len(shape)))
+            example = ",".join("1" if n == axes[0] else "…" for n in range(len(shape)))
             raise ArgumentError(
                 f"input {value.name!r} has symbolic dims {value.shape}: give the native size that "
                 f"the model was trained for with --input-shape {value.name}:{example}"
             )
         channels, *extent = (size for size in sizes if size is not None)
+        layout, lacks = with_all_axes(axes)
         feature_map = FeatureMap(
             name=value.name or "",
             channels=channels,
@@ -173,6 +176,7 @@ class Interpreter:
             field=(AxisField(),) * len(extent),
             first_label=self.space.reserve(channels * int(np.prod(extent))),
             layout=layout,
+            lacks=lacks,
             value=value,
         )
         return self.space.add(feature_map)
@@ -307,12 +311,13 @@ class Interpreter:
     def _output(self, value: ir.Value) -> OutputMap | None:
         """What becomes of a graph output."""
         fact = self.facts.get(value)
+        node = value.producer()
         if not isinstance(fact, FeatureView):
             return None
         if fact.layout is not None and fact.whole_map is not None:
-            stays = value not in self.restored
+            made = node is not None and ORIGIN in node.metadata_props
+            stays = value not in self.restored or made
             return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
-        node = value.producer()
         assert node is not None
         app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
         if ORIGIN in node.metadata_props:  # made by a conversion: a map, its channels moved
@@ -320,6 +325,10 @@ class Interpreter:
             if not isinstance(again, Refusal):
                 return OutputMap(value, again[1], channels_first(len(fact.shape)), stays=True)
         found = channels_as_map(app, fact)
+        again = as_map(app, fact) if isinstance(found, Refusal) and len(fact.shape) > 2 else found
+        if again is not found and not isinstance(again, Refusal):
+            self.steps.extend(again[0])
+            return OutputMap(value, again[1], channels_first(len(fact.shape)), stays=False)
         if isinstance(found, Refusal):
             name = value.name
             self.refusals.append(

@@ -40,7 +40,7 @@ ORIGIN = "fc2conv.origin"
 """Key in the metadata of an emitted node: operator and name of the node that it stands for."""
 
 FC_OPERATORS = (
-    *("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger"),
+    *("Gemm", "MatMul", "Einsum", "QLinearMatMul", "MatMulInteger"),
     *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
 )
 """The operators that a fully connected layer is written with; the last three are onnxruntime's."""

@@ -15,7 +15,13 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
-from onnx_fc2conv.views.inputs import InputShapes, fixed_images, native_batch, native_shapes
+from onnx_fc2conv.views.inputs import (
+    ImageAxes,
+    InputShapes,
+    fixed_images,
+    native_batch,
+    native_shapes,
+)
 from onnx_fc2conv.views.interpreter import Interpreter, captured_values
 from onnx_fc2conv.views.known import Opaque
 from onnx_fc2conv.views.lifting import Lifting
@@ -63,11 +69,11 @@ class _StaticInterpreter(Interpreter):
 
     def __init__(self, model: ir.Model, given: InputShapes, *, all_linear: bool) -> None:
         images = _images(model.graph, given) if all_linear else None
-        super().__init__(model, given, layouts=images)
+        super().__init__(model, given, images=images)
         self.all_linear = all_linear
         self.native = _native_value_shapes(model, self.shapes, self.batches.native)
         self.other = self.native
-        if any(value.shape and not isinstance(value.shape[0], int) for value in self.layouts):
+        if any(value.shape and not isinstance(value.shape[0], int) for value in self.images):
             self.other = _native_value_shapes(model, self.shapes, self.batches.other)
         self.lifting = Lifting(self.facts, _value_shapes(model.clone()), self.names)
         self.lifted: dict[ir.Node, Lifted] = {}
@@ -246,7 +252,7 @@ def _read(steps: Iterable[Step]) -> Iterator[ir.Value]:
             yield operand.value
 
 
-def _images(graph: ir.Graph, given: InputShapes) -> dict[ir.Value, tuple[int, ...]]:
+def _images(graph: ir.Graph, given: InputShapes) -> dict[ir.Value, ImageAxes]:
     """The image inputs of fixed size; none if they do not agree on a batch size."""
     images = fixed_images(graph)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import lcm
 
 from onnx_fc2conv.geometry import OutputGeometry
 from onnx_fc2conv.views.plan import ImageInput, OutputMap
@@ -25,6 +26,11 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> OutputGe
     rank = len(image.feature_map.extent)
     field = output.feature_map.field
     repeats = max((axis.repeats for axis in field), default=1)
+    parts = sorted({m.parts for m in ancestors if m.parts is not None})
+    step = tuple(
+        lcm(*(m.field[axis].stride or 1 for m in ancestors if m.parts and len(m.field) == rank))
+        for axis in range(rank)
+    )
     divided = sorted({m.subdivides for m in ancestors if m.subdivides is not None})
     return OutputGeometry(
         input=image.value.name or "",
@@ -32,7 +38,8 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> OutputGe
         stride=tuple(axis.stride for axis in field) if len(field) == rank else (0,) * rank,
         offset=(0,) * rank,
         windows_exact=not padded and not whole and repeats == 1,
-        why=_why(padded, whole, divided if repeats > 1 else (), repeats),
+        why=_why(padded, whole, divided if repeats > 1 else (), repeats) + _sizes(parts, step),
+        size_step=step if parts else None,
     )
 
 
@@ -61,6 +68,15 @@ def _why(padded: Sequence[str], whole: Sequence[str], divided: Sequence[str], re
             "has a crop of the image that it belongs to"
         )
     return "no layer pads or sees the whole image"
+
+
+def _sizes(parts: Sequence[str], step: Sequence[int]) -> str:
+    if not parts:
+        return ""
+    return (
+        f"; it runs at image sizes of the window plus multiples of {'×'.join(map(str, step))} "
+        f"pixels (at others {_some(parts)} may be given maps or blocks that do not fit)"
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -12,13 +12,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 
 import numpy as np
-import onnx_ir as ir
 
-from onnx_fc2conv.geometry import AxisField
-from onnx_fc2conv.views.labels import SAMPLE, AnyArray, IntArray, batch_axis, map_labels
+from onnx_fc2conv.views.feature_map import Affine, FeatureMap, channels_first
+from onnx_fc2conv.views.labels import SAMPLE, IntArray, batch_axis
 
 __all__ = [
     "Affine",
@@ -30,11 +28,6 @@ __all__ = [
     "Mixed",
     "channels_first",
 ]
-
-
-def channels_first(rank: int) -> tuple[int, ...]:
-    """The layout of a tensor that already is [N, C, *spatial]."""
-    return tuple(range(rank))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,93 +45,6 @@ class Batches:
     def other(self) -> int:
         """One more sample than native."""
         return self.native + 1
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """A scale and a shift per element of a map, [C, *spatial] float64, not yet carried out."""
-
-    scale: AnyArray
-    shift: AnyArray
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureMap:
-    """A tensor [N, C, *spatial] whose cells slide over the image.
-
-    Attributes:
-        name: Name of the tensor.
-        channels: C.
-        extent: Spatial size at the native input size.
-        dtype: Element type.
-        field: Receptive field per spatial axis.
-        first_label: Label of element 0 (row-major C, *spatial) of sample 0.
-        layout: ``transpose(layout)`` brings the tensor to [N, C, *spatial].
-        value: The tensor in the model, if it is there; None if a `Step` will make it.
-        sources: The maps that it is computed from.
-        made_by_fc: Whether its cells are the results of an FC layer, or of a pooling of all that
-            a window has, one for each window.
-        pads: The layer, if it pads: its cells at a border see other pixels than a crop does.
-        mixes_positions: The layer, if each of its cells depends on the whole image.
-        pooled_by: The node, if it is a pooling of the whole image.
-        subdivides: The layer, if it makes several cells of each.
-        constant: Its channels, [C], if they are the same for every image and at every position.
-        pending: Position-dependent scale and shift of ``base``, folded into the next linear layer.
-        base: The map that ``pending`` applies to.
-    """
-
-    name: str
-    channels: int
-    extent: tuple[int, ...]
-    dtype: ir.DataType
-    field: tuple[AxisField, ...]
-    first_label: int
-    layout: tuple[int, ...]
-    value: ir.Value | None = None
-    sources: tuple[FeatureMap, ...] = ()
-    made_by_fc: bool = False
-    pads: str | None = None
-    mixes_positions: str | None = None
-    pooled_by: ir.Node | None = None
-    subdivides: str | None = None
-    constant: AnyArray | None = None
-    pending: Affine | None = None
-    base: FeatureMap | None = None
-
-    @property
-    def per_sample_shape(self) -> tuple[int, ...]:
-        """(C, *spatial) at the native size."""
-        return (self.channels, *self.extent)
-
-    @property
-    def size(self) -> int:
-        """Number of elements of one sample."""
-        return prod(self.per_sample_shape)
-
-    @property
-    def is_cell(self) -> bool:
-        """Whether the map is a single cell at the native size: it has one value per window."""
-        return all(length == 1 for length in self.extent)
-
-    @property
-    def scales_by_channel(self) -> bool:
-        """Whether the scale and shift that wait, if any, are the same at all positions."""
-        if self.pending is None:
-            return True
-        values = (a.reshape(self.channels, -1) for a in (self.pending.scale, self.pending.shift))
-        return all(bool((array == array[:, :1]).all()) for array in values)
-
-    def shape(self, batch: int) -> tuple[int, ...]:
-        """Shape of the tensor in its own layout."""
-        shape = [0] * len(self.layout)
-        for axis, length in zip(self.layout, (batch, *self.per_sample_shape), strict=True):
-            shape[axis] = length
-        return tuple(shape)
-
-    def labels(self, batch: int) -> IntArray:
-        """Labels of all elements in the tensor's own layout."""
-        labels = map_labels(self.first_label, self.per_sample_shape, batch)
-        return labels.transpose(np.argsort(self.layout))
 
 
 class LabelSpace:
@@ -224,6 +130,20 @@ class FeatureView:
             return Labels(feature_map.labels(batches.native), feature_map.labels(batches.other))
 
         return cls(space, batches, labels, layout=feature_map.layout, whole_map=feature_map)
+
+    @classmethod
+    def of_image(cls, image: FeatureMap, space: LabelSpace, batches: Batches) -> FeatureView:
+        """The view that an image input is, which may lack some axes of its map."""
+        if not image.lacks:
+            return cls.of(image, space, batches)
+
+        def labels() -> Labels:
+            native = image.labels(batches.native).squeeze(image.lacks)
+            if image.axes[0] is None:
+                return Labels(native, None)
+            return Labels(native, image.labels(batches.other).squeeze(image.lacks))
+
+        return cls(space, batches, labels)
 
     @classmethod
     def of_index(

@@ -92,12 +92,12 @@ def test_a_refused_model_is_left_unchanged() -> None:
     net = Net()
     trunk = net.op("Conv", net.x, net.random(3, 2, 3, 3), auto_pad="SAME_UPPER", shape=(3, 8, 10))
     model = net.ir_model(
-        net.head(trunk), net.head(net.op("CumSum", trunk, np.array(1), shape=trunk.shape))
+        net.head(trunk), net.head(net.op("CumSum", trunk, np.array(2), shape=trunk.shape))
     )
     before = text(model)
     with pytest.raises(RefusedError) as caught:
         FcToConv()(model)
-    assert [refusal.code for refusal in caught.value.refusals] == ["no-rule"]
+    assert [refusal.code for refusal in caught.value.refusals] == ["flattened-features"]
     assert text(model) == before
 
 

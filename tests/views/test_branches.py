@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from tests.nets import Net, Tensor, conv
+import numpy as np
+import pytest
+
+from onnx_fc2conv import check
+from tests.nets import Net, Tensor, conv, session
 from tests.oracle import (
     assert_refused,
     assert_slides,
+    converted_model,
 )
 
 
@@ -50,13 +55,52 @@ def test_layers_whose_maps_grow_apart_are_refused() -> None:
     assert_refused(net.model(y), "misaligned", "Add join")
 
 
-def test_maps_that_grow_apart_are_refused() -> None:
-    """At 7 pixels both have 3 cells, at 8 pixels 3 and 4."""
+@pytest.mark.parametrize("op_type", ["Concat", "Add"])
+def test_maps_that_grow_apart(op_type: str) -> None:
+    """At 7 pixels both have 3 cells, at 8 pixels 3 and 4: then the original does not run either."""
     net = Net(image=(2, 7, 7))
     one = conv(net, net.x, (3, 3), kernel=3, strides=[2, 2])
     two = conv(net, net.x, (3, 3), kernel=2, strides=[2, 2])
-    y = net.op("Concat", one, two, axis=1, shape=(6, 3, 3), name="join")
-    assert_refused(net.model(net.head(y)), "misaligned", "Concat join")
+    axis = {"axis": 1} if op_type == "Concat" else {}
+    channels = 6 if op_type == "Concat" else 3
+    y = net.op(op_type, one, two, shape=(channels, 3, 3), name="join", **axis)
+    model = net.model(net.head(y))
+    conversion = assert_slides(model)
+    geometry = conversion.geometry["y"]
+    assert geometry.size_step == (2, 2)
+    assert "multiples of 2×2" in geometry.why
+    assert f"{op_type} join" in geometry.why
+    dense = converted_model(conversion)
+    with pytest.raises(Exception, match="join"):
+        session(dense)({"x": np.zeros((1, 2, 8, 9), np.float32)})
+    report = check(model, dense)
+    assert report, report.to_markdown()
+
+
+def test_a_stem_whose_branches_are_padded_in_different_ways() -> None:
+    """ResNet-D, Xception: the pads of either branch are those that SAME means at 8×10 pixels."""
+    net = Net()
+    one = conv(net, net.x, (4, 5), kernel=3, strides=[2, 2], auto_pad="SAME_UPPER")
+    pooled = net.op("AveragePool", net.x, kernel_shape=[2, 2], strides=[2, 2], shape=(2, 4, 5))
+    y = net.op("Add", one, conv(net, pooled, (4, 5), kernel=1), shape=one.shape, name="join")
+    model = net.model(net.head(y))
+    conversion = assert_slides(model, exact=False)
+    assert conversion.geometry["y"].size_step is None  # both take two pixels for a cell
+    report = check(model, converted_model(conversion))
+    assert report, report.to_markdown()
+
+
+def test_padded_branches_that_grow_apart() -> None:
+    net = Net(image=(2, 9, 9))
+    one = conv(net, net.x, (5, 5), kernel=3, strides=[2, 2], pads=[1, 1, 1, 1])
+    two = conv(net, net.x, (5, 5), kernel=2, strides=[2, 2], pads=[1, 1, 0, 0])
+    three = conv(net, net.x, (5, 5), kernel=2, strides=[2, 2], pads=[1, 1, 1, 1])
+    y = net.op("Concat", one, two, three, axis=1, shape=(9, 5, 5), name="join")
+    model = net.model(net.head(y))
+    conversion = assert_slides(model, exact=False)
+    assert conversion.geometry["y"].size_step == (2, 2)
+    report = check(model, converted_model(conversion))
+    assert report, report.to_markdown()
 
 
 def test_two_images() -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.nets import Array, Net, op_types
+from tests.nets import Array, Net, Tensor, op_types
 from tests.oracle import (
     assert_refused,
     assert_slides,
+    refusals,
 )
 
 C, H, W = 3, 3, 4
@@ -122,11 +123,55 @@ def test_position_dependent_constant_then_activation_is_refused(op_type: str) ->
     assert_refused(net.model(net.fc(y)), "position-dependent", f"{op_type} act", "linear layer")
 
 
-def test_positional_constant_in_the_trunk_is_refused() -> None:
+@pytest.mark.parametrize("shape", [(1, C, H, W), (H, W), (C, 1, W), (1, 1, H, 1)], ids=str)
+@pytest.mark.parametrize("op_type", ["Add", "Sub", "Mul", "Div"])
+def test_a_positional_constant_on_a_map_that_a_layer_reads(
+    op_type: str, shape: tuple[int, ...]
+) -> None:
+    """A learned position embedding: each window has its own, from its first cell on."""
+    net = Net()
+    y = net.op(op_type, net.trunk(), 1 + np.abs(net.random(*shape)), shape=(C, H, W))
+    conversion = assert_slides(net.model(net.head(y)))
+    assert conversion.heads[0].bytes_kept == "folded"
+
+
+def test_two_positional_constants_and_channels_last() -> None:
+    net = Net()
+    y = net.op("Mul", net.trunk(), net.random(H, W))
+    y = net.op("Add", net.op("Transpose", y, perm=[0, 2, 3, 1]), net.random(H, W, C))
+    assert_slides(net.model(net.head(Tensor(y.value, (H, W, C)))))
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attributes"),
+    [
+        ("Conv", {}),
+        ("Relu", {}),
+        ("MaxPool", {"kernel_shape": [2, 2]}),
+        ("GlobalAveragePool", {}),
+        ("Softmax", {"axis": 1}),
+        ("InstanceNormalization", {}),
+    ],
+)
+def test_a_positional_constant_that_something_else_reads_is_refused(
+    op_type: str, attributes: dict[str, Any]
+) -> None:
+    net = Net()
+    y = net.op("Add", net.trunk(), net.random(1, C, H, W), shape=(C, H, W), name="embed")
+    weights = {"Conv": (net.random(C, C, 1, 1),), "InstanceNormalization": (net.random(C),) * 2}
+    made = net.op(op_type, y, *weights.get(op_type, ()), name="next", **attributes)
+    shapes = {"MaxPool": (C, H - 1, W - 1), "GlobalAveragePool": (C, 1, 1)}
+    model = net.model(net.head(Tensor(made.value, shapes.get(op_type, (C, H, W)))))
+    (refusal,) = refusals(model)
+    assert refusal.node == f"{op_type} next"
+    assert refusal.code in ("positional-constant", "position-dependent")
+
+
+def test_a_positional_constant_in_the_maximum_is_refused() -> None:
     net = Net()
     trunk = net.trunk()
-    y = net.op("Add", trunk, net.random(1, C, H, W), shape=trunk.shape, name="bias_map")
-    assert_refused(net.model(net.head(y)), "positional-constant", "Add bias_map", "[1, 3, 3, 4]")
+    y = net.op("Max", trunk, net.random(1, C, H, W), shape=trunk.shape, name="bias_map")
+    assert_refused(net.model(net.head(y)), "positional-constant", "Max bias_map", "[1, 3, 3, 4]")
 
 
 @pytest.mark.parametrize("shape", [(C, 1, 1), (1, C, 1, 1), (1,), ()], ids=str)

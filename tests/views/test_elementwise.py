@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.nets import Net, Tensor, op_types
+from tests.nets import Array, Net, Tensor, op_types
 from tests.oracle import (
     assert_refused,
     assert_slides,
@@ -172,3 +172,66 @@ def test_outer_product() -> None:
     row = net.op("Unsqueeze", y, np.array([1]))
     outer = net.op("Mul", column, row)
     assert_slides(net.model(net.fc(net.op("Flatten", outer, shape=(16,)))))
+
+
+def scalar(value: float) -> Array:
+    return np.array(value, np.float32)
+
+
+SUBGRAPHS: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "gelu": lambda net, y: net.op(
+        "Mul",
+        net.op("Mul", y, net.op("Add", net.op("Erf", net.op("Div", y, scalar(1.4142))), scalar(1))),
+        scalar(0.5),
+    ),
+    "swish": lambda net, y: net.op("Mul", y, net.op("Sigmoid", y)),
+    "mish": lambda net, y: net.op("Mul", y, net.op("Tanh", net.op("Softplus", y))),
+    "hard swish": lambda net, y: net.op(
+        "Mul", y, net.op("Div", net.op("Relu", net.op("Add", y, scalar(3))), scalar(6))
+    ),
+    "clamp": lambda net, y: net.op("Min", net.op("Max", y, scalar(-0.2)), net.random(1)),
+    "leaky": lambda net, y: net.op(
+        "Where", net.op("Greater", y, scalar(0)), y, net.op("Mul", y, scalar(0.1))
+    ),
+    "power": lambda net, y: net.op("Pow", net.op("Abs", y), np.array([1.5], np.float32)),
+    "and": lambda net, y: net.op(
+        "Where",
+        net.op("And", net.op("Greater", y, scalar(-0.3)), net.op("Less", y, scalar(0.4))),
+        y,
+        scalar(0),
+    ),
+    "xor": lambda net, y: net.op(
+        "Cast",
+        net.op(
+            "Or",
+            net.op("Xor", net.op("Greater", y, scalar(0)), net.op("Less", y, scalar(0.3))),
+            net.op("Greater", y, scalar(1)),
+        ),
+        to=1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUBGRAPHS)
+def test_activations_in_pieces(name: str) -> None:
+    net = Net(opset=15)
+    assert_slides(net.model(stacked(net, lambda y: SUBGRAPHS[name](net, y))))
+
+
+@pytest.mark.parametrize("shape", [(1,), (5,), (1, 5), (1, 1), (1, 1, 5)], ids=str)
+@pytest.mark.parametrize("op_type", ["Min", "Max", "Pow", "Where"])
+def test_constants_of_any_shape(op_type: str, shape: tuple[int, ...]) -> None:
+    net = Net()
+    y = net.op("Sigmoid", net.fc(net.flat(net.trunk()), 5), shape=(5,))
+    constant = np.abs(net.random(*shape))
+    first = (constant > 0.5,) if op_type == "Where" else ()
+    made = net.op(op_type, *first, y, constant)
+    if len(shape) > 2:
+        made = net.op("Squeeze", made, np.array([0]))
+    assert_slides(net.model(net.fc(Tensor(made.value, (5,)))))
+
+
+def test_swish() -> None:
+    net = Net(opset=24, ir_version=10)
+    activation = {"alpha": 1.5}
+    assert_slides(net.model(stacked(net, lambda y: net.op("Swish", y, **activation))))

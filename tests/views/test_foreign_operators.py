@@ -34,7 +34,7 @@ def _refused_after_a_layer(
         ("LSTM", "", "recurrent", "one after the other"),
         ("GRU", "", "recurrent", "one after the other"),
         ("Attention", "", "attention", "all others"),
-        ("Einsum", "", "no-rule", "no rule"),
+        ("OneHot", "", "no-rule", "no rule"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -120,6 +120,23 @@ def test_layer_normalization(source: Callable[[Net], Tensor], scaled: bool) -> N
     assert "LayerNormalization" in op_types(converted_model(conversion))
 
 
+@sources
+def test_root_mean_square_normalization(source: Callable[[Net], Tensor]) -> None:
+    net = Net(opset=23, ir_version=10)
+    y = source(net)
+    y = net.op("RMSNormalization", y, net.random(y.shape[-1]), epsilon=0.1, shape=y.shape)
+    conversion = assert_slides(net.model(net.head(y)), gone=GONE)
+    assert "RMSNormalization" in op_types(converted_model(conversion))
+
+
+@pytest.mark.parametrize("op_type", ["LayerNormalization", "RMSNormalization"])
+def test_a_normalization_of_all_of_a_map_is_refused(op_type: str) -> None:
+    """Axes [C, H, W]: statistics of a whole window, which no cell of the map has."""
+    net = Net(opset=23, ir_version=10)
+    y = net.op(op_type, net.trunk(), net.random(C, H, W), axis=1, shape=(C, H, W), name="norm")
+    assert_refused(net.model(net.head(y)), "flattened-features", f"{op_type} norm", "[3, 3, 4]")
+
+
 @pytest.mark.parametrize("axis", [1, -2])
 def test_layer_normalization_over_several_axes(axis: int) -> None:
     net = Net(opset=17)
@@ -181,6 +198,21 @@ def test_top_k_of_groups() -> None:
     net = Net(opset=9)
     values, _ = net.ops("TopK", grouped(net), outputs=2, k=2, axis=2)
     assert_slides(net.model(net.head(Tensor(values.value, (A, 2)))), gone=GONE)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"exclusive": 1}, {"reverse": 1}], ids=str)
+@sources
+def test_cumulative_sums(source: Callable[[Net], Tensor], attributes: dict[str, int]) -> None:
+    net = Net()
+    y = source(net)
+    y = net.op("CumSum", y, np.array(len(y.shape)), shape=y.shape, **attributes)
+    assert_slides(net.model(net.head(y)), gone=GONE)
+
+
+def test_a_cumulative_sum_over_positions_is_refused() -> None:
+    net = Net()
+    y = net.op("CumSum", net.flat(net.trunk()), np.array(1), shape=(36,), name="sum")
+    assert_refused(net.model(net.fc(y)), "flattened-features", "CumSum sum")
 
 
 def test_norm_of_each_group() -> None:

@@ -207,14 +207,6 @@ def test_instance_normalization_sees_the_whole_image() -> None:
     assert "InstanceNormalization" in conversion.geometry["y"].why
 
 
-def test_normalization_of_flattened_features_is_refused() -> None:
-    net = Net()
-    rows = net.op("Reshape", net.trunk(), np.array([0, 3, -1]))
-    y = net.op("InstanceNormalization", rows, net.random(3), net.random(3), name="n")
-    y = net.op("Flatten", y, shape=(D,))
-    assert_refused(net.model(net.fc(y)), "flattened-features", "InstanceNormalization n")
-
-
 def test_gated_channels_with_convolutions() -> None:
     """Squeeze and excite, written with 1x1 convolutions."""
     net = Net()

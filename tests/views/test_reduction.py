@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.nets import Net, Tensor, op_types
+from tests.nets import Array, Net, Tensor, i64, op_types
 from tests.oracle import (
     assert_refused,
     assert_slides,
@@ -130,3 +130,19 @@ def test_everything_at_once_is_refused() -> None:
     net = Net()
     y = net.op("ReduceMean", net.head(net.trunk()), keepdims=0, name="mean")
     assert_refused(net.model(y), "batch-mixing", "ReduceMean mean")
+
+
+@pytest.mark.parametrize("op_type", ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceProd"])
+@pytest.mark.parametrize("axes", [None, i64()], ids=["left out", "empty"])
+def test_a_reduction_over_no_axis(axes: Array | None, op_type: str) -> None:
+    net = Net(opset=18)
+    given = () if axes is None else (axes,)
+    y = net.op(op_type, net.flat(net.trunk()), *given, noop_with_empty_axes=1, shape=(36,))
+    assert_slides(net.model(net.fc(y)))
+
+
+def test_a_norm_over_no_axis_is_refused() -> None:
+    """Runtimes differ: the element, or its absolute value."""
+    net = Net(opset=18)
+    y = net.op("ReduceL2", net.flat(net.trunk()), noop_with_empty_axes=1, shape=(36,), name="norm")
+    assert_refused(net.model(net.fc(y)), "no-rule", "ReduceL2 norm", "no axis")

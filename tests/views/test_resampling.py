@@ -10,11 +10,12 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnx_fc2conv import check
 from onnx_fc2conv.passes import FcToConv, FreeInputSize
 from onnx_fc2conv.pipeline import convert
 from onnx_fc2conv.views import output_geometry
 from tests.nets import Array, Net, Tensor, conv, i64, session
-from tests.oracle import assert_close, assert_refused, assert_slides
+from tests.oracle import assert_close, assert_refused, assert_slides, converted_model
 
 
 def scales(*factors: float) -> Array:
@@ -60,6 +61,14 @@ def assert_every_other_cell(
             assert_close(got[:, :, p, q], original({"x": crop})["y"], 1e-5, f"cell {p}, {q}")
 
 
+def assert_whole_strides(model: onnx.ModelProto, stride: int) -> None:
+    """The layer moves on by as many cells as each became, so that all its cells have a crop."""
+    conversion = assert_slides(model)
+    assert conversion.geometry["y"].stride == (stride, stride)
+    report = check(model, converted_model(conversion))
+    assert report, report.to_markdown()
+
+
 IN_PLACE = [
     {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
     {"mode": "nearest"},
@@ -78,7 +87,34 @@ IN_PLACE = [
 def test_copies_of_each_cell(factor: int, attributes: dict[str, Any]) -> None:
     net = Net()
     y = resized(net, strided(net, factor), factor, **attributes)
-    assert_every_other_cell(net.model(net.head(y)), factor)
+    assert_whole_strides(net.model(net.head(y)), factor)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_copies_that_a_convolution_reads_as_a_whole_are_refused(factor: int) -> None:
+    """Only a fully connected layer may move on by several cells: a Conv stays as it is."""
+    net = Net()
+    y = resized(net, strided(net, factor), factor)
+    whole = net.op("Conv", y, net.random(4, *y.shape), shape=(4, 1, 1))
+    assert_every_other_cell(net.model(net.flat(whole), net.head(net.x)), factor)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_copies_before_a_convolution_of_the_whole_and_a_layer(factor: int) -> None:
+    net = Net()
+    y = resized(net, strided(net, factor), factor)
+    whole = net.op("Relu", net.op("Conv", y, net.random(4, *y.shape)), shape=(4, 1, 1))
+    assert_whole_strides(net.model(net.head(whole)), factor)
+
+
+def test_copies_of_each_position_read_by_a_layer_each() -> None:
+    """Tokens: the first layer keeps all positions, the second one takes whole strides."""
+    net = Net()
+    y = resized(net, strided(net), 2)
+    rows = net.op("Transpose", net.op("Reshape", y, i64(0, 3, -1)), perm=[0, 2, 1])
+    rows = net.op("MatMul", rows, net.random(3, 4), shape=(80, 4))
+    conversion = assert_slides(net.model(net.head(rows)), gone=("Gemm", "Flatten"))
+    assert conversion.geometry["y"].stride == (2, 2)
 
 
 @pytest.mark.parametrize("attributes", IN_PLACE[:2], ids=["asymmetric", "half_pixel"])
@@ -136,7 +172,7 @@ def test_earlier_versions(op_type: str, opset: int) -> None:
         up = net.op(op_type, y, scales=[1.0, 1.0, 2.0, 2.0], mode="nearest")
     else:
         up = net.op(op_type, y, scales(2, 2), mode="nearest")
-    assert_every_other_cell(net.model(net.head(Tensor(up.value, (3, 8, 10)))), 2)
+    assert_whole_strides(net.model(net.head(Tensor(up.value, (3, 8, 10)))), 2)
 
 
 def test_a_factor_of_1() -> None:
@@ -187,7 +223,7 @@ def test_channels_become_cells(mode: str) -> None:
     y = conv(net, net.x, (4, 5), kernel=2, strides=[2, 2], channels=8)
     y = net.op("DepthToSpace", y, blocksize=2, mode=mode, shape=(2, 8, 10), name="shuffle")
     again = net.op("PRelu", y, net.random(2, 1, 1), shape=y.shape)
-    assert_every_other_cell(net.model(net.head(again)), 2)
+    assert_whole_strides(net.model(net.head(again)), 2)
 
 
 SLICES: dict[str, tuple[list[int], list[int], list[int], list[int] | None, tuple[int, ...]]] = {

@@ -157,7 +157,7 @@ def test_maps_that_grow_apart_are_refused() -> None:
     one = conv(net, net.x, (4, 4), 3, strides=[2, 2])
     two = conv(net, net.x, (4, 4), 2, strides=[2, 2])
     y = net.fc(joined(net, pooled(net, one), two), name="fc")
-    assert_refused(net.model(y), "misaligned", "Gemm fc", "more cells than the other")
+    assert_refused(net.model(y), "misaligned", "Gemm fc", "two cells sooner than the other")
 
 
 def test_padded_maps() -> None:

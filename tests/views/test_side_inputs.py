@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.nets import Net, Tensor, i64, op_types
+from onnx_fc2conv import convert
+from tests.nets import Net, Tensor, i64, op_types, session
 from tests.oracle import assert_refused, assert_slides, converted_model
 
 K = 5
@@ -119,6 +120,66 @@ def test_the_vector_alone_is_left_alone() -> None:
     conversion = assert_slides(net.model(y), gone=("Flatten", "MatMul"))
     assert [layer.node for layer in conversion.left_alone] == ["alone"]
     assert "Gemm" in op_types(converted_model(conversion))
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+@pytest.mark.parametrize("vector", [(4, "input"), (1, "input"), (3, "layer")])
+def test_added_by_a_layer_itself(vector: tuple[int, str], beta: float) -> None:
+    """Gemm's third operand: a vector beside the image, or the features of another layer."""
+    length, kind = vector
+    net = Net()
+    side = net.input("age", ("N", length))
+    flat = net.flat(net.trunk())
+    addend = net.fc(side, 4) if kind == "layer" else side
+    outputs = 4 if length == 1 else addend.shape[0]
+    weight = net.random(outputs, 36)
+    y = net.op("Gemm", flat, weight, addend, transB=1, beta=beta, shape=(outputs,))
+    assert_slides(net.model(net.fc(net.op("Relu", y, shape=y.shape))), gone=("Flatten", "MatMul"))
+
+
+@pytest.mark.parametrize("beta", [1.0, -2.0])
+def test_a_residual_layer_in_one_node(beta: float) -> None:
+    net = Net()
+    y = net.op("Relu", net.fc(net.flat(net.trunk()), 6), shape=(6,))
+    y = net.op("Gemm", y, net.random(6, 6), y, beta=beta, shape=(6,))
+    y = net.op("Gemm", y, net.random(6, 6), net.op("Neg", y), beta=beta, shape=(6,))
+    assert_slides(net.model(net.fc(y)))
+
+
+def test_a_whole_map_added_by_a_layer_is_refused() -> None:
+    net = Net()
+    flat = net.flat(net.trunk())
+    y = net.op("Gemm", flat, net.random(36, 36), flat, shape=(36,), name="fc")
+    assert_refused(net.model(net.fc(y)), "flattened-features", "Gemm fc")
+
+
+def test_a_vector_of_another_length_added_by_a_layer_is_refused() -> None:
+    net = Net()
+    side = net.input("age", ("N", 3))
+    y = net.op("Gemm", net.flat(net.trunk()), net.random(36, 6), side, shape=(6,), name="fc")
+    assert_refused(net.model(net.fc(y)), "bias-not-constant", "Gemm fc", "[1, 3]")
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 3])
+@pytest.mark.parametrize("op_type", ["Add", "Gemm"])
+def test_one_vector_for_all_images(op_type: str, batch: int | str) -> None:
+    net = Net(batch=batch)
+    side = net.input("age", (1, 4))
+    flat = net.flat(net.trunk())
+    if op_type == "Add":
+        y = net.op("Add", net.fc(flat), side, shape=(4,))
+    else:
+        y = net.op("Gemm", flat, net.random(4, 36), side, transB=1, shape=(4,))
+    model = net.model(y)
+    original, dense = session(model), session(converted_model(convert(model)))
+    image = net.rng.normal(size=(3, 2, 10, 14)).astype(np.float32)
+    age = net.rng.normal(size=(1, 4)).astype(np.float32)
+    cells = dense({"x": image, "age": age})["y"]
+    for i, j in np.ndindex(*cells.shape[2:]):
+        crops = image[:, :, 2 * i : 2 * i + 8, 2 * j : 2 * j + 10]
+        parts = [crops] if batch != 1 else np.split(crops, 3)
+        want = np.concatenate([original({"x": part, "age": age})["y"] for part in parts])
+        np.testing.assert_allclose(cells[:, :, i, j], want, atol=1e-5)
 
 
 def test_two_images_joined() -> None:

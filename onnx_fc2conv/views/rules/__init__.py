@@ -2,9 +2,11 @@
 
 from onnx_fc2conv.views.rules import (
     dynamic_quantization,
+    einsum,
     elementwise,
     feature_norms,
     foreign,
+    image_norms,
     linear,
     movement,
     normalization,
@@ -26,9 +28,11 @@ __all__ = [
     "NameScope",
     "describe",
     "dynamic_quantization",
+    "einsum",
     "elementwise",
     "feature_norms",
     "foreign",
+    "image_norms",
     "linear",
     "movement",
     "normalization",

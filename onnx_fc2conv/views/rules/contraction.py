@@ -111,13 +111,20 @@ def sum_of_convs(
 ) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
     """A Conv for each map, with the strides that bring their cells into step, and their sum.
 
+    Where cells were made several of each, the stride takes these together again: a shift of the
+    image by less than their common stride gives another map.
+
     A map with one cell for the whole image is added to every cell.
     """
     ranks = {len(part.source.extent) for part in parts}
     if len(ranks) > 1:
         return app.refuse("misaligned", f"draws on maps of {sorted(ranks)} spatial axes")
     fields = [part.source.field for part in parts]
-    common = [lcm(*(f.stride for f in axis if f.stride)) for axis in zip(*fields, strict=True)]
+    alone = all(part.window == part.source.extent for part in parts)
+    common = [
+        lcm(*(f.stride * (f.repeats if alone else 1) for f in axis if f.stride))
+        for axis in zip(*fields, strict=True)
+    ]
     name = app.node.outputs[0].name or "sum"
     steps: list[Step] = []
     maps: list[FeatureMap] = []
@@ -145,7 +152,7 @@ def sum_of_convs(
             name=name if number == len(maps) else app.names.fresh(f"{name}.sum"),
             field=joined,
             sources=(total, summand),
-            made_by_fc=total.made_by_fc or summand.made_by_fc,
+            one_per_window=total.one_per_window or summand.one_per_window,
         )
         steps.append(Step("Add", (total, summand), both, app.node))
         total = both
@@ -172,7 +179,7 @@ def slid_map(  # noqa: PLR0913 - a map before and after
         extent=tuple(e - k + 1 for e, k in zip(source.extent, part.window, strict=True)),
         field=field,
         dtype=dtype or source.dtype,
-        made_by_fc=source.made_by_fc
+        one_per_window=source.one_per_window
         if part.window != source.extent
         else any(axis.stride for axis in field),
     )

@@ -19,7 +19,7 @@ from onnx_fc2conv.views.plan import Constant, Emitted, Intermediate, Kept, Outco
 from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
 from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
 from onnx_fc2conv.views.rules.frames import Frame, NoFrame, frames
-from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.parameters import by_channel
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled
@@ -28,7 +28,10 @@ from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = ["carried_out", "elementwise"]
 
-_BOOLEAN = {"IsNaN", "IsInf", "Not", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+_BOOLEAN = {
+    *("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not"),
+    *("Or", "Xor"),
+}
 
 _TOTAL = {
     *("Abs", "Add", "Atan", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Floor", "Gelu"),
@@ -50,7 +53,8 @@ may be NaN, which a weight of zero in the next layer does not take away.
     *("LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink"),
     *("Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh"),
     *("ThresholdedRelu", "Add", "Sub", "Mul", "Div", "Pow", "Mod", "PRelu", "Min", "Max", "Sum"),
-    *("Mean", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where"),
+    *("Mean", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "And", "Or"),
+    *("Xor",),
 )
 def elementwise(app: Application) -> Outcome:
     """Keep the node on maps, or carry it out on the maps of its views."""
@@ -86,7 +90,14 @@ def carried_out(
     app: Application, dtype: ir.DataType | None, steps: tuple[Step, ...] = ()
 ) -> Outcome:
     """The operator, whose result is of this type, on the maps or the views that it is given."""
-    return _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
+    outcome = _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
+    if isinstance(outcome, Refusal) and outcome.code == "positional-constant":
+        waits = _on_views(app, dtype, steps)  # a layer of the whole window may take it in
+        return outcome if isinstance(waits, Refusal) else waits
+    if isinstance(outcome, Refusal) and not steps:
+        kept = _kept_on_maps(app, dtype, again=True)
+        return kept if isinstance(kept, Kept) else outcome
+    return outcome
 
 
 def _result_type(app: Application) -> ir.DataType | None:
@@ -101,10 +112,18 @@ def _result_type(app: Application) -> ir.DataType | None:
     return ir.DataType.from_numpy(chosen.array.dtype) if isinstance(chosen, Known) else None
 
 
-def _kept_on_maps(app: Application, dtype: ir.DataType | None) -> Outcome | None:
-    """The node stays if every view is a map in one layout; None if it cannot."""
+def _kept_on_maps(
+    app: Application, dtype: ir.DataType | None, *, again: bool = False
+) -> Outcome | None:
+    """The node stays if every view is a map in one layout; None if it cannot.
+
+    With ``again`` views that can be written as maps again will do, of whatever was done to them
+    since (blocks of cells that are channels now, each with a scale of its own).
+    """
     views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
     layout = next((view.layout for view in views if view.layout is not None), None)
+    if again and layout is None and len(views[0].shape) > 2:
+        layout = channels_first(len(views[0].shape))
     if layout is None or any(len(view.shape) != len(layout) for view in views):
         return None
     if layout != channels_first(len(layout)) and any(view.layout != layout for view in views):
@@ -135,7 +154,8 @@ def _kept_on_maps(app: Application, dtype: ir.DataType | None) -> Outcome | None
         field=field,
         sources=maps,
         dtype=dtype or maps[0].dtype,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
+        parts=parting(app, maps),
     )
     return Kept((output,), restored=found.restored, steps=found.steps)
 
@@ -228,7 +248,8 @@ def _on_frame(
         field=field,
         sources=maps,
         dtype=dtype or maps[0].dtype,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
+        parts=parting(app, maps),
     )
     carried = tuple(app.node.attributes)
     node = app.node

@@ -1,4 +1,4 @@
-"""Operators along the features that rank or normalize them: LayerNormalization, TopK."""
+"""Operators along the features that rank, normalize or add them up: TopK, LayerNormalization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx_fc2conv.views.rules.groups import Along, along_features, integers
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.view import FeatureView
 
-__all__ = ["layer_normalization", "lp_normalization", "top_k"]
+__all__ = ["cumulative_sum", "layer_normalization", "lp_normalization", "top_k"]
 
 
 @rule("LayerNormalization", "RMSNormalization")
@@ -99,6 +99,27 @@ def top_k(app: Application) -> Outcome:
         carried=carried,
     )
     return along_features(app, view, (axis,), along)
+
+
+@rule("CumSum")
+def cumulative_sum(app: Application) -> Outcome:
+    """The sum of the features so far (CumSum-11/14), along an axis that is an input."""
+    view, known = app.view(0), app.known(1)
+    if view is None or known is None or known.sized:
+        return app.refuse("data-dependent", "adds up along an axis that is not constant")
+    axis = _axis(app, view, int(known.array.reshape(-1)[0]))
+    if isinstance(axis, Refusal):
+        return axis
+    if view.batch_axis == axis:
+        return app.refuse("batch-mixing", f"adds up along axis {axis}, which holds the samples")
+    name = app.node.outputs[0].name or app.node.op_type
+
+    def scalar(axis: int) -> tuple[Constant, ...]:
+        array = np.array(axis, np.int64)
+        return (Constant(app.names.fresh(f"{name}.axis"), (), lambda: ir.Tensor(array)),)
+
+    carried = tuple(name for name in ("exclusive", "reverse") if name in app.node.attributes)
+    return along_features(app, view, (axis,), Along(lambda _: {}, scalar, carried=carried))
 
 
 def _axis(app: Application, view: FeatureView, axis: int) -> int | Refusal:

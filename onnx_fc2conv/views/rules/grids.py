@@ -1,13 +1,13 @@
-"""Whether cell i of one map belongs to cell i of another, at every input size."""
+"""Grids: whether cell i of one map belongs to cell i of another, and where its parts lie."""
 
 from __future__ import annotations
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField, Misaligned
-from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.rules.registry import Application, describe
 from onnx_fc2conv.views.view import FeatureMap
 
-__all__ = ["joined_field"]
+__all__ = ["joined_field", "parting", "subdivided"]
 
 
 def joined_field(
@@ -38,12 +38,15 @@ def joined_field(
                 "misaligned",
                 f"joins maps of different grids: {maps[0].name} and {other.name}",
             )
-        if any(map(_grow_apart, field, other.field, extent)):
+        if broadcasts and any(
+            one == 1 and _grow_apart(*axes)
+            for one, axes in zip(extent, zip(field, other.field, strict=True), strict=True)
+        ):
             spans = " and ".join(str([axis.span for axis in f]) for f in (field, other.field))
             return app.refuse(
                 "misaligned",
-                f"combines maps of which one has more cells than the other at some input sizes: "
-                f"a first cell takes {spans} pixels",
+                "combines single cells of maps of which one has two cells sooner than the other, "
+                f"and would be broadcast: a first cell takes {spans} pixels",
             )
         try:
             field = tuple(a.join(b) for a, b in zip(field, other.field, strict=True))
@@ -53,12 +56,36 @@ def joined_field(
     return field
 
 
-def _grow_apart(one: AxisField, two: AxisField, length: int) -> bool:
-    """Whether the numbers of cells, the same natively, differ at other sizes unnoticed.
+def parting(app: Application, maps: tuple[FeatureMap, ...]) -> str | None:
+    """The node, if it joins maps whose numbers of cells differ at some sizes of the image.
 
-    Where layers pad, the number of cells may well differ at sizes whose remainder by the stride is
-    not the native one; the converted model then fails there, as the original would. But two cells
-    and one would be broadcast.
+    The model, converted or not, does not run there. A map of stride S whose first cell takes r
+    pixels has floor((L - r) / S) + 1 cells: where two agree at the native size, they do so at
+    multiples of S from it.
     """
-    differ = one.stride == two.stride != 0 and one.span != two.span
-    return differ and (length == 1 or not (one.padded or two.padded))
+    apart = any(
+        _grow_apart(*axes)
+        for other in maps[1:]
+        for axes in zip(maps[0].field, other.field, strict=True)
+    )
+    return describe(app.node) if apart else None
+
+
+def _grow_apart(one: AxisField, two: AxisField) -> bool:
+    """Whether the numbers of cells, the same natively, differ at other sizes."""
+    return one.stride == two.stride != 0 and one.span != two.span
+
+
+def subdivided(
+    app: Application, field: AxisField, length: int, factor: int
+) -> tuple[AxisField, int] | Refusal:
+    """Field and extent of a map that has ``factor`` cells for each."""
+    if factor == 1:
+        return field, length
+    if field.stride == 0 or field.stride % factor:
+        return app.refuse(
+            "misaligned",
+            f"makes {factor} cells of each, where cells lie {field.stride} pixels apart: they "
+            "would lie at fractions of pixels",
+        )
+    return field.spread(factor), length * factor

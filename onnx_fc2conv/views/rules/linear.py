@@ -25,6 +25,7 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Emitted, Outcome
+from onnx_fc2conv.views.rules.addend import added
 from onnx_fc2conv.views.rules.contraction import sum_of_convs
 from onnx_fc2conv.views.rules.kernel import Weight, pending_shift, scaled
 from onnx_fc2conv.views.rules.layer import (
@@ -36,9 +37,10 @@ from onnx_fc2conv.views.rules.layer import (
 )
 from onnx_fc2conv.views.rules.quantized_kernel import layer_kernel
 from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.view import FeatureView
 
-__all__ = ["CONV_TYPES", "Bias", "gemm", "matmul"]
+__all__ = ["CONV_TYPES", "Bias", "convolve", "gemm", "matmul"]
 
 CONV_TYPES = {
     ir.DataType.FLOAT: 1,
@@ -68,11 +70,27 @@ def gemm(app: Application) -> Outcome:
         return _weight_is_not_constant(app)
     c = app.operand(2) if beta != 0.0 else None
     if c is not None and not isinstance(c, Known):
-        return app.refuse("bias-not-constant", "its bias is not a constant")
+        return _plus_view(app, layer, bias_shape, beta)
     # B' = Vᵀ of shape [D, N] puts the samples on the columns of Y; A' = V puts them on the rows.
     layer = replace(layer, out_axis=-1 if bias_shape == "row" else -2)
     bias = None if c is None else Bias(c, beta, bias_shape, operand_name(app, 2))
-    return _convolve(app, layer, bias)
+    return convolve(app, layer, bias)
+
+
+def _plus_view(
+    app: Application, layer: Layer, rows: Literal["row", "column"], beta: float
+) -> Outcome:
+    """The layer, and a sum with a third operand that is made from the image or another input."""
+    if rows == "column":
+        return app.refuse("bias-not-constant", "its bias is not a constant")
+    found = with_sides(app)
+    if isinstance(found, Refusal):
+        return found
+    steps, app = found
+    addend, outcome = app.view(2), convolve(app, layer, None)
+    if not isinstance(outcome, Emitted) or addend is None:
+        return outcome
+    return added(app, replace(outcome, steps=(*steps, *outcome.steps)), addend, beta)
 
 
 @rule("MatMul")
@@ -81,11 +99,11 @@ def matmul(app: Application) -> Outcome:
     a, b = app.operand(0), app.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
         layer = Layer(a, -1, Weight(b, True, 1.0, operand_name(app, 1)))
-        return _convolve(app, layer, None)
+        return convolve(app, layer, None)
     if isinstance(a, Known) and isinstance(b, FeatureView):
         axis = -1 if len(b.shape) == 1 else -2
         layer = Layer(b, axis, Weight(a, False, 1.0, operand_name(app, 0)), out_axis=axis)
-        return _convolve(app, layer, None)
+        return convolve(app, layer, None)
     return _weight_is_not_constant(app)
 
 
@@ -114,7 +132,14 @@ class Bias:
         return array if self.beta == 1.0 else scaled(array, self.beta)
 
 
-def _convolve(app: Application, layer: Layer, bias: Bias | None) -> Outcome:
+def convolve(app: Application, layer: Layer, bias: Bias | None) -> Outcome:
+    """The layer as a Conv of each map that its view draws on, and their sum.
+
+    Args:
+        app: The node.
+        layer: The contraction.
+        bias: What is added to each output.
+    """
     weight = layer.weight
     reading = read_layer(app, layer)
     if isinstance(reading, Refusal):

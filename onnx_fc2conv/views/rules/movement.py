@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import permutations
 
 import numpy as np
 
@@ -21,7 +22,6 @@ __all__ = ["concatenate", "move", "pad_features"]
     "Flatten",
     "Reshape",
     "Squeeze",
-    "Unsqueeze",
     "GatherElements",
     "GatherND",
     "Expand",
@@ -35,6 +35,27 @@ def move(app: Application) -> Outcome:
             "data-dependent", "selects elements by positions that depend on the image"
         )
     return _moved(app, positions=(0,))
+
+
+@rule("Unsqueeze")
+def unsqueeze(app: Application) -> Outcome:
+    """As `move`; an image input that has got the axes that it lacked is a map."""
+    outcome = move(app)
+    if not isinstance(outcome, Viewed):
+        return outcome
+    (view,) = outcome.outputs
+    assert isinstance(view, FeatureView)
+    source = view.only_map
+    if source is None or not source.lacks or len(view.shape) != len(source.layout):
+        return outcome
+    labels = source.labels(app.batches.native).transpose(source.layout)
+    for layout in permutations(range(len(view.shape))):
+        if np.array_equal(view.labels.native.transpose(layout), labels):
+            whole = FeatureView(
+                app.space, app.batches, lambda: view.labels, layout=layout, whole_map=source
+            )
+            return Viewed((whole,))
+    return outcome
 
 
 @rule("Transpose")

@@ -1,14 +1,15 @@
-"""Operators that normalize: BatchNormalization, Softmax, LRN, InstanceNormalization."""
+"""Operators that normalize: BatchNormalization, Softmax, LRN."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Emitted, Kept, Outcome, Step
 from onnx_fc2conv.views.rules.affine import scaled_view
 from onnx_fc2conv.views.rules.groups import Along, along_features
 from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.restore import restored
 from onnx_fc2conv.views.view import FeatureView, channels_first
 
 __all__ = ["batch_normalization", "softmax", "softmax_of"]
@@ -111,25 +112,9 @@ def softmax_of(app: Application, along: Along, *, coerces: bool) -> Outcome:
 @rule("LRN")
 def local_response_normalization(app: Application) -> Outcome:
     """LRN-1/13 normalizes over neighboring channels, cell by cell."""
-    return _channelwise(app, None)
-
-
-@rule("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization")
-def whole_image_normalization(app: Application) -> Outcome:
-    """Normalizes each channel over all positions: every cell depends on the whole image."""
-    return _channelwise(app, app.node.op_type)
-
-
-def _channelwise(app: Application, mixes: str | None) -> Outcome:
-    view = app.view(0)
-    assert view is not None
-    if view.layout is None or view.whole_map is None:
-        return app.refuse("flattened-features", f"works on a view of shape {list(view.shape)}")
-    if view.layout != channels_first(len(view.layout)):
-        return app.refuse("layout", "takes axis 1 for the channels, which it is not here")
-    if mixes is not None and view.whole_map.made_by_fc:
-        return app.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
-    if any(not isinstance(fact, Known) for fact in app.operands[1:] if fact is not None):
-        return app.refuse("weight-not-constant", "its parameters are not constants")
-    output = app.new_map(view.whole_map, value=app.node.outputs[0], mixes_positions=mixes)
-    return Kept((output,))
+    found = restored(app)
+    if isinstance(found, Refusal):
+        return found
+    (source,) = found.maps
+    output = app.new_map(source, value=app.node.outputs[0])
+    return Kept((output,), restored=found.restored, steps=found.steps)

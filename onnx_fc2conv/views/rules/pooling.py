@@ -118,7 +118,7 @@ def pooled_map(
     app: Application, source: FeatureMap, spatial: tuple[int, ...], **changes: object
 ) -> FeatureMap | Refusal:
     """The map with one cell for the whole image along these spatial axes."""
-    if source.made_by_fc:
+    if source.one_per_window:
         return app.refuse(
             "slides-after-fc",
             "pools the single cell that an FC layer gives; on a map it would pool all windows",
@@ -201,7 +201,7 @@ def _windowed(
         source,
         extent=tuple(1 if a in spatial else e for a, e in enumerate(source.extent)),
         field=field,
-        made_by_fc=source.made_by_fc or any(axis.stride for axis in field),
+        one_per_window=source.one_per_window or any(axis.stride for axis in field),
     )
     attributes: dict[str, AttributeValue] = {"kernel_shape": kernel}
     carried = tuple(name for name in ("p",) if name in node.attributes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.plan import Kept, Outcome
+from onnx_fc2conv.views.plan import Kept, Outcome, Viewed
 from onnx_fc2conv.views.rules.groups import Along, along_features, integers
 from onnx_fc2conv.views.rules.pooling import (
     pool_view,
@@ -40,9 +40,19 @@ def reduce(app: Application) -> Outcome:
         return app.refuse("data-dependent", "reduces over axes that depend on the image")
     if axes is None:
         if app.int_attribute("noop_with_empty_axes", 0):
-            return app.refuse("invalid-node", "reduces over no axis")
+            return _over_no_axis(app, view)
         axes = tuple(range(len(view.shape)))
     return _reduced(app, view, axes, None)
+
+
+def _over_no_axis(app: Application, view: FeatureView) -> Outcome:
+    """``noop_with_empty_axes`` (Reduce*-18, ReduceSum-13): the mean of one element is the element.
+
+    Its square or logarithm is not, and runtimes differ in whether they still take it.
+    """
+    if app.node.op_type.removeprefix("Reduce") in ("Mean", "Max", "Min", "Sum", "Prod"):
+        return Viewed((view,))
+    return app.refuse("no-rule", "reduces over no axis, which runtimes take in different ways")
 
 
 @rule("ArgMax", "ArgMin")

@@ -17,6 +17,7 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Kept, Outcome
+from onnx_fc2conv.views.rules.grids import subdivided
 from onnx_fc2conv.views.rules.movement import move
 from onnx_fc2conv.views.rules.registry import Application, describe, rule
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
@@ -112,10 +113,10 @@ def _axis(
     field, length = source.field[axis], source.extent[axis]
     if factor == 1:
         return field, length
-    if source.made_by_fc:
+    if source.one_per_window:
         return app.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
     if factor.denominator == 1 and factor > 1:
-        return _spread(app, field, length, int(factor))
+        return subdivided(app, field, length, int(factor))
     if factor.numerator == 1 and coordinates != "half_pixel_symmetric":
         window = factor.denominator
         if length // window < 1 or (coordinates == "pytorch_half_pixel" and length // window == 1):
@@ -126,20 +127,6 @@ def _axis(
         f"resizes by {float(factor):g}: its cells would lie between the cells of its input in ways "
         "that change from cell to cell; only factors f and 1/f keep a grid",
     )
-
-
-def _spread(
-    app: Application, field: AxisField, length: int, factor: int
-) -> tuple[AxisField, int] | Refusal:
-    if factor == 1:
-        return field, length
-    if field.stride == 0 or field.stride % factor:
-        return app.refuse(
-            "misaligned",
-            f"makes {factor} cells of each, where cells lie {field.stride} pixels apart: they "
-            "would lie at fractions of pixels",
-        )
-    return field.spread(factor), length * factor
 
 
 def _reaches_out(
@@ -168,10 +155,10 @@ def depth_to_space(app: Application) -> Outcome:
         return app.refuse(
             "invalid-node", f"takes blocks of {block} from {source.channels} channels"
         )
-    if source.made_by_fc:
+    if source.one_per_window:
         return move(app)
     moved = [
-        _spread(app, field, length, block)
+        subdivided(app, field, length, block)
         for field, length in zip(source.field, source.extent, strict=True)
     ]
     for found in moved:

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import Constant, Step
-from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.blocks import regridded
+from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.registry import Application
 from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView, channels_first
 
@@ -74,33 +75,55 @@ def channels_as_map(
 def as_map(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
     """The map [N, C, *spatial] that the view is, its channels shuffled, split or joined.
 
-    Refused unless the view has every position of each of its channels, in order.
+    Refused unless the view has every position of each of its channels, in order, or whole blocks
+    of positions turned into channels, or back.
     """
     whole = view.whole_map
     if whole is not None and view.layout is not None:
         if view.layout != channels_first(len(view.layout)):
             return app.refuse("layout", "takes axis 1 for the channels, which it is not here")
         return (), whole
-    extent = view.shape[2:]
     baked = app.refuse(
         "baked-size",
         f"works on a reshaped feature map {list(view.shape)}, whose size is written into the model",
     )
-    if len(view.shape) < 3 or view.batch_axis != 0 or {m.extent for m in view.maps} != {extent}:
+    if len(view.shape) < 3 or view.batch_axis != 0 or len({m.extent for m in view.maps}) != 1:
         return baked
     found = single_map(app, view)
     if isinstance(found, Refusal):
         return found
     steps, source, local = found
-    if not source.scales_by_channel:
-        return app.refuse("position-dependent", "follows a scale that differs between positions")
-    more, source = settled(app, source)
+    gathered = _gathered(app, source.base or source, local)
+    if gathered is None:
+        return baked
+    if isinstance(gathered, Refusal):
+        return gathered
+    more, made = gathered
+    if source.pending is None:
+        return (*steps, *more), made
+    waits = Affine(*(a.reshape(-1)[local] for a in (source.pending.scale, source.pending.shift)))
+    made = app.new_map(made, name=app.names.fresh(made.name), pending=waits, base=made)
+    if not made.scales_by_channel:
+        return app.refuse(
+            "positional-constant",
+            f"reads {source.name} {list(source.extent)} after a scale or shift that differs from "
+            "position to position; only a layer of a whole window can take that in",
+        )
+    scaled, made = settled(app, made)
+    return (*steps, *more, *scaled), made
+
+
+def _gathered(
+    app: Application, source: FeatureMap, local: IntArray
+) -> tuple[tuple[Step, ...], FeatureMap] | Refusal | None:
+    """The map [C', *extent] of these elements of a map; None if they are not at its positions."""
+    if local.shape[1:] != source.extent:
+        return regridded(app, source, local, lambda of, wanted: picked_channels(app, of, wanted))
     positions = source.size // source.channels
     by_channel = local.reshape(-1, positions)
     if not (by_channel == by_channel[:, :1] // positions * positions + np.arange(positions)).all():
-        return baked
-    picked, source = picked_channels(app, source, by_channel[:, 0] // positions)
-    return (*steps, *more, *picked), source
+        return None
+    return picked_channels(app, source, by_channel[:, 0] // positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +268,7 @@ def _concatenated(
         channels=sum(m.channels for m in maps),
         field=field,
         sources=maps,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
+        parts=parting(app, maps),
     )
     return Step("Concat", maps, joined, app.node, {"axis": 1}), joined

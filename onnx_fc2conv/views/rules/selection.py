@@ -91,7 +91,7 @@ def slice_(app: Application) -> Outcome:
         field[axis] = field[axis].slide(1, pad=-begin, end_pad=-end).slide(1, cut.step)
     if channels < 1 or min(extent) < 1:
         return move(app)
-    if source.made_by_fc and tuple(field) != source.field:
+    if source.one_per_window and tuple(field) != source.field:
         return app.refuse("slides-after-fc", "cuts positions off the cell that an FC layer gives")
     part = _part(app, source, layout, 0, channels, extent=tuple(extent), field=tuple(field))
     return Kept((part,))

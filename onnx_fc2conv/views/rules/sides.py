@@ -41,7 +41,11 @@ def with_sides(
     for value, fact in zip(app.node.inputs, app.operands, strict=True):
         if isinstance(fact, Opaque) and value is not None:
             same = fact.uniform
-            found = _side(app, value) if same is None else _uniform(app, value, same)
+            found = (
+                _side(app, value, constants=constants)
+                if same is None
+                else _uniform(app, value, same)
+            )
         elif isinstance(fact, Known) and constants:
             found = _constant(app, fact)
         else:
@@ -83,16 +87,18 @@ def _one_cell(
     )
 
 
-def _side(app: Application, value: ir.Value) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
+def _side(
+    app: Application, value: ir.Value, *, constants: bool
+) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
     """A tensor [N, …] of the model."""
     shape, name = value.shape, value.name or ""
     if shape is None or value.dtype is None or len(shape) < 1:
         return app.refuse("other-input", f"is given {name}, of which the shape is not known")
     features = tuple(dim for dim in shape[1:] if isinstance(dim, int))
     samples = shape[0]
-    if len(features) < len(shape) - 1 or (
-        isinstance(samples, int) and samples != app.batches.native
-    ):
+    # One vector for all images is broadcast by what combines it with features, not by Concat.
+    fits = (app.batches.native,) if constants else (app.batches.native, 1)
+    if len(features) < len(shape) - 1 or (isinstance(samples, int) and samples not in fits):
         return app.refuse(
             "other-input",
             f"combines features of the image with {name} {list(shape)}, which is not one vector "

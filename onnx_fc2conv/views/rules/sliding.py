@@ -16,7 +16,7 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import output_length
 from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
-from onnx_fc2conv.views.rules.grids import joined_field
+from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.movement import concatenate, pad_features
 from onnx_fc2conv.views.rules.registry import Application, Fact, describe, rule
 from onnx_fc2conv.views.rules.restore import Restored, restored
@@ -139,7 +139,8 @@ def joined_channels(app: Application, layout: tuple[int, ...]) -> Outcome:
         channels=sum(m.channels for m in maps),
         field=field,
         sources=maps,
-        made_by_fc=any(m.made_by_fc for m in maps),
+        one_per_window=any(m.one_per_window for m in maps),
+        parts=parting(app, maps),
     )
     return Kept((output,), restored=found.restored, steps=found.steps)
 
@@ -153,7 +154,7 @@ def pad(app: Application) -> Outcome:
     source = view.whole_map
     if view.layout is None or source is None:
         return pad_features(app)
-    if source.made_by_fc:
+    if source.one_per_window:
         return app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
     rank = len(view.layout)
     pads = app.ints_attribute("pads")
@@ -259,7 +260,7 @@ def _slide(
     app: Application, found: Restored, window: _Window, *, channels: int, dtype: ir.DataType
 ) -> Outcome:
     (source,) = found.maps
-    if source.made_by_fc and (window.pads or max(*window.kernel, *window.strides) > 1):
+    if source.one_per_window and (window.pads or max(*window.kernel, *window.strides) > 1):
         return app.refuse(
             "slides-after-fc",
             f"slides a {'×'.join(map(str, window.kernel))} window over the single cell that an FC "

@@ -1,0 +1,119 @@
+"""Feature maps: tensors [N, C, *spatial] made by sliding operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.labels import AnyArray, IntArray, map_labels
+
+__all__ = ["Affine", "FeatureMap", "channels_first"]
+
+
+def channels_first(rank: int) -> tuple[int, ...]:
+    """The layout of a tensor that already is [N, C, *spatial]."""
+    return tuple(range(rank))
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A scale and a shift per element of a map, [C, *spatial] float64, not yet carried out."""
+
+    scale: AnyArray
+    shift: AnyArray
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """A tensor [N, C, *spatial] whose cells slide over the image.
+
+    Attributes:
+        name: Name of the tensor.
+        channels: C.
+        extent: Spatial size at the native input size.
+        dtype: Element type.
+        field: Receptive field per spatial axis.
+        first_label: Label of element 0 (row-major C, *spatial) of sample 0.
+        layout: ``transpose(layout)`` brings the tensor to [N, C, *spatial].
+        lacks: Axes of length 1 that an image input lacks, such as [N, H, W]: the layout is that of
+            the input unsqueezed at these axes.
+        value: The tensor in the model, if it is there; None if a `Step` will make it.
+        sources: The maps that it is computed from.
+        one_per_window: Whether it has one cell for each window: the results of an FC layer, or of a
+            pooling of all that a window has.
+        pads: The layer, if it pads: its cells at a border see other pixels than a crop does.
+        mixes_positions: The layer, if each of its cells depends on the whole image.
+        pooled_by: The node, if it is a pooling of the whole image.
+        subdivides: The layer, if it makes several cells of each.
+        parts: The layer, if it surely runs only where the size of the image differs from the native
+            one by multiples of the map's stride: it joins branches that grow apart, or takes whole
+            blocks of cells.
+        constant: Its channels, [C], if they are the same for every image and at every position.
+        pending: Position-dependent scale and shift of ``base``, folded into the next linear layer.
+        base: The map that ``pending`` applies to.
+    """
+
+    name: str
+    channels: int
+    extent: tuple[int, ...]
+    dtype: ir.DataType
+    field: tuple[AxisField, ...]
+    first_label: int
+    layout: tuple[int, ...]
+    lacks: tuple[int, ...] = ()
+    value: ir.Value | None = None
+    sources: tuple[FeatureMap, ...] = ()
+    one_per_window: bool = False
+    pads: str | None = None
+    mixes_positions: str | None = None
+    pooled_by: ir.Node | None = None
+    subdivides: str | None = None
+    parts: str | None = None
+    constant: AnyArray | None = None
+    pending: Affine | None = None
+    base: FeatureMap | None = None
+
+    @property
+    def per_sample_shape(self) -> tuple[int, ...]:
+        """(C, *spatial) at the native size."""
+        return (self.channels, *self.extent)
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one sample."""
+        return prod(self.per_sample_shape)
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether the map is a single cell at the native size: it has one value per window."""
+        return all(length == 1 for length in self.extent)
+
+    @property
+    def scales_by_channel(self) -> bool:
+        """Whether the scale and shift that wait, if any, are the same at all positions."""
+        if self.pending is None:
+            return True
+        values = (a.reshape(self.channels, -1) for a in (self.pending.scale, self.pending.shift))
+        return all(bool((array == array[:, :1]).all()) for array in values)
+
+    @property
+    def axes(self) -> tuple[int | None, ...]:
+        """The axes of the tensor that are [N, C, *spatial]; None for one that it lacks."""
+        own = [axis for axis in range(len(self.layout)) if axis not in self.lacks]
+        return tuple(own.index(axis) if axis in own else None for axis in self.layout)
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of the tensor in its own layout, with all axes."""
+        shape = [0] * len(self.layout)
+        for axis, length in zip(self.layout, (batch, *self.per_sample_shape), strict=True):
+            shape[axis] = length
+        return tuple(shape)
+
+    def labels(self, batch: int) -> IntArray:
+        """Labels of all elements in the tensor's own layout, with all axes."""
+        labels = map_labels(self.first_label, self.per_sample_shape, batch)
+        return labels.transpose(np.argsort(self.layout))

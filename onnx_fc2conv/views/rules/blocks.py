@@ -1,0 +1,106 @@
+"""Views that are maps on another grid: blocks of cells as channels, or channels as blocks of cells.
+
+SpaceToDepth and DepthToSpace (Shi et al. 2016), in whatever spelling: exporters write them as
+Reshape → Transpose → Reshape too, with the size of the map in the constants. Where a node needs a
+map they are written as the operator, which fits any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.labels import IntArray
+from onnx_fc2conv.views.plan import Step
+from onnx_fc2conv.views.rules.grids import subdivided
+from onnx_fc2conv.views.rules.registry import Application, describe
+from onnx_fc2conv.views.view import FeatureMap
+
+__all__ = ["regridded"]
+
+Picked = tuple[tuple[Step, ...], FeatureMap]
+Pick = Callable[[FeatureMap, IntArray], Picked]
+
+
+def regridded(
+    app: Application, source: FeatureMap, local: IntArray, pick: Pick
+) -> Picked | Refusal | None:
+    """The map [C', *extent] of the elements ``local`` of a map of two spatial axes.
+
+    None if its cells are neither whole blocks of the map's, nor blocks that its channels make.
+
+    Args:
+        app: The node that needs it.
+        source: The map; nothing is to wait for it.
+        local: Row-major positions in its elements.
+        pick: Gives the steps that take some channels of a map, and what they make.
+    """
+    if len(source.extent) != 2 or local.ndim != 3:
+        return None
+    height, width = local.shape[1:]
+    rows, columns = source.extent
+    if height and rows % height == 0 and rows // height == columns / width:
+        return _blocks_as_channels(app, source, local, rows // height, pick)
+    if height % rows == 0 and height // rows == width / columns:
+        return _channels_as_blocks(app, source, local, height // rows, pick)
+    return None
+
+
+def _blocks_as_channels(
+    app: Application, source: FeatureMap, local: IntArray, block: int, pick: Pick
+) -> Picked | None:
+    """SpaceToDepth-1/13: channel (i·b + j)·C + c is channel c of the cell i, j of each block."""
+    channel, row, column = np.unravel_index(local, source.per_sample_shape)
+    i, j = np.indices(local.shape[1:])
+    down, right = row - block * i, column - block * j
+    inside = (down >= 0) & (down < block) & (right >= 0) & (right < block)
+    wanted = (down * block + right) * source.channels + channel
+    if not inside.all() or not (wanted == wanted[:, :1, :1]).all():
+        return None
+    made = app.new_map(
+        source,
+        name=app.names.fresh(f"{app.node.outputs[0].name}.blocks"),
+        channels=source.channels * block**2,
+        extent=local.shape[1:],
+        field=tuple(axis.slide(block, block) for axis in source.field),
+        parts=describe(app.node),
+    )
+    step = Step("SpaceToDepth", (source,), made, app.node, {"blocksize": block})
+    picked, channels = pick(made, wanted[:, 0, 0])
+    return (step, *picked), channels
+
+
+def _channels_as_blocks(
+    app: Application, source: FeatureMap, local: IntArray, block: int, pick: Pick
+) -> Picked | Refusal | None:
+    """DepthToSpace-1/11/13 (DCR): cell i, j of each block is channel (i·b + j)·C' + c."""
+    channel, row, column = np.unravel_index(local, source.per_sample_shape)
+    i, j = np.indices(local.shape[1:])
+    if not ((row == i // block) & (column == j // block)).all():
+        return None
+    height, width = source.extent
+    by_phase = channel.reshape(-1, height, block, width, block).transpose(0, 2, 4, 1, 3)
+    if not (by_phase == by_phase[..., :1, :1]).all():
+        return None
+    moved = [
+        subdivided(app, field, length, block)
+        for field, length in zip(source.field, source.extent, strict=True)
+    ]
+    fields = []
+    for found in moved:
+        if isinstance(found, Refusal):
+            return found
+        fields.append(found[0])
+    picked, deep = pick(source, by_phase[..., 0, 0].transpose(1, 2, 0).reshape(-1))
+    made = app.new_map(
+        deep,
+        name=app.names.fresh(f"{app.node.outputs[0].name}.cells"),
+        channels=len(local),
+        extent=local.shape[1:],
+        field=tuple(fields),
+        subdivides=describe(app.node),
+    )
+    step = Step("DepthToSpace", (deep,), made, app.node, {"blocksize": block})
+    return (*picked, step), made

@@ -1,0 +1,136 @@
+"""Einsum of a view and a constant, where it is a layer: ``nd,kd->nk``, ``nchw,kchw->nk``.
+
+    view [rest…, summed…]   the letters that are summed over brought to the end, as one axis
+    weight [kept…, summed…] the constant as a matrix [K, D]
+    product [rest…, K]      K taken apart again, and the letters put in the order of the output
+
+Each letter is the view's and the output's, the weight's and the output's, or summed over and both's
+(Einsum-12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.labels import AnyArray, IntArray
+from onnx_fc2conv.views.plan import Emitted, Outcome
+from onnx_fc2conv.views.rules.kernel import Weight
+from onnx_fc2conv.views.rules.layer import Layer
+from onnx_fc2conv.views.rules.linear import convolve
+from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.view import FeatureView, Labels
+
+__all__ = ["einsum"]
+
+
+@dataclass(frozen=True)
+class _Letters:
+    """The letters of an equation: of the view, of the weight, and of the output."""
+
+    view: str
+    weight: str
+    output: str
+
+    @classmethod
+    def of(cls, equation: str, *, view_first: bool) -> _Letters | None:
+        """The letters of an equation with two terms; None if there are others, or an ellipsis."""
+        inputs, arrow, output = equation.replace(" ", "").partition("->")
+        terms = inputs.split(",")
+        if len(terms) != 2 or not "".join((*terms, output)).isalpha():
+            return None
+        if not arrow:  # the letters that occur once, in alphabetical order
+            output = "".join(sorted(c for c in inputs if c.isalpha() and inputs.count(c) == 1))
+        view, weight = terms if view_first else reversed(terms)
+        return cls(view, weight, output)
+
+    @property
+    def summed(self) -> str:
+        return "".join(c for c in self.view if c in self.weight)
+
+    @property
+    def rest(self) -> str:
+        return "".join(c for c in self.view if c not in self.weight)
+
+    @property
+    def kept(self) -> str:
+        return "".join(c for c in self.weight if c not in self.view)
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether each letter occurs once in a term, and is summed over or in the output."""
+        once = all(len({*term}) == len(term) for term in (self.view, self.weight, self.output))
+        return once and bool(self.summed) and {*self.output} == {*self.rest, *self.kept}
+
+
+@rule("Einsum")
+def einsum(app: Application) -> Outcome:
+    """Einsum-12 as a layer, as `linear` has it."""
+    facts = [app.operand(position) for position in range(len(app.operands))]
+    views = [fact for fact in facts if isinstance(fact, FeatureView)]
+    weights = [fact for fact in facts if isinstance(fact, Known)]
+    equation = app.node.attributes.get_string("equation", "")
+    if len(facts) == 2 and len(views) == 2:
+        return app.refuse(
+            "weight-not-constant", f"{equation!r} multiplies two tensors made from the image"
+        )
+    if not len(facts) == 2 == len(views) + len(weights):
+        return app.refuse("no-rule", f"{equation!r} is not of one map and one constant")
+    (view,), (known,) = views, weights
+    letters = _Letters.of(equation, view_first=facts[0] is view)
+    if letters is None or not letters.is_layer:
+        return app.refuse("no-rule", f"{equation!r} is not a layer: sums over features it shares")
+    if (len(letters.view), len(letters.weight)) != (len(view.shape), len(known.shape)):
+        return app.refuse("invalid-node", f"{equation!r} does not fit its operands")
+    layer = Layer(_flattened(view, letters), -1, _matrix(app, known, letters))
+    outcome = convolve(app, layer, None)
+    if not isinstance(outcome, Emitted):
+        return outcome
+    lengths = dict(zip(letters.view + letters.weight, view.shape + known.shape, strict=True))
+    product = letters.rest + letters.kept
+    order = [product.index(letter) for letter in letters.output]
+    shape = [lengths[letter] for letter in letters.kept]
+
+    def arranged(labels: IntArray) -> IntArray:
+        return labels.reshape(*labels.shape[:-1], *shape).transpose(order)
+
+    return Emitted(outcome.steps, _moved(outcome.output, arranged), outcome.layer)
+
+
+def _flattened(view: FeatureView, letters: _Letters) -> FeatureView:
+    """The view with the letters that are summed over as its last axis."""
+    order = [letters.view.index(letter) for letter in letters.rest + letters.summed]
+    rest = len(letters.rest)
+
+    def moved(labels: IntArray) -> IntArray:
+        turned = labels.transpose(order)
+        return turned.reshape(*turned.shape[:rest], -1)
+
+    return _moved(view, moved)
+
+
+def _moved(view: FeatureView, move: Callable[[IntArray], IntArray]) -> FeatureView:
+    def labels() -> Labels:
+        native, other = view.labels.native, view.labels.other
+        return Labels(move(native), None if other is None else move(other))
+
+    return FeatureView(view.space, view.batches, labels)
+
+
+def _matrix(app: Application, known: Known, letters: _Letters) -> Weight:
+    """The constant as a weight [K, D]; as it is stored, if that is a matrix."""
+    position = next(n for n, fact in enumerate(app.operands) if fact is known)
+    value = app.node.inputs[position]
+    name = (value.name if value is not None else None) or "weight"
+    if len(letters.weight) == 2 and len(letters.summed) == 1:
+        return Weight(known, letters.weight[0] in letters.summed, 1.0, name)
+    order = [letters.weight.index(letter) for letter in letters.kept + letters.summed]
+    outputs = prod(known.shape[axis] for axis in order[: len(letters.kept)])
+
+    def matrix(batch: int) -> AnyArray:
+        array: AnyArray = known.at(batch).transpose(order).reshape(outputs, -1)
+        return array
+
+    return Weight(Known(matrix, known.batches, sized=known.sized), False, 1.0, name)
