@@ -123,8 +123,9 @@ def integer_pair(pair: Pair, *, larger: bool = True) -> Pair:
     Raises:
         Inexact: If there are none.
     """
-    if _weights(pair.reference) > _MOST_WEIGHTS:
-        raise Inexact(f"{_weights(pair.reference):,} weights are too many to be coded")
+    weights = max(map(_weights, (pair.reference, pair.converted)))
+    if weights > _MOST_WEIGHTS:
+        raise Inexact(f"{weights:,} weights are too many to be coded")
     names = _exact_outputs(pair)
     reference = _only(pair.reference, {one: one for one in names})
     converted = _only(pair.converted, names)

@@ -194,3 +194,14 @@ def test_a_gpu_may_round_to_the_bits_of_tf32_where_these_hold_every_factor(
         "deep": False,
     }
     assert not integer_pair(pair_of(case_of("plain"))).tf32
+
+
+def test_models_with_more_weights_than_can_be_coded_say_so(
+    case_of: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnx_fc2conv.equivalence.integers._MOST_WEIGHTS", 100)
+    report = case_of("plain").check()
+    (skipped,) = (r for r in report.results if r.subject == "whole models")
+    assert (skipped.tier, skipped.status) == ("integers", "skipped")
+    assert "weights are too many to be coded" in skipped.detail
+    assert report
