@@ -133,23 +133,29 @@ def _moved_alike(
         return False
     one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
     two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
-    return all(v.name in shared for v in one) and (
-        [shared[v.name] for v in one] == [v.name for v in two]
-    )
+    if not all(value.name in shared for values in one for value in values):
+        return False
+    return [{shared[v.name] for v in values} for values in one] == [
+        {v.name for v in values} for values in two
+    ]
 
 
-def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
-    """The tensor that this one is a rearrangement of."""
-    node = value.producer()
-    while node is not None and node.op_type in MOVEMENT and node.inputs:
-        # But for Concat, further inputs say where to: a shape that is computed, say.
-        moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        moved = [v for v in moving if v is not None and v not in fixed]
-        if len(moved) != 1:
-            break
-        value = moved[0]
-        node = value.producer()
-    return value
+def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors that this one is a rearrangement of: several where some are joined."""
+    found: list[ir.Value] = []
+    queue, seen = [value], {value}
+    for current in queue:
+        node = current.producer()
+        moved: list[ir.Value] = []
+        if node is not None and node.op_type in MOVEMENT:
+            # But for Concat, further inputs say where to: a shape that is computed, say.
+            moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            moved = [v for v in moving if v is not None and v not in fixed]
+        if not moved:
+            found.append(current)
+        queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
+        seen.update(moved)
+    return found
 
 
 def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:
