@@ -70,8 +70,8 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
-    taken, else the first. A node whose output has the same name and rank may have inputs that are
-    only moved (a channel shuffle written in another way).
+    taken, else the first. A node whose output has the same name and as many axes (but for those of
+    length 1) may have inputs that are only moved (a channel shuffle written in another way).
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -100,7 +100,7 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
-        if _ranks_differ(node, twin):
+        if _layouts_differ(node, twin):
             reshaped.update(value.name for value in node.outputs)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
@@ -112,10 +112,20 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
     return Shared(alike, frozenset(moved))
 
 
-def _ranks_differ(node: ir.Node, twin: ir.Node) -> bool:
-    """Whether the outputs are known to have different ranks (a reduction that keeps its axes)."""
+def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs are known to have their numbers in different places.
+
+    They have other ranks (a reduction that keeps its axes), or the operators work along other axes
+    (a Softmax of channels that are the last axis in one model and axis 1 in the other).
+    """
     one, two = node.outputs[0].shape, twin.outputs[0].shape
-    return one is not None and two is not None and len(one) != len(two)
+    if one is None or two is None:
+        return False
+    if len(one) != len(two):
+        return True
+    axes = [n.attributes.get_int("axis", None) for n in (node, twin)]
+    axes = [None if axis is None else axis % max(len(one), 1) for axis in axes]
+    return node.op_type not in MOVEMENT and axes[0] != axes[1]
 
 
 def _moved_alike(
@@ -128,8 +138,9 @@ def _moved_alike(
     """Whether two nodes compute the same from the same tensors, moved in one way or another."""
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
-    ranks = [None if v.shape is None else len(v.shape) for v in (node.outputs[0], twin.outputs[0])]
-    if ranks[0] is None or ranks[0] != ranks[1]:
+    shapes = [value.shape for value in (node.outputs[0], twin.outputs[0])]
+    long = [None if shape is None else sum(dim != 1 for dim in shape) for shape in shapes]
+    if long[0] is None or long[0] != long[1]:
         return False
     one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
     two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
