@@ -114,9 +114,10 @@ size and, cell by cell, at larger ones.
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
-    from onnx_fc2conv.model_io import check_writable, data_file, load, staged  # noqa: PLC0415
+    from onnx_fc2conv.model_io import load  # noqa: PLC0415
     from onnx_fc2conv.pipeline import convert, inspect  # noqa: PLC0415
     from onnx_fc2conv.report_files import check_report_paths, write_reports  # noqa: PLC0415
+    from onnx_fc2conv.staging import check_writable, data_beside, staged  # noqa: PLC0415
 
     start = time.perf_counter()
     terminal = Terminal(quiet=quiet)
@@ -178,6 +179,7 @@ size and, cell by cell, at larger ones.
                 terminal.equivalence(equivalence)
                 if not equivalence:
                     raise _NotEquivalent
+            data = data_beside(pending)
     except _NotEquivalent:
         write_reports(done, reports)
         terminal.error(f"not equivalent: {output} was not written")
@@ -185,9 +187,8 @@ size and, cell by cell, at larger ones.
     write_reports(done, reports)
     proof = "equivalent" if check else "not checked"
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
-    data = data_file(target, conversion.model)
-    if data is not None and data.exists():
-        terminal.line(f"{output.name} is the graph; its weights are in {data.name}: keep both.")
+    if data is not None:
+        terminal.line(f"{output.name} is the graph; its weights are in {data}: keep both.")
 
 
 def _preprocessing(text: str | None) -> Callable[[ir.Model], None]:
