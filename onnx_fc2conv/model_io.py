@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from onnx.shape_inference import infer_shapes
-from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
+from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.embedded_weights import read_model, without_weights
 from onnx_fc2conv.errors import InvalidModelError
@@ -99,8 +99,9 @@ def _validate(model: ir.Model, name: str) -> None:
         # The specification wants a type here; runtimes infer it, and so do such models' users.
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
     try:
-        CheckerPass()(_without_external_data(model))
-        infer_shapes(without_weights(model), check_type=True, strict_mode=False)
+        proto = _weights_as_inputs(model)
+        onnx.checker.check_model(proto)
+        infer_shapes(proto, check_type=True, strict_mode=False)
     except Exception as error:
         raise InvalidModelError(f"{name} is not valid: {_first_line(error)}") from error
 
@@ -119,13 +120,22 @@ def _validate_order(graph: ir.Graph, name: str) -> None:
         made.add(node)
 
 
-def _without_external_data(model: ir.Model) -> ir.Model:
-    """A copy for the checker, which looks for data files in the current folder only."""
-    copy = model.clone()
-    for value in copy.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = None
-    return copy
+def _weights_as_inputs(model: ir.Model) -> onnx.ModelProto:
+    """The model for the checker, which would look for data files in the current folder only."""
+    proto, kept = without_weights(model), []
+    inputs = {value.name for value in proto.graph.input}
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            kept.append(tensor)
+        elif tensor.name not in inputs:
+            declared = proto.graph.input.add(name=tensor.name).type.tensor_type
+            declared.elem_type = tensor.data_type
+            declared.shape.SetInParent()  # of a scalar too
+            for length in tensor.dims:
+                declared.shape.dim.add(dim_value=length)
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    return proto
 
 
 def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -21,6 +22,8 @@ _TRACEBACK = "FC2CONV_TRACEBACK"
 
 def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) -> None:
     """Run and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused, 130 Ctrl-C."""
+    # A model is full of reference cycles, none of which is garbage before the end.
+    gc.set_threshold(100_000, 50, 100)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns with tracebacks
     try:
         with interruptible(program):
