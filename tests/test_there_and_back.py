@@ -21,13 +21,16 @@ PATCHES = {
 }
 """Why a model whose convolutions are patches times filters does not slide."""
 
+UNPOOLED = "digits_page"
+"""One that does: nothing but layers and Relu, so that each is a kernel over the whole window."""
+
 
 def test_every_model_is_here() -> None:
-    assert {path.stem for path in MODELS.glob("*.onnx")} == set(PATCHES)
+    assert {path.stem for path in MODELS.glob("*.onnx")} == {*PATCHES, UNPOOLED}
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [*((name, "im2col") for name in PATCHES), ("digits8", "dense")]
+    ("name", "form"), [*((name, "im2col") for name in [*PATCHES, UNPOOLED]), ("digits8", "dense")]
 )
 def test_there_and_back_at_the_native_size(name: str, form: Any) -> None:
     """conv2fc leaves no Conv, fc2conv --static no matrix product; all three compute the same."""
@@ -58,3 +61,15 @@ def test_a_trunk_of_patches_does_not_slide(name: str) -> None:
     with pytest.raises(RefusedError) as refused:
         convert(matrices)
     assert refused.value.refusals[0].code == PATCHES[name]
+
+
+@pytest.mark.parametrize("form", ["im2col", "dense"])
+def test_layers_without_a_pooling_slide(form: Any) -> None:
+    """The windows that the matrices score are those that the convolutions score."""
+    matrices = convert_to_fc(MODELS / f"{UNPOOLED}.onnx", form=form).model
+    dense, expected = convert(matrices), convert(MODELS / f"{UNPOOLED}.onnx")
+    assert dense.model is not None and expected.model is not None
+    image = {"image": np.random.default_rng(0).random((1, 1, 14, 19), dtype=np.float32)}
+    scores, by_convolutions = (session(c.model)(image)["scores"] for c in (dense, expected))
+    assert scores.shape == (1, 11, 5, 10)
+    np.testing.assert_allclose(scores, by_convolutions, rtol=1e-4, atol=1e-5)
