@@ -28,6 +28,13 @@ INLINE_LIMIT = 1 << 30
 """Bytes of weights above which they get a file of their own; one protobuf holds 2 GB at most."""
 
 
+_VALUES = (
+    *("raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data"),
+    "string_data",
+)
+"""The fields of a TensorProto of which one has the values."""
+
+
 def as_model(source: ModelSource) -> ir.Model:
     """The model that a path, a ModelProto or an onnx_ir.Model holds, as one's own copy.
 
@@ -159,6 +166,8 @@ def _validate_inline(tensor: ir.TensorProtoTensor, name: str) -> None:
         raise InvalidModelError(f"{what} is of no type that ONNX knows") from error
     if min(tensor.raw.dims, default=0) < 0:
         raise InvalidModelError(f"{what} has shape {shape}")
+    if sum(bool(getattr(tensor.raw, kind)) for kind in _VALUES) > 1:
+        raise InvalidModelError(f"{what} has values in several forms")
     if tensor.raw.HasField("raw_data"):
         if len(tensor.raw.raw_data) != needed:
             raise InvalidModelError(
@@ -174,6 +183,13 @@ def _validate_inline(tensor: ir.TensorProtoTensor, name: str) -> None:
 
 def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
     location = str(tensor.location)
+    if isinstance(tensor.location, bytes):  # protobuf's for what is no UTF-8
+        raise InvalidModelError(f"{name} keeps the weight {tensor.name!r} in {location}: no name")
+    if tensor.dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING):
+        raise InvalidModelError(
+            f"{name} keeps the weight {tensor.name!r} of type {tensor.dtype} in {location!r}, "
+            "where only numbers may be"
+        )
     if Path(location).is_absolute() or Path(os.path.normpath(location)).parts[:1] == ("..",):
         raise InvalidModelError(
             f"{name} keeps the weight {tensor.name!r} in {location!r}, outside its own folder"

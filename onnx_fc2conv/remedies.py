@@ -30,6 +30,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "(`onnxruntime.quantization.quantize_static`), convert the model before it is quantized, "
         "or keep its size with `--static`.",
         "flattened-features": f"Remove that output or operator. {_STATIC}",
+        "function": "Inline them first: "
+        "`onnx.inliner.inline_local_functions(model, convert_version=True)`.",
         "invalid-node": "Repair the model: it is damaged.",
         "layout": f"Check the model: does it compute what you think? {_STATIC}",
         "misaligned": f"Give the branches the same strides. {_STATIC}",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 
 from onnx_fc2conv import convert, convert_to_fc
@@ -75,6 +76,20 @@ def _on_scores(
 def _attention(net: Net, y: Tensor) -> Tensor:
     token = net.op("Unsqueeze", y, i64(1))
     return net.op("Attention", *[token] * 3, q_num_heads=1, kv_num_heads=1, name="n")
+
+
+def _called() -> onnx.ModelProto:
+    """The last layer is a function of another opset."""
+    net = Net(opset=21)
+    model = net.model(net.head(net.trunk()))
+    last = model.graph.node.pop()
+    inputs, outputs = list(last.input), list(last.output)
+    opset = onnx.helper.make_opsetid("", 20)
+    function = onnx.helper.make_function("own", "Fc", inputs, outputs, [last], [opset])
+    model.functions.append(function)
+    model.graph.node.append(onnx.helper.make_node("Fc", inputs, outputs, domain="own"))
+    model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    return model
 
 
 def _swapped_axes(net: Net, y: Tensor) -> Tensor:
@@ -357,6 +372,12 @@ REFUSED: dict[str, Refused] = {
         _on_features(_by_its_range, batch=1), "DynamicQuantizeLinear n", ("whole tensor",)
     ),
     "flattened-features": Refused(_flattened_output, "Flatten n", ("'y2'", "[1, 36]")),
+    "function": Refused(
+        _called,
+        "the functions",
+        ("own::Fc", "21", "20"),
+        lambda: onnx.inliner.inline_local_functions(_called(), convert_version=True),
+    ),
     "invalid-node": Refused(_convolved(5), "Conv n", ("[3, 5, 2, 2]", "3 chan"), _convolved(3)),
     "layout": Refused(_on_map(_rows_normalized), "BatchNormalization n", ("axis 1",)),
     "misaligned": Refused(_two_strides, "Add n", ("strides 1 and 2",)),

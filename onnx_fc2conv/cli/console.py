@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.padding import Padding
 from rich.progress import (
     BarColumn,
@@ -44,6 +44,9 @@ _MARKS = {
 }
 _PIPE_WIDTH = 160
 
+_NAME, _LINE = 300, 2000
+"""Most characters of a name and of a line: names may have any number of any characters."""
+
 
 class Terminal:
     """Standard output for reports, standard error for progress and errors.
@@ -62,11 +65,11 @@ class Terminal:
 
     def error(self, message: str) -> None:
         """One line, whatever the terminal's width."""
-        self._err.print(f"[red]{self.program}:[/] {escape(message)}")
+        self._err.print(f"[red]{self.program}:[/] {_shown(message, _LINE)}")
 
     def line(self, text: str = "") -> None:
         """A line of the report."""
-        self._out.print(escape(text), soft_wrap=True)
+        self._out.print(_shown(text, _LINE), soft_wrap=True)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table of figures, the first column names."""
@@ -74,7 +77,7 @@ class Terminal:
         for position, name in enumerate(head):
             table.add_column(name, justify="right" if position else "left")
         for row in rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(_shown, row))
         self._out.print(Padding(table, (0, 0, 0, 2), expand=False))
 
     @contextmanager
@@ -119,17 +122,17 @@ class Terminal:
             for head in conversion.heads:
                 convs = "Conv" if head.parts == 1 else f"{head.parts} Convs of at most"
                 table.add_row(
-                    f"  {head.op_type} {escape(head.node)}",
-                    times(head.weight_shape),
-                    f"→ {convs} {times(head.kernel_shape)}",
+                    f"  {head.op_type} {_shown(head.node)}",
+                    _dims(head.weight_shape),
+                    f"→ {convs} {_dims(head.kernel_shape)}",
                     f"[dim]{_BYTES[head.bytes_kept]}[/]",
                 )
             self._section("Fully connected layers", table)
         if conversion.poolings:
             table = _table()
             for pooling in conversion.poolings:
-                name = f"  {pooling.op_type} {escape(pooling.node)}"
-                table.add_row(name, f"→ {pooling.pooling} {times(pooling.kernel)}", "")
+                name = f"  {pooling.op_type} {_shown(pooling.node)}"
+                table.add_row(name, f"→ {pooling.pooling} {_dims(pooling.kernel)}", "")
             self._section("Global poolings", table)
         for layer in conversion.left_alone:
             self.line(f"  left alone: {layer.node}: {layer.reason}")
@@ -144,8 +147,8 @@ class Terminal:
         for layer in layers:
             what = "filters" if form == "im2col" else "matrix"
             table.add_row(
-                f"  {escape(layer.node)}",
-                f"→ {what} {times(layer.shape)}",
+                f"  {_shown(layer.node)}",
+                f"→ {what} {_dims(layer.shape)}",
                 f"[dim]{layer.nonzeros:,} nonzeros; adds {layer.nbytes:,} bytes[/]",
             )
         self._section("Convolutions", table)
@@ -162,7 +165,7 @@ class Terminal:
         for run in report.runs:
             settings = "".join(f", {key}={value}" for key, value in run.settings.items())
             where = f"onnxruntime {report.runtime}, {run.provider}{settings}, seed {report.seed}"
-            self._out.print(f"[bold]Check[/] ({escape(where)}, {run.seconds:.1f} s)")
+            self._out.print(f"[bold]Check[/] ({_shown(where)}, {run.seconds:.1f} s)")
             self.results(run.results)
 
     def results(self, results: Sequence[TierResult]) -> None:
@@ -171,13 +174,13 @@ class Terminal:
             self._result(result)
 
     def _result(self, result: TierResult) -> None:
-        what = f"{result.tier}: {escape(result.subject)}"
+        what = f"{result.tier}: {_shown(result.subject)}"
         figures = _figures(result)
         self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
-        self._out.print(Padding(f"[dim]{escape(result.sentence)}[/]", (0, 0, 0, 6)))
+        self._out.print(Padding(f"[dim]{_shown(result.sentence, _LINE)}[/]", (0, 0, 0, 6)))
 
     def _section(self, title: str, table: Table) -> None:
-        self._out.print(f"[bold]{escape(title)}[/]")
+        self._out.print(f"[bold]{_shown(title)}[/]")
         self._out.print(table)
 
 
@@ -194,8 +197,8 @@ def _interface(before: Interface, after: Interface | None) -> Table:
         old = getattr(before, kind)
         new = getattr(after, kind) if after is not None else {}
         for name, shape in old.items():
-            becomes = f"→ {times(new[name])}" if name in new else ""
-            table.add_row(f"  {escape(name)}", times(shape), becomes)
+            becomes = f"→ {_dims(new[name])}" if name in new else ""
+            table.add_row(f"  {_shown(name)}", _dims(shape), becomes)
     return table
 
 
@@ -203,12 +206,12 @@ def _grid(report: ConversionReport) -> Table:
     table = _table()
     for name, geometry in report.conversion.geometry.items():
         slides = all(geometry.stride)
-        stride = f"stride {times(geometry.stride)}" if slides else "one cell at any size"
+        stride = f"stride {_dims(geometry.stride)}" if slides else "one cell at any size"
         color = "green" if geometry.windows_exact else "yellow"
         table.add_row(
-            f"  {escape(name)}",
-            f"window {times(geometry.window)}, {stride}",
-            f"[{color}]{geometry.verdict}[/]: {escape(geometry.why)}",
+            f"  {_shown(name)}",
+            f"window {_dims(geometry.window)}, {stride}",
+            f"[{color}]{geometry.verdict}[/]: {_shown(geometry.why, _LINE)}",
         )
         field, clean = geometry.receptive_field, geometry.clean_cells
         if field is None or clean is None:
@@ -217,10 +220,21 @@ def _grid(report: ConversionReport) -> Table:
             first = ", ".join(map(str, field.start))
             table.add_row(
                 "",
-                f"receptive field {times(field.size)} from {first}",
+                f"receptive field {_dims(field.size)} from {first}",
                 f"clean cells {clean.clean} of {clean.total}",
             )
     return table
+
+
+def _dims(shape: tuple[int | str, ...]) -> str:
+    return _shown(times(shape))
+
+
+def _shown(text: str, longest: int = _NAME) -> str:
+    """Text of a model as it may stand on a terminal: in one piece, and without control codes."""
+    if len(text) > longest:
+        text = f"{text[: longest // 2]} … {text[-longest // 2 :]}"
+    return escape_markup("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
 def _figures(result: TierResult) -> str:

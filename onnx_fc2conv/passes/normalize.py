@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass
 
+from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.passes.fold_constant_if import FoldConstantIf
 from onnx_fc2conv.passes.lift_opset import LiftOpset
 
@@ -22,18 +23,27 @@ class Normalize(ir.passes.InPlacePass):
     Interface and computation stay as they are.
 
     Raises:
-        RefusedError: If a node of an old opset cannot be lifted (then nothing is changed).
+        RefusedError: If a node of an old opset cannot be lifted, or a function not be inlined.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Lift, inline, lower, then sweep."""
         modified = LiftOpset()(model).modified
         if model.functions:
-            modified |= InlinePass()(model).modified
+            modified |= _inline(model)
         modified |= FoldConstantIf()(model).modified
         modified |= _lower_casts(model)
         modified |= RemoveUnusedNodesPass()(model).modified
         return ir.passes.PassResult(model, modified=modified)
+
+
+def _inline(model: ir.Model) -> bool:
+    """Put the bodies of functions in place of their calls."""
+    try:
+        return InlinePass()(model).modified
+    except (ValueError, ir.passes.PreconditionError) as error:
+        reason = f"cannot be put in place of their calls: {error.__cause__ or error}"
+        raise RefusedError([Refusal("function", "the functions", reason)]) from error
 
 
 def _lower_casts(model: ir.Model) -> bool:
