@@ -22,6 +22,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.embedded_weights import read_model, without_weights, write_model
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError
+from onnx_fc2conv.external_data import write_with_data
 from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
 __all__ = ["ModelSource", "as_model", "data_file", "load", "staged", "weigh"]
@@ -52,8 +53,10 @@ def as_model(source: ModelSource) -> ir.Model:
     return load(source)
 
 
-def load(path: str | os.PathLike[str]) -> ir.Model:
+def load(path: str | os.PathLike[str], data_folder: Path | None = None) -> ir.Model:
     """Read a model file.
+
+    External data is looked for in ``data_folder``, by default the model's own.
 
     Raises:
         InvalidModelError: If the file is missing, unreadable, or not a valid ONNX model.
@@ -69,7 +72,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except ValueError as error:  # a NUL in the name
         raise InvalidModelError(f"cannot read {str(path)!r}: {error}") from error
     try:
-        model = read_model(file)
+        model = read_model(file, data_folder)
     except OSError as error:
         raise InvalidModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
@@ -241,7 +244,7 @@ def staged(
             elif data is None:
                 write_model(model, temporary)
             else:
-                ir.save(model, temporary, format="protobuf", external_data=data)
+                write_with_data(model, temporary, data)
         except OSError as error:
             raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
         yield temporary
