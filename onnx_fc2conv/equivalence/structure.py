@@ -13,10 +13,10 @@ import onnx_ir as ir
 __all__ = [
     "MOVEMENT",
     "Shared",
+    "computing_type",
     "constants",
+    "dequantized_from",
     "frontier",
-    "saturating_inputs",
-    "saturating_types",
     "shared_values",
     "subgraph",
     "with_outputs",
@@ -29,15 +29,7 @@ MOVEMENT = {
 }
 """Operators that only move data, or compute where to."""
 
-_SATURATING = {
-    *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
-    *("QLinearSoftmax", "QLinearSigmoid"),
-}
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_HANDED_THROUGH = {
-    *("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
-    *("QuantizeLinear", "DequantizeLinear"),
-}
 
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
@@ -65,7 +57,7 @@ class Shared:
     moved: frozenset[str]
 
 
-def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
+def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[str] = ()) -> Shared:
     """Find the tensors that both models compute by the same operators from the same inputs.
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
@@ -107,7 +99,7 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
     alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
     for node in reference.graph:
         for value in node.outputs:
-            if _integers_of(value).name in alike.keys() - {value.name}:
+            if dequantized_from(value).name in alike.keys() - {value.name}:
                 alike.pop(value.name or "", None)
     return Shared(alike, frozenset(moved))
 
@@ -198,29 +190,7 @@ def computing_type(model: ir.Model) -> ir.DataType | None:
     return min(found, key=lambda dtype: dtype.bitwidth, default=None)
 
 
-def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in saturating operators, the name of what the first one takes.
-
-    A softmax of 0.9999 hides an error of the logits, the number of the best class hides nearly all.
-    """
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        logits = None
-        current: ir.Value | None = value
-        while current is not None:
-            node = current.producer()
-            if node is None or node.op_type not in _SATURATING | _HANDED_THROUGH:
-                break
-            current = node.inputs[0]
-            # A conversion may transpose before a softmax; the logits are what it transposes.
-            if node.op_type in _SATURATING or (logits is not None and node.op_type == "Transpose"):
-                logits = current
-        if logits is not None and logits.name:
-            found[value.name or ""] = _integers_of(logits).name or logits.name
-    return found
-
-
-def _integers_of(value: ir.Value) -> ir.Value:
+def dequantized_from(value: ir.Value) -> ir.Value:
     """What the tensor is dequantized from, if it is.
 
     A runtime fuses a layer with the quantization around it, unless what lies between is given out.
@@ -229,19 +199,6 @@ def _integers_of(value: ir.Value) -> ir.Value:
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
         return value
     return node.inputs[0]
-
-
-def saturating_types(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in a saturating operator, the operator's type."""
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        node = value.producer()
-        while node is not None and node.op_type in _HANDED_THROUGH:
-            source = node.inputs[0]
-            node = None if source is None else source.producer()
-        if node is not None and node.op_type in _SATURATING:
-            found[value.name or ""] = node.op_type
-    return found
 
 
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
