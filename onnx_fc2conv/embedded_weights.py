@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
-__all__ = ["MappedTensor", "read_model", "without_weights", "write_model"]
+__all__ = ["MappedTensor", "read_model", "replaced_weights", "without_weights", "write_model"]
 
 _LARGE = 1 << 16
 """Bytes from which a weight is not parsed."""
@@ -93,8 +93,10 @@ class MappedTensor(ir.Tensor[npt.NDArray[Any]]):
                 self._mapping.madvise(mmap.MADV_DONTNEED, page, stop - page)
 
 
-def read_model(path: Path) -> ir.Model:
+def read_model(path: Path, data_folder: Path | None = None) -> ir.Model:
     """Read a model file; large weights of its graph become `MappedTensor`s.
+
+    External data is looked for in ``data_folder``, by default the model's own.
 
     Raises:
         OSError: If the file cannot be read.
@@ -109,7 +111,7 @@ def read_model(path: Path) -> ir.Model:
         content, left = mapping[:], set[str]()
     proto = with_dense_tensors(onnx.ModelProto.FromString(content))
     model = ir.from_proto(proto)
-    ir.external_data.set_base_dir(model.graph, path.parent)
+    ir.external_data.set_base_dir(model.graph, data_folder or path.parent)
     for name in left:
         value = model.graph.initializers[name]
         tensor = value.const_value
@@ -172,24 +174,28 @@ def _large_weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
 
 def without_weights(model: ir.Model) -> onnx.ModelProto:
     """The model as protobuf, in which large weights are external data of no file."""
-    with _left_out(model, _large_weights(model)):
+    placeholders: dict[ir.Value, ir.TensorProtocol] = {
+        model.graph.initializers[name]: ir.ExternalTensor(
+            "left out", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+        )
+        for name, tensor in _large_weights(model).items()
+    }
+    with replaced_weights(placeholders):
         proto: onnx.ModelProto = ir.to_proto(model)
     return proto
 
 
 @contextmanager
-def _left_out(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> Generator[None]:
-    """Let a model have no bytes of these weights for a moment; a copy would take as long again."""
-    values = model.graph.initializers
+def replaced_weights(weights: Mapping[ir.Value, ir.TensorProtocol]) -> Generator[None]:
+    """Let initializers hold other tensors for a moment; a copy of the model would take longer."""
+    own = {value: value.const_value for value in weights}
     try:
-        for name, tensor in weights.items():
-            values[name].const_value = ir.ExternalTensor(
-                "left out", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
-            )
+        for value, tensor in weights.items():
+            value.const_value = tensor
         yield
     finally:
-        for name, tensor in weights.items():
-            values[name].const_value = tensor
+        for value, stored in own.items():
+            value.const_value = stored
 
 
 def _write_bytes(tensor: ir.TensorProtocol, file: BinaryIO) -> None:

@@ -55,8 +55,10 @@ def as_model(source: ModelSource) -> ir.Model:
     return load(source)
 
 
-def load(path: str | os.PathLike[str]) -> ir.Model:
+def load(path: str | os.PathLike[str], data_folder: Path | None = None) -> ir.Model:
     """Read a model file.
+
+    External data is looked for in ``data_folder``, by default the model's own.
 
     Raises:
         InvalidModelError: If the file is missing, unreadable, or not a valid ONNX model.
@@ -72,7 +74,7 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     except ValueError as error:  # a NUL in the name
         raise InvalidModelError(f"cannot read {str(path)!r}: {error}") from error
     try:
-        model = read_model(file)
+        model = read_model(file, data_folder)
     except OSError as error:
         raise InvalidModelError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:

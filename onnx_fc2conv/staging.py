@@ -27,6 +27,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.embedded_weights import MappedTensor, read_model, write_model
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.external_data import write_with_data
 from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
 
 __all__ = ["check_writable", "data_beside", "staged"]
@@ -63,7 +64,7 @@ def staged(
             elif data is None:
                 write_model(model, temporary)
             else:
-                ir.save(model, temporary, format="protobuf", external_data=data)
+                write_with_data(model, temporary, data)
         yield temporary
         with _writing(target), _others_locked_out(path.parent):
             _put_in_place(temporary, path, _sources(model), overwrite=overwrite)

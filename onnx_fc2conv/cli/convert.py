@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["convert_command"]
 
 
-def convert_command(  # noqa: PLR0913 - one parameter an option, then one step after the other
+def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then one step after the other
     model: ModelPath,
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
     input_shape: InputShapes = None,
@@ -72,6 +72,14 @@ def convert_command(  # noqa: PLR0913 - one parameter an option, then one step a
     report: Reports = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; write no model.")
+    ] = False,
+    link_weights: Annotated[
+        bool,
+        typer.Option(
+            "--link-weights",
+            help="Let OUT read its weights from IN's data file, beside which it has to lie, not "
+            "from a copy: keep that file.",
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it exists.")
@@ -110,10 +118,16 @@ size and, cell by cell, at larger ones.
 
       fc2conv transformer.onnx convs.onnx --static --all-linear
 
+      fc2conv large.onnx dense.onnx --link-weights
+
       fc2conv vgg16.onnx dense.onnx --max-kernel 5 --max-depth 32768
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
+    from onnx_fc2conv.linked_weights import (  # noqa: PLC0415
+        require_data_beside,
+        write_linked,
+    )
     from onnx_fc2conv.model_io import load  # noqa: PLC0415
     from onnx_fc2conv.pipeline import Options, attempt  # noqa: PLC0415
     from onnx_fc2conv.report_files import check_report_paths, write_reports  # noqa: PLC0415
@@ -131,6 +145,8 @@ size and, cell by cell, at larger ones.
 
     with terminal.progress("Reading and converting"):
         source = load(model)
+        if link_weights:
+            require_data_beside(source, target)
         options = Options(
             shapes,
             static,
@@ -154,14 +170,15 @@ size and, cell by cell, at larger ones.
 
     store(conversion.model)
     try:
-        with staged(target, conversion.model, overwrite=overwrite) as pending:
+        write = write_linked if link_weights else None
+        with staged(target, conversion.model, overwrite=overwrite, write=write) as pending:
             if check:
                 from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
 
                 with terminal.progress("Checking") as say:
                     equivalence = run_check(
                         source,
-                        pending,
+                        load(pending, target.parent) if link_weights else pending,
                         input_shapes=shapes,
                         geometry=conversion.geometry,
                         providers=parse_providers(provider),
@@ -182,7 +199,9 @@ size and, cell by cell, at larger ones.
     write_reports(done, reports)
     proof = "equivalent" if check else "not checked"
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
-    if data is not None:
+    if link_weights:
+        terminal.line(f"{output.name} reads its weights from the data file of {model.name}.")
+    elif data is not None:
         terminal.line(f"{output.name} is the graph; its weights are in {data}: keep both.")
 
 

@@ -1,0 +1,52 @@
+"""A converted model that reads its weights from the data file of the original.
+
+Nothing is copied, but the two models depend on one file: who changes it changes both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnx_fc2conv.embedded_weights import write_model
+from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
+
+__all__ = ["require_data_beside", "write_linked"]
+
+
+def require_data_beside(model: ir.Model, target: Path) -> None:
+    """Find out before any work whether a model can share the data of another.
+
+    A model may refer to files of its own folder and below only.
+
+    Raises:
+        ArgumentError: If the original has no external data, or keeps it elsewhere.
+    """
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    external = [v.const_value for v in values if isinstance(v.const_value, ir.ExternalTensor)]
+    if not external:
+        raise ArgumentError("--link-weights: IN has no external data; its weights are in IN itself")
+    for tensor in external:
+        folder = Path(tensor.base_dir or ".").resolve()
+        if folder != target.parent.resolve():
+            raise ArgumentError(
+                f"--link-weights: OUT has to lie in {folder}, beside {tensor.location}, which it "
+                "is to refer to"
+            )
+
+
+def write_linked(model: ir.Model, path: Path) -> None:
+    """Write the graph and what is new; external data stays where it is.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ArgumentError: If more weights are new than one file can hold.
+    """
+    if weigh(model) > INLINE_LIMIT:
+        raise ArgumentError(
+            f"--link-weights: {weigh(model):,} bytes of weights are new, more than one file holds; "
+            "leave it out"
+        )
+    write_model(model, path)
