@@ -38,6 +38,7 @@ from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version,
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
 from onnx_fc2conv.equivalence.single_layers import check_single_layers
+from onnx_fc2conv.equivalence.stored import release_weights
 from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
@@ -176,6 +177,8 @@ def _run(
     results.extend(check_weights(pair))
     say("layers")
     results.extend(check_single_layers(pair))
+    for model in (pair.reference, pair.converted):
+        release_weights(model)
     say("native")
     results.extend(check_native(pair))
     results.extend(check_by_evaluator(pair))

@@ -186,13 +186,15 @@ def cells(array: AnyArray, batch: int, grid: Sequence[int]) -> AnyArray | None:
     return array.reshape(batch, -1, count).transpose(0, 2, 1).reshape(batch * count, -1)
 
 
-def chosen_cells(pair: Pair, count: int) -> AnyArray | None:
+def chosen_cells(pair: Pair, count: int, most: int | None = None) -> AnyArray | None:
     """The cells to compare where there are more than the user wants: the corners and some others.
+
+    ``most`` is how many will do, if the user does not say.
 
     Returns:
         Their numbers in rising order; None for all.
     """
-    wanted = pair.max_windows
+    wanted = most if pair.max_windows is None else pair.max_windows
     if wanted is None or count <= wanted:
         return None
     corners = [0, count - 1][:wanted]

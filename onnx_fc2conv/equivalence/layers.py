@@ -89,6 +89,8 @@ class LayerPair:
         columns = [positions.get(int(label), -1) for label in self.operand.places]
         if -1 in columns:
             return None
+        if self.zero is None and columns == list(range(self.kernel.shape[1])):
+            return weight
         if len(set(columns)) == len(columns):
             placed = np.zeros((len(weight), self.kernel.shape[1]), weight.dtype)
             if self.zero is not None:
@@ -195,7 +197,7 @@ class Layers:
             layer,
             tuple(convs),
             layer_weight(pair.reference, layer),
-            np.concatenate([kernel.reshape(len(kernel), -1) for kernel in kernels], axis=1),
+            _side_by_side([kernel.reshape(len(kernel), -1) for kernel in kernels]),
             layer.attributes.get_float("alpha", 1.0) if layer.op_type == "Gemm" else 1.0,
             trace(pair, pair.reference, image_operand(pair.reference, layer), stops),
             replace(traces[0], places=np.concatenate([t.places for t in traces])),
@@ -253,6 +255,11 @@ def _require_one_layer(both: LayerPair, stops: Mapping[str, str]) -> None:
             f"{both.conv_operand.places.size} elements, weight "
             f"{both.weight.dtype}{list(both.weight.shape)} over {features}"
         )
+
+
+def _side_by_side(kernels: Sequence[AnyArray]) -> AnyArray:
+    """The kernels as one; a single one is not copied, it may fill the memory."""
+    return kernels[0] if len(kernels) == 1 else np.concatenate(kernels, axis=1)
 
 
 def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -42,6 +42,8 @@ def check_native(pair: Pair) -> list[TierResult]:
     what = f"{len(kinds)} kinds of input ({', '.join(kinds)}) at batch {batches}"
     if len(kinds) == 1:
         what = f"{kinds[0]} at batch {batches}"
+    if len(pair.batches) > 1 and native.batches_of(1) != pair.batches:
+        what = f"{len(kinds)} kinds of input ({', '.join(kinds)}), {kinds[0]} at batch {batches}"
     if _LARGE in pair.kinds and _LARGE not in kinds:
         what += f"; on {_LARGE} numbers the original overflows"
     return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
@@ -65,11 +67,15 @@ class _Native:
         self.reference = pair.session(with_outputs(pair.reference, self.names))
         self.converted = pair.session(with_outputs(pair.converted, self.names.values()))
 
+    def batches_of(self, number: int) -> tuple[int, ...]:
+        """The batch sizes at which a kind of input is compared."""
+        return self.pair.batches[:1] if number and self.pair.is_heavy else self.pair.batches
+
     def compare(self, kind: str, number: int, comparisons: Mapping[str, Comparison]) -> bool:
         """Compare on inputs of one kind; False where the original overflows on large ones."""
         arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
         errors = dict.fromkeys(self.names, 0.0)
-        for batch in self.pair.batches:
+        for batch in self.batches_of(number):
             rng = self.pair.rng(1, batch, number)
             feeds = sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
             expected = self._expected(feeds, batch)

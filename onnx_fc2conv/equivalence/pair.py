@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.batches import to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, largest_magnitude
+from onnx_fc2conv.equivalence.native_shapes import Shapes, native_shapes_of, products_of
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
 from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, model_inputs, sample
@@ -25,6 +26,9 @@ from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["Pair", "as_result"]
+
+_HEAVY = 5_000_000_000
+"""Products from which a run on one image takes a second of one core."""
 
 _BOUNDED = {"Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid"}
 
@@ -130,6 +134,24 @@ class Pair:
         """The batch sizes at which the native size is compared."""
         free = any(self._has_free_batch(i) for i in self.inputs)
         return (1, 3) if free else (self.fixed_batch or 1,)
+
+    def native_shape(self, model: ir.Model, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor of one of the models at the native size, where it is inferred."""
+        shapes = self._reference_shapes if model is self.reference else self._native_converted
+        return shapes.get(name)
+
+    @cached_property
+    def is_heavy(self) -> bool:
+        """Whether the models take so long that fewer inputs have to do, of each kind still."""
+        return products_of(self.reference, self._reference_shapes) > _HEAVY
+
+    @cached_property
+    def _reference_shapes(self) -> Shapes:
+        return native_shapes_of(self.reference, self.batched(self.fixed_batch or 1))
+
+    @cached_property
+    def _native_converted(self) -> Shapes:
+        return native_shapes_of(self.converted, self.batched(self.fixed_batch or 1))
 
     @cached_property
     def shared(self) -> dict[str, str]:

@@ -160,6 +160,9 @@ def one_sample(array: AnyArray, batch: int) -> AnyArray:
 
 def _native_shape(pair: Pair, model: ir.Model, name: str) -> tuple[int, ...]:
     """The shape of a tensor of one of the models at the native size."""
+    inferred = pair.native_shape(model, name)
+    if inferred is not None:
+        return inferred
     session = pair.session(with_outputs(model, [name]))
     shapes = pair.batched(pair.fixed_batch or 1)
     feeds: dict[str, AnyArray] = {i.name: np.zeros(shapes[i.name], i.dtype) for i in pair.inputs}

@@ -133,6 +133,8 @@ class Session:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.log_severity_level = 4
         options.enable_mem_pattern = False
+        # A packed copy of a weight is as large as the weight, and saves little in a few runs.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             with _serialized(model) as (source, folder):
                 if folder is not None:
