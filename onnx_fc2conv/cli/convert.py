@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnx_fc2conv.cli.advice import explain_refusals
+from onnx_fc2conv.cli.box_options import (
+    Agnostic,
+    Background,
+    BoxOptions,
+    Classes,
+    Iou,
+    MapOutput,
+    Thresholds,
+)
+from onnx_fc2conv.cli.detector import detector_step
 from onnx_fc2conv.cli.options import (
     AllLinear,
     Atol,
@@ -69,6 +79,20 @@ def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then o
             "mean=0.485,0.456,0.406 std=0.229,0.224,0.225.",
         ),
     ] = None,
+    detector: Annotated[
+        bool,
+        typer.Option(
+            "--detector",
+            help="Append what scan does: OUT takes the pixels of an image of any size, and gives "
+            "boxes, scores and classes. The options from --threshold to --output are for it.",
+        ),
+    ] = False,
+    threshold: Thresholds = None,
+    wanted: Classes = None,
+    background: Background = None,
+    iou: Iou = 0.3,
+    agnostic: Agnostic = False,
+    map_output: MapOutput = None,
     report: Reports = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; write no model.")
@@ -106,6 +130,8 @@ size and, cell by cell, at larger ones.
 
       fc2conv resnet.onnx dense.onnx --preprocess "mean=0.485,0.456,0.406 std=0.229,0.224,0.225"
 
+      fc2conv face25.onnx face_detector.onnx --detector --background 0 --threshold 0.9
+
       fc2conv classifier.onnx same_interface.onnx --static
 
       fc2conv transformer.onnx convs.onnx --static --all-linear
@@ -124,6 +150,12 @@ size and, cell by cell, at larger ones.
     reports = check_report_paths(report)
     rtols, atols = parse_bounds("--rtol", rtol), parse_bounds("--atol", atol)
     store = _preprocessing(preprocess)
+    detecting = detector_step(
+        BoxOptions(threshold, wanted, background, iou, agnostic, map_output),
+        wanted=detector,
+        static=static,
+        reduced=reduce != ReduceName.NONE,
+    )
     target = output.absolute()
     if not dry_run:
         check_writable(target, overwrite=overwrite, source=model)
@@ -142,11 +174,13 @@ size and, cell by cell, at larger ones.
             max_depth=max_depth,
         )
         planned = inspect(source, **rewrite.keywords)
+        if detecting is not None:
+            planned = detecting.planned(planned)
     done = ConversionReport(str(model), str(output), planned)
     if planned.refusals or dry_run:
         terminal.conversion(done)
         write_reports(done, reports)
-        explain_refusals(terminal, planned, source, shapes, static=static)
+        explain_refusals(terminal, planned, source, shapes, static=static or detector)
         if planned.refusals:
             raise typer.Exit(3)
         terminal.line("Dry run: nothing was written.")
@@ -157,15 +191,19 @@ size and, cell by cell, at larger ones.
     store(conversion.model)
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)
+    written = conversion.model
+    if detecting is not None:
+        written = detecting.appended(conversion.model)
+        terminal.line("Detector: pixels of an image of any size → boxes, scores, classes")
     try:
-        with staged(target, conversion.model, overwrite=overwrite) as pending:
+        with staged(target, written, overwrite=overwrite) as pending:
             if check:
                 from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
 
                 with terminal.progress("Checking") as say:
                     equivalence = run_check(
                         source,
-                        pending,
+                        pending if detecting is None else conversion.model,
                         input_shapes=shapes,
                         geometry=conversion.geometry,
                         providers=parse_providers(provider),
@@ -174,6 +212,9 @@ size and, cell by cell, at larger ones.
                         seed=seed,
                         progress=lambda tier: say(f"Checking: {tier}"),
                     )
+                    if detecting is not None:
+                        say("Checking: detector")
+                        equivalence = detecting.checked(equivalence, pending, seed)
                 done = ConversionReport(str(model), str(output), conversion, equivalence)
                 terminal.equivalence(equivalence)
                 if not equivalence:
@@ -185,7 +226,7 @@ size and, cell by cell, at larger ones.
     write_reports(done, reports)
     proof = "equivalent" if check else "not checked"
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
-    data = data_file(target, conversion.model)
+    data = data_file(target, written)
     if data is not None and data.exists():
         terminal.line(f"{output.name} is the graph; its weights are in {data.name}: keep both.")
 
