@@ -23,13 +23,14 @@ import onnx
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.model_io import INLINE_LIMIT, ModelSource, weigh
+from onnx_fc2conv.model_io import ModelSource
 from onnx_fc2conv.scanning.memory import bytes_per_pixel, parse_memory
 from onnx_fc2conv.scanning.model import ScanModel, scan_model
 from onnx_fc2conv.scanning.prepared import as_preprocessing
 from onnx_fc2conv.scanning.preprocessing import Preprocessing
 from onnx_fc2conv.scanning.runner import Scanner
 from onnx_fc2conv.scanning.tiles import AxisTile, TilePlan, plan_tiles
+from onnx_fc2conv.staging import needs_data_file
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class _Sent:
     ) -> _Sent:
         """In bytes where one protobuf can hold the model."""
         source: bytes | str
-        if _is_whole(scanning.model):
+        if not needs_data_file(scanning.model):
             whole = ir.to_proto(scanning.model).SerializeToString()
             source, digest = whole, hashlib.sha256(whole).hexdigest()
         elif isinstance(given, str | os.PathLike):
@@ -147,13 +148,6 @@ class _Sent:
         model = onnx.load_model_from_string(source) if isinstance(source, bytes) else source
         scanning = scan_model(model, input_shapes=self.input_shapes, output=self.output)
         return Scanner(scanning, self.preprocessing)
-
-
-def _is_whole(model: ir.Model) -> bool:
-    """Whether one protobuf can hold it."""
-    tensors = (v.const_value for graph in model.graphs() for v in graph.initializers.values())
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-    return not external and weigh(model) <= INLINE_LIMIT
 
 
 def _crops(da: Any, image: Any, plan: TilePlan) -> Any:

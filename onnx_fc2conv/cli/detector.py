@@ -64,7 +64,7 @@ class DetectorStep:
         try:
             choose_map(conversion.geometry, self._output)
         except RefusedError as error:
-            return replace(conversion, refusals=error.refusals)
+            return replace(conversion, model=None, after=None, refusals=error.refusals)
         return conversion
 
     def appended(self, converted: ir.Model) -> ir.Model:

@@ -13,10 +13,10 @@ import onnx_ir as ir
 __all__ = [
     "MOVEMENT",
     "Shared",
+    "computing_type",
     "constants",
+    "dequantized_from",
     "frontier",
-    "saturating_inputs",
-    "saturating_types",
     "shared_values",
     "subgraph",
     "with_outputs",
@@ -29,15 +29,7 @@ MOVEMENT = {
 }
 """Operators that only move data, or compute where to."""
 
-_SATURATING = {
-    *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
-    *("QLinearSoftmax", "QLinearSigmoid"),
-}
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_HANDED_THROUGH = {
-    *("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
-    *("QuantizeLinear", "DequantizeLinear"),
-}
 
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
@@ -65,13 +57,13 @@ class Shared:
     moved: frozenset[str]
 
 
-def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
+def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[str] = ()) -> Shared:
     """Find the tensors that both models compute by the same operators from the same inputs.
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
-    taken, else the first. A node whose output has the same name and rank may have inputs that are
-    only moved (a channel shuffle written in another way).
+    taken, else the first. A node whose output has the same name and as many axes (but for those of
+    length 1) may have inputs that are only moved (a channel shuffle written in another way).
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -100,22 +92,32 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
-        if _ranks_differ(node, twin):
+        if _layouts_differ(node, twin):
             reshaped.update(value.name for value in node.outputs)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
     alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
     for node in reference.graph:
         for value in node.outputs:
-            if _integers_of(value).name in alike.keys() - {value.name}:
+            if dequantized_from(value).name in alike.keys() - {value.name}:
                 alike.pop(value.name or "", None)
     return Shared(alike, frozenset(moved))
 
 
-def _ranks_differ(node: ir.Node, twin: ir.Node) -> bool:
-    """Whether the outputs are known to have different ranks (a reduction that keeps its axes)."""
+def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs are known to have their numbers in different places.
+
+    They have other ranks (a reduction that keeps its axes), or the operators work along other axes
+    (a Softmax of channels that are the last axis in one model and axis 1 in the other).
+    """
     one, two = node.outputs[0].shape, twin.outputs[0].shape
-    return one is not None and two is not None and len(one) != len(two)
+    if one is None or two is None:
+        return False
+    if len(one) != len(two):
+        return True
+    axes = [n.attributes.get_int("axis", None) for n in (node, twin)]
+    axes = [None if axis is None else axis % max(len(one), 1) for axis in axes]
+    return node.op_type not in MOVEMENT and axes[0] != axes[1]
 
 
 def _moved_alike(
@@ -128,28 +130,35 @@ def _moved_alike(
     """Whether two nodes compute the same from the same tensors, moved in one way or another."""
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
-    ranks = [None if v.shape is None else len(v.shape) for v in (node.outputs[0], twin.outputs[0])]
-    if ranks[0] is None or ranks[0] != ranks[1]:
+    shapes = [value.shape for value in (node.outputs[0], twin.outputs[0])]
+    long = [None if shape is None else sum(dim != 1 for dim in shape) for shape in shapes]
+    if long[0] is None or long[0] != long[1]:
         return False
     one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
     two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
-    return all(v.name in shared for v in one) and (
-        [shared[v.name] for v in one] == [v.name for v in two]
-    )
+    if not all(value.name in shared for values in one for value in values):
+        return False
+    return [{shared[v.name] for v in values} for values in one] == [
+        {v.name for v in values} for values in two
+    ]
 
 
-def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
-    """The tensor that this one is a rearrangement of."""
-    node = value.producer()
-    while node is not None and node.op_type in MOVEMENT and node.inputs:
-        # But for Concat, further inputs say where to: a shape that is computed, say.
-        moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        moved = [v for v in moving if v is not None and v not in fixed]
-        if len(moved) != 1:
-            break
-        value = moved[0]
-        node = value.producer()
-    return value
+def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors that this one is a rearrangement of: several where some are joined."""
+    found: list[ir.Value] = []
+    queue, seen = [value], {value}
+    for current in queue:
+        node = current.producer()
+        moved: list[ir.Value] = []
+        if node is not None and node.op_type in MOVEMENT:
+            # But for Concat, further inputs say where to: a shape that is computed, say.
+            moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            moved = [v for v in moving if v is not None and v not in fixed]
+        if not moved:
+            found.append(current)
+        queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
+        seen.update(moved)
+    return found
 
 
 def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:
@@ -198,29 +207,7 @@ def computing_type(model: ir.Model) -> ir.DataType | None:
     return min(found, key=lambda dtype: dtype.bitwidth, default=None)
 
 
-def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in saturating operators, the name of what the first one takes.
-
-    A softmax of 0.9999 hides an error of the logits, the number of the best class hides nearly all.
-    """
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        logits = None
-        current: ir.Value | None = value
-        while current is not None:
-            node = current.producer()
-            if node is None or node.op_type not in _SATURATING | _HANDED_THROUGH:
-                break
-            current = node.inputs[0]
-            # A conversion may transpose before a softmax; the logits are what it transposes.
-            if node.op_type in _SATURATING or (logits is not None and node.op_type == "Transpose"):
-                logits = current
-        if logits is not None and logits.name:
-            found[value.name or ""] = _integers_of(logits).name or logits.name
-    return found
-
-
-def _integers_of(value: ir.Value) -> ir.Value:
+def dequantized_from(value: ir.Value) -> ir.Value:
     """What the tensor is dequantized from, if it is.
 
     A runtime fuses a layer with the quantization around it, unless what lies between is given out.
@@ -229,19 +216,6 @@ def _integers_of(value: ir.Value) -> ir.Value:
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
         return value
     return node.inputs[0]
-
-
-def saturating_types(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in a saturating operator, the operator's type."""
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        node = value.producer()
-        while node is not None and node.op_type in _HANDED_THROUGH:
-            source = node.inputs[0]
-            node = None if source is None else source.producer()
-        if node is not None and node.op_type in _SATURATING:
-            found[value.name or ""] = node.op_type
-    return found
 
 
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:

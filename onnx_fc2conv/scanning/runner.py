@@ -60,7 +60,7 @@ class Scanner:
                 image = ahead.result()
                 if position + 1 < len(waiting):
                     ahead = reader.submit(self._input, source, waiting[position + 1][1])
-                cells = self._run(image, tile.inner)
+                cells = self._cells(image, tile.inner)
                 if written is not None:
                     written.result()
                     progress(height * width)
@@ -82,7 +82,7 @@ class Scanner:
         Raises:
             ArgumentError: If the model does not compute on it.
         """
-        return self._run(self._prepared(pixels), inner)
+        return self._cells(self._prepared(pixels), inner)
 
     def _input(self, source: ImageSource, tile: Tile) -> AnyArray:
         return self._prepared(source.read(*tile.pixels))
@@ -92,7 +92,7 @@ class Scanner:
         planes = self.preprocessing.apply(pixels, self.scanning.channels, self.scanning.dtype)
         return self.scanning.sample(planes)
 
-    def _run(self, image: AnyArray, inner: tuple[slice, slice]) -> AnyArray:
+    def _cells(self, image: AnyArray, inner: tuple[slice, slice]) -> AnyArray:
         """The tile's own cells, [K, h, w]."""
         name = self.scanning.output
         try:
