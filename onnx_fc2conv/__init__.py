@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from onnx_fc2conv.detection import detector
     from onnx_fc2conv.equivalence import EquivalenceReport, check
     from onnx_fc2conv.errors import (
         ArgumentError,
@@ -62,6 +63,7 @@ __all__ = [
     "check",
     "convert",
     "convert_to_fc",
+    "detector",
     "filter_matrix",
     "inspect",
     "patch_index",
@@ -70,6 +72,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "detection": ("detector",),
     "equivalence": ("EquivalenceReport", "check"),
     "errors": (
         "ArgumentError",

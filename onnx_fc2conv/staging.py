@@ -30,7 +30,7 @@ from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.external_data import write_with_data
 from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
 
-__all__ = ["check_writable", "data_beside", "staged"]
+__all__ = ["check_writable", "data_beside", "needs_data_file", "staged"]
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def staged(
     """
     path = Path(target).absolute()
     check_writable(path, overwrite=overwrite)
-    data = _data_name(path, model) if write is None and _needs_data_file(model) else None
+    data = _data_name(path, model) if write is None and needs_data_file(model) else None
     if data is not None:
         check_writable(path.with_name(data), overwrite=overwrite)
     with _temporary_folder(path) as folder:
@@ -110,7 +110,7 @@ def _put_in_place(temporary: Path, path: Path, sources: set[Path], *, overwrite:
             path.with_name(name).unlink(missing_ok=True)
 
 
-def _needs_data_file(model: ir.Model) -> bool:
+def needs_data_file(model: ir.Model) -> bool:
     """Whether the model came with a data file, or is too large for one protobuf."""
     external = any(isinstance(tensor, ir.ExternalTensor) for tensor in stored_tensors(model))
     return external or weigh(model) > INLINE_LIMIT

@@ -9,9 +9,10 @@ import pytest
 
 import onnx_fc2conv
 from onnx_fc2conv import pipeline, testing, to_fc
+from onnx_fc2conv.detection import append
 from onnx_fc2conv.matrices import layer
 
-MODULES = (onnx_fc2conv, pipeline, testing, to_fc, layer)
+MODULES = (onnx_fc2conv, append, pipeline, testing, to_fc, layer)
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +43,7 @@ def test_the_public_names() -> None:
         "check",
         "convert",
         "convert_to_fc",
+        "detector",
         "filter_matrix",
         "inspect",
         "patch_index",

@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnx_fc2conv.cli.advice import explain_refusals
+from onnx_fc2conv.cli.box_options import (
+    Agnostic,
+    Background,
+    BoxOptions,
+    Classes,
+    Iou,
+    MapOutput,
+    Thresholds,
+)
+from onnx_fc2conv.cli.detector import detector_step
 from onnx_fc2conv.cli.options import (
     AllLinear,
     Atol,
@@ -69,6 +79,20 @@ def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then o
             "mean=0.485,0.456,0.406 std=0.229,0.224,0.225.",
         ),
     ] = None,
+    detector: Annotated[
+        bool,
+        typer.Option(
+            "--detector",
+            help="Append what scan does: OUT takes the pixels of an image of any size, and gives "
+            "boxes, scores and classes. The options from --threshold to --output are for it.",
+        ),
+    ] = False,
+    threshold: Thresholds = None,
+    wanted: Classes = None,
+    background: Background = None,
+    iou: Iou = 0.3,
+    agnostic: Agnostic = False,
+    map_output: MapOutput = None,
     report: Reports = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan; write no model.")
@@ -114,6 +138,8 @@ size and, cell by cell, at larger ones.
 
       fc2conv resnet.onnx dense.onnx --preprocess "mean=0.485,0.456,0.406 std=0.229,0.224,0.225"
 
+      fc2conv face25.onnx face_detector.onnx --detector --background 0 --threshold 0.9
+
       fc2conv classifier.onnx same_interface.onnx --static
 
       fc2conv transformer.onnx convs.onnx --static --all-linear
@@ -139,6 +165,12 @@ size and, cell by cell, at larger ones.
     reports = check_report_paths(report)
     rtols, atols = parse_bounds("--rtol", rtol), parse_bounds("--atol", atol)
     store = _preprocessing(preprocess)
+    detecting = detector_step(
+        BoxOptions(threshold, wanted, background, iou, agnostic, map_output),
+        wanted=detector,
+        static=static,
+        reduced=reduce != ReduceName.NONE,
+    )
     target = output.absolute()
     if not dry_run:
         check_writable(target, overwrite=overwrite, source=model)
@@ -158,27 +190,33 @@ size and, cell by cell, at larger ones.
             max_depth,
         )
         conversion = attempt(source, options)
+        if detecting is not None:
+            conversion = detecting.planned(conversion)
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)
     if conversion.model is None or dry_run:
         write_reports(done, reports)
-        explain_refusals(terminal, conversion, source, shapes, static=static)
+        explain_refusals(terminal, conversion, source, shapes, static=static or detector)
         if conversion.refusals:
             raise typer.Exit(3)
         terminal.line("Dry run: nothing was written.")
         return
 
     store(conversion.model)
+    written = conversion.model
+    if detecting is not None:
+        written = detecting.appended(conversion.model)
+        terminal.line("Detector: pixels of an image of any size → boxes, scores, classes")
     try:
-        write = write_linked if link_weights else None
-        with staged(target, conversion.model, overwrite=overwrite, write=write) as pending:
+        write, data_folder = (write_linked, target.parent) if link_weights else (None, None)
+        with staged(target, written, overwrite=overwrite, write=write) as pending:
             if check:
                 from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
 
                 with terminal.progress("Checking") as say:
                     equivalence = run_check(
                         source,
-                        load(pending, target.parent) if link_weights else pending,
+                        conversion.model if detecting is not None else load(pending, data_folder),
                         input_shapes=shapes,
                         geometry=conversion.geometry,
                         providers=parse_providers(provider),
@@ -187,6 +225,9 @@ size and, cell by cell, at larger ones.
                         seed=seed,
                         progress=lambda tier: say(f"Checking: {tier}"),
                     )
+                    if detecting is not None:
+                        say("Checking: detector")
+                        equivalence = detecting.checked(equivalence, pending, seed)
                 done = ConversionReport(str(model), str(output), conversion, equivalence)
                 terminal.equivalence(equivalence)
                 if not equivalence:

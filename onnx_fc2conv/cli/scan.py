@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnx_fc2conv.cli.box_options import (
+    Agnostic,
+    Background,
+    Classes,
+    Iou,
+    MapOutput,
+    Thresholds,
+    parse_thresholds,
+)
 from onnx_fc2conv.cli.options import InputShapes, Quiet, parse_input_shapes
 from onnx_fc2conv.errors import ArgumentError, Fc2ConvError
 from onnx_fc2conv.interrupts import Interrupted
@@ -51,33 +60,11 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
     folder: Annotated[
         Path, typer.Option("--output-dir", "-o", metavar="DIR", help="The folder to write.")
     ],
-    threshold: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--threshold",
-            metavar="[CLASS=]NUMBER",
-            help="Lowest score of a box, of all classes or of one (1=0.9); the score is what the "
-            "model outputs. Default: 0.5. Repeatable.",
-        ),
-    ] = None,
-    wanted: Annotated[
-        list[int] | None,
-        typer.Option("--class", metavar="N", help="A class to find. Repeatable. Default: all."),
-    ] = None,
-    background: Annotated[
-        list[int] | None,
-        typer.Option("--background", metavar="N", help="A class that is nothing. Repeatable."),
-    ] = None,
-    iou: Annotated[
-        float,
-        typer.Option(
-            "--iou", min=0, max=1, help="A box that overlaps a better one by more than this goes."
-        ),
-    ] = 0.3,
-    agnostic: Annotated[
-        bool,
-        typer.Option("--agnostic", help="Let boxes of all classes compete, not only of the same."),
-    ] = False,
+    threshold: Thresholds = None,
+    wanted: Classes = None,
+    background: Background = None,
+    iou: Iou = 0.3,
+    agnostic: Agnostic = False,
     scales: Annotated[
         str, typer.Option("--scales", help="Sizes to scan each image at: 1,0.5,0.25.")
     ] = "1",
@@ -100,9 +87,7 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
         str,
         typer.Option("--memory", help="What the tensors of one tile may take: the tile's size."),
     ] = "1GB",
-    output: Annotated[
-        str | None, typer.Option("--output", help="The output to read, where there are several.")
-    ] = None,
+    output: MapOutput = None,
     maps: Annotated[
         list[MapName] | None,
         typer.Option("--maps", help="Write the score maps so too, beside .npy. Repeatable."),
@@ -146,7 +131,7 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
         memory=parse_memory(memory),
         classes=tuple(wanted) if wanted else None,
         background=tuple(background or ()),
-        threshold=_thresholds(threshold),
+        threshold=parse_thresholds(threshold),
         iou=iou,
         agnostic=agnostic,
     )
@@ -217,21 +202,3 @@ def _preprocessing(
         mean=None if mean is None else parse_numbers("--mean", mean),
         std=None if std is None else parse_numbers("--std", std),
     )
-
-
-def _thresholds(texts: Sequence[str] | None) -> dict[int | None, float]:
-    """``["0.5", "1=0.9"]`` as ``{None: 0.5, 1: 0.9}``; logits may be negative.
-
-    Raises:
-        ArgumentError: If one is not written like that.
-    """
-    found: dict[int | None, float] = {}
-    for text in texts or ("0.5",):
-        label, equals, number = text.rpartition("=")
-        try:
-            found[int(label) if equals else None] = float(number)
-        except ValueError:
-            raise ArgumentError(
-                f"--threshold {text!r} is not written like --threshold 0.9 or --threshold 1=0.9"
-            ) from None
-    return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from onnx_fc2conv.equivalence.junit import Suite, TestCase, junit_xml
@@ -33,8 +33,8 @@ class TierResult:
     Attributes:
         tier: ``weights``, ``layers``, ``integers``, ``native``, ``data``, ``geometry``, ``larger
             sizes``, ``feature windows`` or ``image windows``; ``refined grid`` and ``refined image
-            windows`` of a model whose windows were brought closer together; ``relation`` where one
-            was demanded.
+            windows`` of a model whose windows were brought closer together; ``detector`` of one
+            that was appended; ``relation`` where one was demanded.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).
@@ -162,6 +162,11 @@ class EquivalenceReport:
             return "not equivalent"
         words = self.relation.words
         return words if words.startswith("equal") else f"equivalent: {words}"
+
+    def extended(self, results: Sequence[TierResult]) -> EquivalenceReport:
+        """The same with what else was checked, in the first run."""
+        first, *others = self.runs
+        return replace(self, runs=(replace(first, results=(*first.results, *results)), *others))
 
     def check_values(self) -> dict[str, object]:
         """The keys of a report that say how the check ran and what it found."""

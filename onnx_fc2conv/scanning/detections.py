@@ -147,16 +147,17 @@ def suppress(found: Candidates, selection: Selection) -> tuple[Box, ...]:
 
 
 def suppression_nodes(
-    boxes: ir.Value, scores: ir.Value, iou: float, most: int | None = None
+    boxes: ir.Value, scores: ir.Value, iou: float
 ) -> tuple[ir.Node, tuple[ir.Value, ...]]:
     """A NonMaxSuppression of boxes [1, n, 4] by their scores [1, K, n], and its constants.
 
-    All of ``most`` (by default: as many as there are) boxes of each class may stay; thresholds
-    have been applied before.
+    Every box of a class may stay, unless its score is -inf or no number: thresholds have been
+    applied before.
     """
     constants = (
-        _constant("most", np.array([np.iinfo(np.int64).max if most is None else most], np.int64)),
+        _constant("most", np.array([np.iinfo(np.int64).max], np.int64)),
         _constant("iou", np.array([iou], np.float32)),
+        _constant("lowest", np.array([np.finfo(np.float32).min], np.float32)),
     )
     node = ir.node("NonMaxSuppression", [boxes, scores, *constants], num_outputs=1)
     node.outputs[0].name = "selected"

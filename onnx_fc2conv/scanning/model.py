@@ -17,7 +17,7 @@ from onnx_fc2conv.scanning.preprocessing import Preprocessing, read_preprocessin
 from onnx_fc2conv.views.inputs import image_axes, model_inputs
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["ScanModel", "scan_model"]
+__all__ = ["ScanModel", "choose_map", "scan_model"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def scan_model(
         kept = dict(model.metadata_props)
         model, geometries = conversion.model, dict(conversion.geometry)
         model.metadata_props.update(kept)
-    name, geometry = _map(geometries, output)
+    name, geometry = choose_map(geometries, output)
     inputs = model_inputs(model.graph)
     if len(inputs) != 1:
         names = ", ".join(value.name or "" for value in inputs)
@@ -116,7 +116,7 @@ def scan_model(
     )
 
 
-def _map(geometries: Mapping[str, Geometry], wanted: str | None) -> tuple[str, Geometry]:
+def choose_map(geometries: Mapping[str, Geometry], wanted: str | None) -> tuple[str, Geometry]:
     """The output to read, and what its cells mean.
 
     Raises:

@@ -24,7 +24,16 @@ from onnx_fc2conv.views.labels import AnyArray
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Level", "PreparedScan", "Scan", "Settings", "prepare", "scan"]
+__all__ = [
+    "Level",
+    "PreparedScan",
+    "Scan",
+    "Settings",
+    "as_preprocessing",
+    "as_thresholds",
+    "prepare",
+    "scan",
+]
 
 Progress = Callable[[int, int], None]
 MapMaker = Callable[[int, float, tuple[int, int, int]], ScoreMap]
@@ -33,7 +42,10 @@ MapMaker = Callable[[int, float, tuple[int, int, int]], ScoreMap]
 
 @dataclass(frozen=True)
 class Settings:
-    """What `scan` is asked for, beside the model and the image; its arguments say more."""
+    """What `scan` is asked for, beside the model and the image; its arguments say more.
+
+    Of the thresholds, None stands for all classes that are not named.
+    """
 
     preprocess: Preprocessing = field(default_factory=Preprocessing)
     scales: tuple[float, ...] = (1.0,)
@@ -43,6 +55,30 @@ class Settings:
     threshold: Mapping[int | None, float] = field(default_factory=lambda: {None: 0.5})
     iou: float = 0.3
     agnostic: bool = False
+
+    def selection(self, count: int) -> Selection:
+        """The classes to find, of so many that the model has, and their thresholds.
+
+        Raises:
+            ArgumentError: If the model has no such class, or none is left.
+        """
+        named: tuple[Any, ...] = (
+            *(self.classes or ()),
+            *self.background,
+            *(label for label in self.threshold if label is not None),
+        )
+        wrong = [label for label in named if not 0 <= label < count]
+        if wrong:
+            raise ArgumentError(f"there is no class {wrong[0]}; the model has 0 to {count - 1}")
+        wanted = range(count) if self.classes is None else self.classes
+        labels = tuple(sorted(set(wanted) - set(self.background)))
+        if not labels:
+            raise ArgumentError("no class is left to find")
+        if not 0 <= self.iou <= 1:
+            raise ArgumentError(f"iou is from 0 to 1, not {self.iou}")
+        default = self.threshold.get(None, 0.5)
+        thresholds = {label: self.threshold.get(label, default) for label in labels}
+        return Selection(labels, thresholds, self.iou, self.agnostic)
 
 
 @dataclass(frozen=True)
@@ -112,7 +148,7 @@ class PreparedScan:
     def __init__(self, scanning: ScanModel, settings: Settings) -> None:
         self.scanning = scanning
         self.preprocessing = scanning.preprocessing.overridden(settings.preprocess)
-        self.selection = _selection(scanning.classes, settings)
+        self.selection = settings.selection(scanning.classes)
         check_scales(settings.scales)
         self.scales = settings.scales
         self._most_pixels = max(1, int(settings.memory / bytes_per_pixel(scanning)))
@@ -233,25 +269,30 @@ def scan(  # noqa: PLR0913 - the command line's options, all keyword-only
         >>> found.scores.shape, found.boxes
         ((2, 18, 28), ())
     """
-    if not isinstance(preprocess, Preprocessing):
-        preprocess = Preprocessing.parse(preprocess or "")
-    thresholds: dict[int | None, float] = (
-        {None: threshold}
-        if isinstance(threshold, int | float)
-        else {label: lowest for label, lowest in threshold.items()}  # noqa: C416 - other keys
-    )
     settings = Settings(
-        preprocess=preprocess,
+        preprocess=as_preprocessing(preprocess),
         scales=tuple(scales),
         memory=parse_memory(memory) if isinstance(memory, str) else memory,
         classes=None if classes is None else tuple(classes),
         background=tuple(background),
-        threshold=thresholds,
+        threshold=as_thresholds(threshold),
         iou=iou,
         agnostic=agnostic,
     )
     prepared = prepare(model, settings, input_shapes=input_shapes, output=output)
     return prepared.run(open_image(image), progress=progress)
+
+
+def as_preprocessing(given: Preprocessing | str | None) -> Preprocessing:
+    """What a caller says of pixels: None is nothing, text is as on the command line."""
+    return given if isinstance(given, Preprocessing) else Preprocessing.parse(given or "")
+
+
+def as_thresholds(given: float | Mapping[int, float]) -> dict[int | None, float]:
+    """One number for all classes, or one for each."""
+    if isinstance(given, int | float):
+        return {None: given}
+    return {label: lowest for label, lowest in given.items()}  # noqa: C416 - other keys
 
 
 class _Count:
@@ -270,28 +311,3 @@ class _Count:
 def _pixels(plan: TilePlan) -> int:
     height, width = plan.tile_size
     return height * width
-
-
-def _selection(classes: int, settings: Settings) -> Selection:
-    """The classes to find and their thresholds.
-
-    Raises:
-        ArgumentError: If the model has no such class, none is left, or one has no threshold.
-    """
-    named: tuple[Any, ...] = (
-        *(settings.classes or ()),
-        *settings.background,
-        *(label for label in settings.threshold if label is not None),
-    )
-    wrong = [label for label in named if not 0 <= label < classes]
-    if wrong:
-        raise ArgumentError(f"there is no class {wrong[0]}; the model has 0 to {classes - 1}")
-    wanted = range(classes) if settings.classes is None else settings.classes
-    labels = tuple(sorted(set(wanted) - set(settings.background)))
-    if not labels:
-        raise ArgumentError("no class is left to find")
-    if not 0 <= settings.iou <= 1:
-        raise ArgumentError(f"iou is from 0 to 1, not {settings.iou}")
-    default = settings.threshold.get(None, 0.5)
-    thresholds = {label: settings.threshold.get(label, default) for label in labels}
-    return Selection(labels, thresholds, settings.iou, settings.agnostic)

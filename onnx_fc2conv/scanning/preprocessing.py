@@ -17,6 +17,7 @@ from onnx_fc2conv.errors import ArgumentError, InvalidModelError
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = [
+    "LUMA",
     "PREPROCESS_KEY",
     "Channels",
     "Preprocessing",
@@ -30,7 +31,7 @@ Channels = Literal["gray", "rgb", "bgr"]
 PREPROCESS_KEY = "fc2conv.preprocess"
 """Key in the metadata of a model."""
 
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in gray (ITU-R BT.601-7, section 2.5.1; Pillow's "L")."""
 
 
@@ -95,7 +96,7 @@ class Preprocessing:
                 raise ArgumentError(
                     f"{name} has {len(values)} numbers, and the model {model_channels} channels"
                 )
-        wanted = self._order(model_channels)
+        wanted = self.order(model_channels)
         if wanted is None:
             fits = image_channels == model_channels
         else:
@@ -119,8 +120,8 @@ class Preprocessing:
         Returns:
             [channels, height, width], contiguous.
         """
-        factor = self._factor(pixels.dtype, dtype)
-        order = self._order(channels)
+        factor = self.factor(pixels.dtype, dtype)
+        order = self.order(channels)
         if order == "gray" and pixels.shape[2] == 3:
             planes = [_gray(pixels)]
         elif order in ("rgb", "bgr") and pixels.shape[2] == 1:
@@ -147,14 +148,16 @@ class Preprocessing:
         if values is not target:
             target[...] = values
 
-    def _factor(self, pixels: np.dtype[Any], model: np.dtype[Any]) -> float:
+    def factor(self, pixels: np.dtype[Any], model: np.dtype[Any]) -> float:
+        """What pixels of this type are multiplied by for an input of that type."""
         if self.scale is not None:
             return self.scale
         if pixels.kind in "ui" and model.kind not in "ui":
             return 1 / float(np.iinfo(pixels).max)
         return 1.0
 
-    def _order(self, channels: int) -> Channels | None:
+    def order(self, channels: int) -> Channels | None:
+        """What the channels of a model with so many are; None if nothing is known of them."""
         return self.channels or cast("Channels | None", {1: "gray", 3: "rgb"}.get(channels))
 
 
@@ -205,7 +208,7 @@ def _number(text: str) -> float:
 def _gray(pixels: AnyArray) -> AnyArray:
     red, green, blue = (
         pixels[..., channel].astype(np.float32) * np.float32(weight)
-        for channel, weight in enumerate(_LUMA)
+        for channel, weight in enumerate(LUMA)
     )
     gray: AnyArray = red + green + blue
     return gray

@@ -60,7 +60,7 @@ class Scanner:
                 image = ahead.result()
                 if position + 1 < len(waiting):
                     ahead = reader.submit(self._input, source, waiting[position + 1][1])
-                cells = self._cells(image, tile)
+                cells = self._cells(image, tile.inner)
                 if written is not None:
                     written.result()
                     progress(height * width)
@@ -69,13 +69,30 @@ class Scanner:
                 written.result()
                 progress(height * width)
 
+    def cells(self, pixels: AnyArray, inner: tuple[slice, slice]) -> AnyArray:
+        """The map of one tile.
+
+        Args:
+            pixels: The tile, [height, width, channels].
+            inner: Rows and columns of its cells that are wanted.
+
+        Returns:
+            [K, h, w].
+
+        Raises:
+            ArgumentError: If the model does not compute on it.
+        """
+        return self._cells(self._prepared(pixels), inner)
+
     def _input(self, source: ImageSource, tile: Tile) -> AnyArray:
+        return self._prepared(source.read(*tile.pixels))
+
+    def _prepared(self, pixels: AnyArray) -> AnyArray:
         """The model's input for a tile."""
-        pixels = source.read(*tile.pixels)
         planes = self.preprocessing.apply(pixels, self.scanning.channels, self.scanning.dtype)
         return self.scanning.sample(planes)
 
-    def _cells(self, image: AnyArray, tile: Tile) -> AnyArray:
+    def _cells(self, image: AnyArray, inner: tuple[slice, slice]) -> AnyArray:
         """The tile's own cells, [K, h, w]."""
         name = self.scanning.output
         try:
@@ -83,4 +100,4 @@ class Scanner:
         except RunError as error:
             raise ArgumentError(f"the model does not compute on a tile: {error}") from error
         planes = scores.reshape(-1, *scores.shape[-2:])
-        return planes[:, *tile.inner]
+        return planes[:, *inner]

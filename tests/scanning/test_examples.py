@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run, runner
+from tests.cli.conftest import Run
 from tools.digit_page import (
     ROOMY,
     TIGHT,
@@ -30,22 +30,12 @@ FACE = (175, 65, 100, 110)
 """Her face, by eye: x, y, width, height."""
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    from onnx_fc2conv.cli import main  # noqa: PLC0415
-
-    for folder in ("models", "tests"):
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    monkeypatch.chdir(tmp_path)
-    return runner(main, capsys)
-
-
-def test_the_face_of_the_astronaut(run: Run) -> None:
+def test_the_face_of_the_astronaut(page_run: Run) -> None:
     data = pytest.importorskip("skimage.data")
     image = pytest.importorskip("PIL.Image")
     image.fromarray(data.astronaut()).save("astronaut.png")
     (command,) = re.findall(r"^    fc2conv (scan models/face25.*)$", PAGE, re.MULTILINE)
-    outcome = run(*shlex.split(command))
+    outcome = page_run(*shlex.split(command))
     assert outcome.code == 0, outcome.err
     (box,) = json.loads(Path("found/boxes.json").read_text())["annotations"]
     assert overlap(box["bbox"], FACE) >= 0.4
@@ -54,10 +44,10 @@ def test_the_face_of_the_astronaut(run: Run) -> None:
         assert drawn.size == page.size
 
 
-def test_the_digits_of_a_page(run: Run) -> None:
+def test_the_digits_of_a_page(page_run: Run) -> None:
     image = pytest.importorskip("PIL.Image")
     (command,) = re.findall(r"^    fc2conv (scan models/digits_page.*)$", PAGE, re.MULTILINE)
-    outcome = run(*shlex.split(command))
+    outcome = page_run(*shlex.split(command))
     assert outcome.code == 0, outcome.err
     boxes = json.loads(Path("digits/boxes.json").read_text())["annotations"]
     truth = read_truth(DIGITS.with_suffix(".json"))
@@ -106,8 +96,8 @@ def test_what_counts_as_found(boxes: list[tuple[tuple[int, ...], int]], expected
     assert count(boxes, [Truth((12, 12, 32, 32), 3, index=0)]) == expected
 
 
-def test_the_python_example(run: Run) -> None:
-    assert run is not None
+def test_the_python_example(page_run: Run) -> None:
+    assert page_run is not None
     (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     exec(compile(code, "scan.md", "exec"), {})
     assert Path("overlay.png").exists()

@@ -1,0 +1,150 @@
+"""detector(): a converted model with what `scan` does to pixels and scores, in one graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from onnx_fc2conv.detection.boxes import write_boxes
+from onnx_fc2conv.detection.graph_writer import GraphWriter
+from onnx_fc2conv.detection.pixels import write_pixels
+from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.geometry import GEOMETRY_KEY
+from onnx_fc2conv.model_io import ModelSource
+from onnx_fc2conv.scanning.model import ScanModel, scan_model
+from onnx_fc2conv.scanning.prepared import Settings, as_preprocessing, as_thresholds
+from onnx_fc2conv.scanning.preprocessing import PREPROCESS_KEY, Preprocessing
+
+__all__ = ["DETECTOR_KEY", "append_detector", "detector"]
+
+DETECTOR_KEY = "fc2conv.detector"
+"""Key in the metadata of a model."""
+
+_OLDEST = 11
+"""The first opset with all operators that are appended (Range, NonMaxSuppression)."""
+
+
+def detector(  # noqa: PLR0913 - the options of scan, all keyword-only
+    model: ModelSource,
+    *,
+    preprocess: Preprocessing | str | None = None,
+    classes: Sequence[int] | None = None,
+    background: Sequence[int] = (),
+    threshold: float | Mapping[int, float] = 0.5,
+    iou: float = 0.3,
+    agnostic: bool = False,
+    output: str | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> ir.Model:
+    """A model that takes an image of any size and gives boxes: what `scan` finds, in one file.
+
+    Its input is ``image``, uint8 [H, W, C]; its outputs are ``boxes`` (float32 [D, 4]: x and y of
+    the first corner, then of the second, in pixels), ``scores`` (float32 [D]) and ``classes``
+    (int64 [D]), the best first. `onnx_fc2conv.detection.check_detector` compares it with `scan`.
+
+    Args:
+        model: A converted model, or an original one that is converted on the fly; never changed.
+        preprocess: As for `scan`, and so are all others.
+        classes: Numbers of the classes to find. Default: all.
+        background: Numbers of classes that are nothing to find.
+        threshold: The lowest score of a box, or one for each class.
+        iou: A box that overlaps a better one of its class by more than this goes.
+        agnostic: Let boxes of all classes compete: an object has one class.
+        output: The output to read, where there are several.
+        input_shapes: As for `convert`.
+
+    Raises:
+        RefusedError: If the model cannot be converted, or gives no map of windows.
+        ArgumentError: If an argument does not fit the model, or its opset is older than 11.
+        InvalidModelError: If the model is not valid.
+
+    Example:
+        >>> found = detector("models/face25.onnx", background=[0], threshold=0.9)
+        >>> [value.name for value in found.graph.outputs]
+        ['boxes', 'scores', 'classes']
+    """
+    settings = Settings(
+        preprocess=as_preprocessing(preprocess),
+        classes=None if classes is None else tuple(classes),
+        background=tuple(background),
+        threshold=as_thresholds(threshold),
+        iou=iou,
+        agnostic=agnostic,
+    )
+    return append_detector(scan_model(model, input_shapes=input_shapes, output=output), settings)
+
+
+def append_detector(scanning: ScanModel, settings: Settings) -> ir.Model:
+    """The model of a scan with what the scan does before and after it; the scan's is not changed.
+
+    Raises:
+        ArgumentError: As `detector`.
+    """
+    preprocessing = scanning.preprocessing.overridden(settings.preprocess)
+    channels = 3 if preprocessing.order(scanning.channels) else scanning.channels
+    preprocessing.check(channels, scanning.channels)
+    selection = settings.selection(scanning.classes)
+    model = scanning.model.clone()
+    graph = model.graph
+    own = next(value for value in graph.inputs if value.name == scanning.input)
+    scores = next(value for value in graph.outputs if value.name == scanning.output)
+    opset = graph.opset_imports[""]
+    if opset < _OLDEST:
+        raise ArgumentError(
+            f"a detector needs operators of opset {_OLDEST}; the model is of opset {opset}: "
+            "export it at a newer one"
+        )
+    writer = GraphWriter(graph)
+    image = ir.val("image", ir.DataType.UINT8, ["height", "width", _channels(channels)])
+    pixels = write_pixels(writer, image, scanning, preprocessing)
+    graph.insert_before(graph[0], writer.take())
+    own.replace_all_uses_with(pixels)
+    graph.inputs[graph.inputs.index(own)] = image
+    found = write_boxes(writer, scores, image, scanning.classes, scanning.geometry, selection)
+    graph.extend(writer.take())
+    graph.outputs[:] = found
+    for value, (name, dtype, shape) in zip(found, _OUTPUTS, strict=True):
+        value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
+        writer.rename(value, name)
+    writer.rename(image, "image")
+    RemoveUnusedNodesPass()(model)
+    for key in (GEOMETRY_KEY, PREPROCESS_KEY):  # they speak of another input and output
+        model.metadata_props.pop(key, None)
+    model.metadata_props[DETECTOR_KEY] = _described(scanning, preprocessing, settings)
+    return model
+
+
+_OUTPUTS: tuple[tuple[str, ir.DataType, tuple[int | str, ...]], ...] = (
+    ("boxes", ir.DataType.FLOAT, ("detections", 4)),
+    ("scores", ir.DataType.FLOAT, ("detections",)),
+    ("classes", ir.DataType.INT64, ("detections",)),
+)
+
+
+def _channels(count: int) -> int | str:
+    """Gray and color images are taken for each other; any other number is the model's."""
+    return "channels" if count == 3 else count
+
+
+def _described(scanning: ScanModel, preprocessing: Preprocessing, settings: Settings) -> str:
+    """What the detector does, for people and programs that meet the file."""
+    selection = settings.selection(scanning.classes)
+    geometry = scanning.geometry
+    said = {key: value for key, value in asdict(preprocessing).items() if value is not None}
+    return json.dumps(
+        {
+            "schema": 1,
+            "preprocess": said,
+            "window": geometry.window,
+            "stride": geometry.stride,
+            "offset": geometry.offset,
+            "verdict": geometry.verdict,
+            "thresholds": {str(label): t for label, t in selection.thresholds.items()},
+            "iou": selection.iou,
+            "agnostic": selection.agnostic,
+        }
+    )
