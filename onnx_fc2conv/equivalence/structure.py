@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.movement import moved_alike
+
 __all__ = [
-    "MOVEMENT",
     "Shared",
     "constants",
     "frontier",
@@ -21,13 +22,6 @@ __all__ = [
     "subgraph",
     "with_outputs",
 ]
-
-MOVEMENT = {
-    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
-    *("Split", "Concat", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Tile", "Range"),
-    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND"),
-}
-"""Operators that only move data, or compute where to."""
 
 _SATURATING = {
     *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
@@ -71,7 +65,8 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
     taken, else the first. A node whose output has the same name and rank may have inputs that are
-    only moved (a channel shuffle written in another way).
+    only moved (a channel shuffle written in another way), or made by a layer of patches and by the
+    convolution that it is.
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -96,7 +91,7 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
             twins.remove(twin)
         else:
             namesake = by_name.get(node.outputs[0].name)
-            if namesake is None or not _moved_alike(node, namesake, names, fixed, fixed_too):
+            if namesake is None or not moved_alike(node, namesake, names, fixed, fixed_too):
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
@@ -116,40 +111,6 @@ def _ranks_differ(node: ir.Node, twin: ir.Node) -> bool:
     """Whether the outputs are known to have different ranks (a reduction that keeps its axes)."""
     one, two = node.outputs[0].shape, twin.outputs[0].shape
     return one is not None and two is not None and len(one) != len(two)
-
-
-def _moved_alike(
-    node: ir.Node,
-    twin: ir.Node,
-    shared: Mapping[str | None, str | None],
-    fixed: Collection[ir.Value],
-    fixed_too: Collection[ir.Value],
-) -> bool:
-    """Whether two nodes compute the same from the same tensors, moved in one way or another."""
-    if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
-        return False
-    ranks = [None if v.shape is None else len(v.shape) for v in (node.outputs[0], twin.outputs[0])]
-    if ranks[0] is None or ranks[0] != ranks[1]:
-        return False
-    one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
-    two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
-    return all(v.name in shared for v in one) and (
-        [shared[v.name] for v in one] == [v.name for v in two]
-    )
-
-
-def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
-    """The tensor that this one is a rearrangement of."""
-    node = value.producer()
-    while node is not None and node.op_type in MOVEMENT and node.inputs:
-        # But for Concat, further inputs say where to: a shape that is computed, say.
-        moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        moved = [v for v in moving if v is not None and v not in fixed]
-        if len(moved) != 1:
-            break
-        value = moved[0]
-        node = value.producer()
-    return value
 
 
 def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
+from onnx_fc2conv.equivalence.movement import MOVEMENT
 from onnx_fc2conv.equivalence.operands import (
     KERNELS,
     LAYERS,
@@ -28,8 +29,8 @@ from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced, Trace, trace
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
+from onnx_fc2conv.equivalence.same_convs import same_conv
 from onnx_fc2conv.equivalence.stored import constant_array
-from onnx_fc2conv.equivalence.structure import MOVEMENT
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray
@@ -71,7 +72,7 @@ def check_weights(pair: Pair) -> list[TierResult]:
         if layer is not None:
             together.setdefault(layer, []).append(conv)
     results = [
-        _result(conv, "failed", "the reference has no such layer")
+        same_conv(pair, conv) or _result(conv, "failed", "the reference has no such layer")
         for layer, conv in found
         if layer is None
     ]

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.embedded_weights import MappedTensor
+from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant, Intermediate, Step
@@ -85,12 +86,14 @@ class Part:
         elements: For each list that the layer is applied to, where in the row-major (C, *window)
             its elements are; [P, D'].
         columns: The columns of W that they are multiplied by, [D']; None for all, in order.
+        sliding: How the window slides over the map natively, if the layer is applied to patches.
     """
 
     source: FeatureMap
     window: tuple[int, ...]
     elements: IntArray
     columns: IntArray | None = None
+    sliding: SlidingWindow | None = None
 
     @cached_property
     def groups(self) -> int:
