@@ -166,7 +166,7 @@ def _is_matrix(pair: Pair, layer: ir.Node, conv: ir.Node) -> bool:
     """Whether the Conv applies the layer's very matrix to its operand, made a map for it alone."""
     try:
         kernel, weight = constant_array(pair.converted, conv.inputs[1]), _weight(pair, layer)
-    except (Fc2ConvError, RunError, ValueError):
+    except (Fc2ConvError, NotTraced, RunError, ValueError):
         return False
     if kernel.shape != (*weight.shape, 1, 1) or kernel.dtype != weight.dtype:
         return False
@@ -311,6 +311,8 @@ def _weight(pair: Pair, layer: ir.Node) -> AnyArray:
     weight = constant_array(pair.reference, layer.inputs[position])
     if weight.ndim == 1:
         return weight[None, :]
+    if prod(weight.shape[:-2]) > 1:
+        raise NotTraced("it has a matrix for each group of rows; the other tiers compare it")
     weight = weight.reshape(weight.shape[-2:])
     flag = layer.attributes.get_int("transA" if left else "transB", 0)
     return weight if bool(flag) != left else weight.T

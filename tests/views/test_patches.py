@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
-from onnx_fc2conv import Conversion, convert, convert_to_fc
+from onnx_fc2conv import Conversion, RefusedError, check, convert, convert_to_fc
+from onnx_fc2conv.geometry import SlidingWindow
 from tests.nets import Array, Net, Tensor, i64, op_types, session
 from tests.oracle import assert_slides, converted_model, refusals
 
-K = 5
+K = 6
+HALVED = {"pads": [1, 1, 1, 1], "strides": [2, 2]}
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,12 @@ class Case:
     image: tuple[int, ...]
     kernel: tuple[int, ...]
     attributes: dict[str, Any]
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """The size that it gives; ValueError if it has none."""
+        options = {name: value for name, value in self.attributes.items() if name != "group"}
+        return SlidingWindow.resolve(self.image[1:], self.kernel, **options).output_extent
 
     @property
     def padded(self) -> bool:
@@ -49,6 +59,12 @@ CASES = {
     "padded and dilated": Case((2, 6, 7), (3, 3), {"pads": [2, 2, 2, 2], "dilations": [2, 2]}),
     "SAME_UPPER": Case((2, 6, 7), (3, 3), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
     "each patch is padded": Case((2, 2, 2), (3, 3), {"pads": [1, 1, 1, 1]}),
+    "groups": Case((4, 6, 7), (3, 3), {"group": 2}),
+    "groups, padded and strided": Case((4, 7, 6), (3, 3), {"group": 2, **HALVED}),
+    "depthwise": Case((6, 6, 7), (3, 3), {"group": 6, "pads": [1, 1, 1, 1]}),
+    "groups of 1×1": Case((4, 5, 6), (1, 1), {"group": 2}),
+    "groups, strided 1×1": Case((4, 5, 6), (1, 1), {"group": 2, "strides": [2, 2]}),
+    "groups 1-D": Case((4, 9), (3,), {"group": 2, "pads": [1, 1]}),
     "padded 1-D": Case((3, 9), (3,), {"pads": [1, 1], "strides": [2]}),
     "padded 3-D": Case((2, 4, 5, 3), (3, 3, 2), {"pads": [1, 1, 0, 1, 1, 1]}),
 }
@@ -57,18 +73,12 @@ CASES = {
 def network(case: Case, opset: int = 13) -> ir.Model:
     """Conv, Relu, a pooling of 2 where there is room for it, and a head."""
     net = Net(opset=opset, image=case.image)
-    kernel = net.random(K, case.image[0], *case.kernel)
-    y = net.op("Conv", net.x, kernel, net.random(K), **case.attributes)
-    y = net.op("Relu", y)
-    model = net.ir_model(y)
-    extent = [dim for dim in (model.graph.outputs[0].shape or ())[2:] if isinstance(dim, int)]
-    net = Net(opset=opset, image=case.image)
-    kernel = net.random(K, case.image[0], *case.kernel)
+    kernel = net.random(K, case.image[0] // case.attributes.get("group", 1), *case.kernel)
     y = net.op("Conv", net.x, kernel, net.random(K), name="conv", **case.attributes)
     y = net.op("Relu", y)
-    pool = [min(2, length) for length in extent]
+    pool = [min(2, length) for length in case.extent]
     y = net.op("MaxPool", y, kernel_shape=pool, strides=[1] * len(pool))
-    shape = (K, *(length - size + 1 for length, size in zip(extent, pool, strict=True)))
+    shape = (K, *(length - size + 1 for length, size in zip(case.extent, pool, strict=True)))
     return net.ir_model(net.head(Tensor(y.value, shape)))
 
 
@@ -114,6 +124,54 @@ def test_patches_of_a_convolution(case: Case) -> None:
 @pytest.mark.parametrize("case", [c for c in CASES.values() if not c.padded])
 def test_windows_are_exact(case: Case) -> None:
     assert_slides(convert_to_fc(network(case)).model)
+
+
+@pytest.mark.parametrize("name", ["padded 3-D", "groups, padded and strided", "depthwise"])
+def test_the_check_follows(name: str) -> None:
+    """Against the matrices as against the first model, at larger sizes too; --static as well."""
+    model = network(CASES[name])
+    matrices = convert_to_fc(model).model
+    back = converted_model(convert(matrices))
+    assert check(matrices, back)
+    assert check(model, back)
+    fixed = converted_model(convert(matrices, static=True))
+    assert not {"MatMul", "Gemm"} & set(op_types(fixed))
+    assert check(matrices, fixed)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Any convolution of a small image, also where patches lie in the padding alone."""
+    rank = draw(st.integers(1, 3))
+    few, groups = st.integers(1, 3), draw(st.sampled_from([1, 1, 2, 3]))
+
+    def some(least: int, most: int, count: int = rank) -> list[int]:
+        return draw(st.lists(st.integers(least, most), min_size=count, max_size=count))
+
+    image = (groups * draw(few), *some(2, 7 if rank < 3 else 4))
+    attributes = {"group": groups, "strides": some(1, 3), "dilations": some(1, 2)}
+    attributes |= {"pads": some(0, 2, 2 * rank)} if draw(st.booleans()) else {}
+    case = Case(image, tuple(some(1, 3)), attributes)
+    try:
+        assert case.extent
+    except ValueError:
+        reject()
+    return case
+
+
+@settings(max_examples=settings.default.max_examples // 5)  # type: ignore[union-attr]
+@given(cases())
+def test_never_another_function(case: Case) -> None:
+    """Whatever comes back computes the same; what does not is refused."""
+    model = network(case)
+    try:
+        back = there_and_back(model)
+    except RefusedError:
+        return
+    x = np.random.default_rng(0).integers(-4, 5, (2, *case.image)).astype(np.float32)
+    (wanted,) = session(model)({"x": x}).values()
+    (got,) = session(converted_model(back))({"x": x}).values()
+    np.testing.assert_allclose(got.reshape(wanted.shape), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("opset", [9, 11, 18])

@@ -57,8 +57,8 @@ def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Readin
     if one_row and len(view.maps) > 1:
         return _from_several_maps(app, view, axis)
     found = None if one_row or not app.patches else patches(view, rows_along(view.index, (axis,)))
-    if found is not None:
-        return Reading((found.part,), 1, np.zeros_like(found.at), found.at)
+    if found is not None and len(found.part.elements) in (1, found.part.groups):
+        return Reading((found.part,), len(found.part.elements), found.which, found.at)
     single = single_map(app, view)
     if isinstance(single, Refusal):
         return single

@@ -1,6 +1,7 @@
 """Patches: rows that are one window of a map, shifted over a regular grid.
 
-    V[n, r, d] = M[n, channel[d], cell[r] · stride - begin + tap[d] · dilation],  0 outside the map
+    V[n, r, d] = M[n, channel[list[r], d], cell[r] · stride - begin + tap[d] · dilation],
+    0 outside the map
 
 A linear layer of such rows is a strided, dilated and padded Conv of M, whoever wrote the patches:
 im2col by a Gather (Ma & Lu 2017, Algorithm 1; `conv2fc`), a patch embedding by Reshape and
@@ -32,11 +33,13 @@ class Patches:
     """Rows that are windows of a map.
 
     Attributes:
-        part: What the Conv reads.
-        at: The row-major cell of the Conv's output that each row is, of the shape of the rows.
+        part: What the Conv reads; a list of elements for each group of channels.
+        which: The list that each row reads, of the shape of the rows.
+        at: The row-major cell of the Conv's output that each row is, of the same shape.
     """
 
     part: Part
+    which: IntArray
     at: IntArray
 
 
@@ -48,13 +51,15 @@ def patches(view: FeatureView, rows: IntArray) -> Patches | None:
         rows: Element labels [*rows, D].
 
     Returns:
-        The patches; None if the rows are anything else.
+        The patches; None if the rows are anything else, or channels at each position.
     """
     source = _padded_map(view)
     if source is None or rows.size == 0:
         return None
     flat = rows.reshape(-1, rows.shape[-1]) - source.first_label
     flat = np.where((flat >= 0) & (flat < source.size), flat, _PADDING)
+    if _at_each_position(flat, source):
+        return None
     found = _placed(flat, source)
     if found is None:
         return None
@@ -74,15 +79,19 @@ def patches(view: FeatureView, rows: IntArray) -> Patches | None:
         tuple(axis.begin for axis in axes),
         tuple(axis.end for axis in axes),
     )
+    count = prod(window.output_extent)
     cells = np.ravel_multi_index(tuple(axis.cells for axis in axes), window.output_extent)
     taps = np.ravel_multi_index(tuple(axis.taps for axis in axes), window.kernel)
-    if np.unique(cells).size < prod(window.output_extent) or not _gives(
-        window, source, cells, taps, channels, flat
-    ):
+    shifts, which = np.unique(corners[:, -1], return_inverse=True)
+    shown = np.unique(which * count + cells).size
+    if count == 1 or shown < count * len(shifts):
         return None
-    elements = channels * prod(window.kernel) + taps
-    part = Part(source, window.kernel, elements[None], sliding=window)
-    return Patches(part, cells.reshape(rows.shape[:-1]).astype(np.int64))
+    if not _gives(window, source, cells, taps, channels + corners[:, -1:], flat):
+        return None
+    elements = (channels + shifts[:, None]) * prod(window.kernel) + taps
+    part = Part(source, window.kernel, elements, sliding=window)
+    shape = rows.shape[:-1]
+    return Patches(part, which.reshape(shape), cells.reshape(shape).astype(np.int64))
 
 
 def _padded_map(view: FeatureView) -> FeatureMap | None:
@@ -99,6 +108,14 @@ def _padded_map(view: FeatureView) -> FeatureMap | None:
     return source if fits and zeros_only else None
 
 
+def _at_each_position(rows: IntArray, source: FeatureMap) -> bool:
+    """Whether the rows [R, D] are channels of one position each, and there is one for each."""
+    positions = prod(source.extent)
+    at = rows % positions
+    same = rows.min() != _PADDING and bool((at == at[:, :1]).all())
+    return same and np.unique(at[:, 0]).size == positions
+
+
 def _placed(rows: IntArray, source: FeatureMap) -> tuple[IntArray, IntArray, IntArray] | None:
     """Where each row [R] and each of its elements [D] lies, as far as one row shows it.
 
@@ -106,8 +123,8 @@ def _placed(rows: IntArray, source: FeatureMap) -> tuple[IntArray, IntArray, Int
     says where the others lie.
 
     Returns:
-        Per row the position [R, rank] of its window, per element the position [D, rank] in that and
-        the channel [D]; None if some cannot be told.
+        Per row the position of its window and its first channel [R, rank + 1], per element the
+        position [D, rank] in that, and the channel [D]; None if some cannot be told.
     """
     inside = rows != _PADDING
     shape = (source.channels, *source.extent)
@@ -139,7 +156,7 @@ def _placed(rows: IntArray, source: FeatureMap) -> tuple[IntArray, IntArray, Int
         known[new] = True
     if not (known.all() and reached.all()):
         return None
-    return corners[:, 1:], offsets[:, 1:], offsets[:, 0]
+    return np.roll(corners, -1, axis=1), offsets[:, 1:], offsets[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +218,10 @@ def _gives(  # noqa: PLR0913 - a hypothesis and what it has to explain
     channels: IntArray,
     rows: IntArray,
 ) -> bool:
-    """Whether the window reads exactly these elements, and padding where the rows have it."""
+    """Whether the window reads exactly these elements, and padding where the rows have it.
+
+    ``channels``: of each element of each row [R, D].
+    """
     positions = prod(source.extent)
     read = window.positions()[cells[:, None], taps]
     made = np.where(read == positions, _PADDING, read + channels * positions)
