@@ -30,51 +30,57 @@ def moved_alike(
     """
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
-    ranks = [None if v.shape is None else len(v.shape) for v in (node.outputs[0], twin.outputs[0])]
-    if ranks[0] is None or ranks[0] != ranks[1]:
+    shapes = [value.shape for value in (node.outputs[0], twin.outputs[0])]
+    long = [None if shape is None else sum(dim != 1 for dim in shape) for shape in shapes]
+    if long[0] is None or long[0] != long[1]:
         return False
-    one = [unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
-    two = [unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
-    if len(one) == len(two) == 1 and one[0].name not in shared:
-        one, two = [_cut_into_patches(one[0], fixed)], [_convolved(two[0], fixed_too)]
-    return all(v.name in shared for v in one) and (
-        [shared[v.name] for v in one] == [v.name for v in two]
-    )
+    one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
+    two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
+    if [len(values) for values in (*one, *two)] == [1, 1] and one[0][0].name not in shared:
+        one, two = [_cut_into_patches(one[0][0], fixed)], [_convolved(two[0][0], fixed_too)]
+    if not all(value.name in shared for values in one for value in values):
+        return False
+    return [{shared[v.name] for v in values} for values in one] == [
+        {v.name for v in values} for values in two
+    ]
 
 
-def unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
-    """The tensor that this one is a rearrangement of."""
-    node = value.producer()
-    while node is not None and node.op_type in MOVEMENT and node.inputs:
-        # But for Concat, further inputs say where to: a shape that is computed, say.
-        moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        moved = [v for v in moving if v is not None and v not in fixed]
-        if len(moved) != 1:
-            break
-        value = moved[0]
-        node = value.producer()
-    return value
+def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors that this one is a rearrangement of: several where some are joined."""
+    found: list[ir.Value] = []
+    queue, seen = [value], {value}
+    for current in queue:
+        node = current.producer()
+        moved: list[ir.Value] = []
+        if node is not None and node.op_type in MOVEMENT:
+            # But for Concat, further inputs say where to: a shape that is computed, say.
+            moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            moved = [v for v in moving if v is not None and v not in fixed]
+        if not moved:
+            found.append(current)
+        queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
+        seen.update(moved)
+    return found
 
 
-def _cut_into_patches(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
-    """The tensor of whose patches this one is the product with filters, and a bias.
+def _cut_into_patches(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors of whose patches this one is the product with filters, and a bias.
 
-    Padding among the patches is a Pad, of one row or of the tensor. The value itself if it is no
-    such product.
+    Padding among the patches is a Pad of one row. The value itself if it is no such product.
     """
-    product = unmoved(_without(value, "Add", fixed), fixed)
+    (product, *others) = _unmoved(_without(value, "Add", fixed), fixed)
     patches = _without(product, "MatMul", fixed)
-    if patches is product:
-        return value
-    rows = unmoved(patches, fixed)
-    return unmoved(_without(rows, "Pad", fixed), fixed)
+    if others or patches is product:
+        return [value]
+    (rows, *others) = _unmoved(patches, fixed)
+    return [value] if others else _unmoved(_without(rows, "Pad", fixed), fixed)
 
 
-def _convolved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
-    """The tensor of which this one is a convolution; the value itself if it is none."""
+def _convolved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors of which this one is a convolution; the value itself if it is none."""
     convolution = _without(value, "Add", fixed)
     source = _without(convolution, "Conv", fixed)
-    return value if source is convolution else unmoved(source, fixed)
+    return [value] if source is convolution else _unmoved(source, fixed)
 
 
 def _without(value: ir.Value, op_type: str, fixed: Collection[ir.Value]) -> ir.Value:

@@ -10,28 +10,20 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.movement import moved_alike
+from onnx_fc2conv.equivalence.movement import MOVEMENT, moved_alike
 
 __all__ = [
     "Shared",
+    "computing_type",
     "constants",
+    "dequantized_from",
     "frontier",
-    "saturating_inputs",
-    "saturating_types",
     "shared_values",
     "subgraph",
     "with_outputs",
 ]
 
-_SATURATING = {
-    *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
-    *("QLinearSoftmax", "QLinearSigmoid"),
-}
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_HANDED_THROUGH = {
-    *("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
-    *("QuantizeLinear", "DequantizeLinear"),
-}
 
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
@@ -59,14 +51,14 @@ class Shared:
     moved: frozenset[str]
 
 
-def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
+def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[str] = ()) -> Shared:
     """Find the tensors that both models compute by the same operators from the same inputs.
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
-    taken, else the first. A node whose output has the same name and rank may have inputs that are
-    only moved (a channel shuffle written in another way), or made by a layer of patches and by the
-    convolution that it is.
+    taken, else the first. A node whose output has the same name and as many axes (but for those of
+    length 1) may have inputs that are only moved (a channel shuffle written in another way), or
+    made by a layer of patches and by the convolution that it is.
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -95,22 +87,32 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
-        if _ranks_differ(node, twin):
+        if _layouts_differ(node, twin):
             reshaped.update(value.name for value in node.outputs)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
     alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
     for node in reference.graph:
         for value in node.outputs:
-            if _integers_of(value).name in alike.keys() - {value.name}:
+            if dequantized_from(value).name in alike.keys() - {value.name}:
                 alike.pop(value.name or "", None)
     return Shared(alike, frozenset(moved))
 
 
-def _ranks_differ(node: ir.Node, twin: ir.Node) -> bool:
-    """Whether the outputs are known to have different ranks (a reduction that keeps its axes)."""
+def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs are known to have their numbers in different places.
+
+    They have other ranks (a reduction that keeps its axes), or the operators work along other axes
+    (a Softmax of channels that are the last axis in one model and axis 1 in the other).
+    """
     one, two = node.outputs[0].shape, twin.outputs[0].shape
-    return one is not None and two is not None and len(one) != len(two)
+    if one is None or two is None:
+        return False
+    if len(one) != len(two):
+        return True
+    axes = [n.attributes.get_int("axis", None) for n in (node, twin)]
+    axes = [None if axis is None else axis % max(len(one), 1) for axis in axes]
+    return node.op_type not in MOVEMENT and axes[0] != axes[1]
 
 
 def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:
@@ -159,29 +161,7 @@ def computing_type(model: ir.Model) -> ir.DataType | None:
     return min(found, key=lambda dtype: dtype.bitwidth, default=None)
 
 
-def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in saturating operators, the name of what the first one takes.
-
-    A softmax of 0.9999 hides an error of the logits, the number of the best class hides nearly all.
-    """
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        logits = None
-        current: ir.Value | None = value
-        while current is not None:
-            node = current.producer()
-            if node is None or node.op_type not in _SATURATING | _HANDED_THROUGH:
-                break
-            current = node.inputs[0]
-            # A conversion may transpose before a softmax; the logits are what it transposes.
-            if node.op_type in _SATURATING or (logits is not None and node.op_type == "Transpose"):
-                logits = current
-        if logits is not None and logits.name:
-            found[value.name or ""] = _integers_of(logits).name or logits.name
-    return found
-
-
-def _integers_of(value: ir.Value) -> ir.Value:
+def dequantized_from(value: ir.Value) -> ir.Value:
     """What the tensor is dequantized from, if it is.
 
     A runtime fuses a layer with the quantization around it, unless what lies between is given out.
@@ -190,19 +170,6 @@ def _integers_of(value: ir.Value) -> ir.Value:
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
         return value
     return node.inputs[0]
-
-
-def saturating_types(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in a saturating operator, the operator's type."""
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        node = value.producer()
-        while node is not None and node.op_type in _HANDED_THROUGH:
-            source = node.inputs[0]
-            node = None if source is None else source.producer()
-        if node is not None and node.op_type in _SATURATING:
-            found[value.name or ""] = node.op_type
-    return found
 
 
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:
