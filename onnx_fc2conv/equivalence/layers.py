@@ -14,11 +14,13 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.movement import MOVEMENT
 from onnx_fc2conv.equivalence.operands import (
     KERNELS,
     LAYERS,
     adds_up,
     has_bias,
+    has_stack,
     image_operand,
     layer_weight,
     weight_zero,
@@ -27,7 +29,6 @@ from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced, Trace, trace
 from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.stored import constant_array
-from onnx_fc2conv.equivalence.structure import MOVEMENT
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray
@@ -188,6 +189,8 @@ class Layers:
             Fc2ConvError, RunError, ValueError: If a constant cannot be read.
         """
         pair, stops = self.pair, self._stops
+        if has_stack(pair.reference, layer):
+            raise NotTraced("it has a matrix for each group of rows; other tiers compare it")
         convs = sorted(convs, key=has_bias, reverse=True)
         if len(convs) > 1 and has_bias(convs[1]):
             raise NotComparable("several of the Convs that it is split into add a bias")

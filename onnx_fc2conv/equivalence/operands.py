@@ -17,6 +17,7 @@ __all__ = [
     "Operands",
     "adds_up",
     "has_bias",
+    "has_stack",
     "image_operand",
     "is_left",
     "layer_weight",
@@ -77,6 +78,14 @@ def layer_weight(model: ir.Model, layer: ir.Node) -> AnyArray:
     weight = weight.reshape(weight.shape[-2:])
     flag = layer.attributes.get_int("transA" if left else "transB", 0)
     return weight if bool(flag) != left else weight.T
+
+
+def has_stack(model: ir.Model, layer: ir.Node) -> bool:
+    """Whether the layer has several matrices, each for rows of its own."""
+    position = LAYERS[layer.op_type].both[0 if is_left(model, layer) else 1]
+    value = layer.inputs[position]
+    shape = None if value is None else value.shape
+    return shape is not None and any(dim != 1 for dim in list(shape)[:-2])
 
 
 def weight_zero(model: ir.Model, layer: ir.Node) -> AnyArray | None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.movement import MOVEMENT
 from onnx_fc2conv.equivalence.operands import LAYERS
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.runtime import Session
-from onnx_fc2conv.equivalence.structure import MOVEMENT, constants, frontier, subgraph, with_outputs
+from onnx_fc2conv.equivalence.structure import constants, frontier, subgraph, with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["NotTraced", "Trace", "trace"]

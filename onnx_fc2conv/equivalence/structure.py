@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.movement import MOVEMENT, moved_alike
+
 __all__ = [
-    "MOVEMENT",
     "Shared",
     "computing_type",
     "constants",
@@ -21,13 +22,6 @@ __all__ = [
     "subgraph",
     "with_outputs",
 ]
-
-MOVEMENT = {
-    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
-    *("Split", "Concat", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Tile", "Range"),
-    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND"),
-}
-"""Operators that only move data, or compute where to."""
 
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -63,7 +57,8 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
     taken, else the first. A node whose output has the same name and as many axes (but for those of
-    length 1) may have inputs that are only moved (a channel shuffle written in another way).
+    length 1) may have inputs that are only moved (a channel shuffle written in another way), or
+    made by a layer of patches and by the convolution that it is.
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -88,7 +83,7 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
             twins.remove(twin)
         else:
             namesake = by_name.get(node.outputs[0].name)
-            if namesake is None or not _moved_alike(node, namesake, names, fixed, fixed_too):
+            if namesake is None or not moved_alike(node, namesake, names, fixed, fixed_too):
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
@@ -118,47 +113,6 @@ def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
     axes = [n.attributes.get_int("axis", None) for n in (node, twin)]
     axes = [None if axis is None else axis % max(len(one), 1) for axis in axes]
     return node.op_type not in MOVEMENT and axes[0] != axes[1]
-
-
-def _moved_alike(
-    node: ir.Node,
-    twin: ir.Node,
-    shared: Mapping[str | None, str | None],
-    fixed: Collection[ir.Value],
-    fixed_too: Collection[ir.Value],
-) -> bool:
-    """Whether two nodes compute the same from the same tensors, moved in one way or another."""
-    if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
-        return False
-    shapes = [value.shape for value in (node.outputs[0], twin.outputs[0])]
-    long = [None if shape is None else sum(dim != 1 for dim in shape) for shape in shapes]
-    if long[0] is None or long[0] != long[1]:
-        return False
-    one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
-    two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
-    if not all(value.name in shared for values in one for value in values):
-        return False
-    return [{shared[v.name] for v in values} for values in one] == [
-        {v.name for v in values} for values in two
-    ]
-
-
-def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
-    """The tensors that this one is a rearrangement of: several where some are joined."""
-    found: list[ir.Value] = []
-    queue, seen = [value], {value}
-    for current in queue:
-        node = current.producer()
-        moved: list[ir.Value] = []
-        if node is not None and node.op_type in MOVEMENT:
-            # But for Concat, further inputs say where to: a shape that is computed, say.
-            moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-            moved = [v for v in moving if v is not None and v not in fixed]
-        if not moved:
-            found.append(current)
-        queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
-        seen.update(moved)
-    return found
 
 
 def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:

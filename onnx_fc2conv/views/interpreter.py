@@ -72,14 +72,26 @@ def interpret(
             windows. (The squeeze of a gate keeps seeing the whole image: which poolings these are
             is known after one walk.)
 
+    A layer of patches of a map is a sliding layer, whose results are many cells for each window. If
+    the model has no use for these (its outputs are to have one), it is one of the whole window.
+
     Raises:
         ArgumentError: If a native size is missing or does not fit.
     """
-    interpreter = Interpreter(model, input_shapes or {})
+    plan = _interpreted(model, input_shapes or {}, pool, patches=True)
+    if plan.refusals and plan.layers:
+        whole = _interpreted(model, input_shapes or {}, pool, patches=False)
+        plan = plan if whole.refusals else whole
+    return plan
+
+
+def _interpreted(model: ir.Model, given: InputShapes, pool: Pool, *, patches: bool) -> Plan:
+    """The plan in which layers of patches slide, or are layers of the whole window."""
+    interpreter = Interpreter(model, given, patches=patches)
     plan = interpreter.run()
     if pool == "keep":
         return plan
-    return Interpreter(model, input_shapes or {}, squeezes(interpreter.space)).run()
+    return Interpreter(model, given, squeezes(interpreter.space), patches=patches).run()
 
 
 class Interpreter:
@@ -93,6 +105,8 @@ class Interpreter:
         given: InputShapes,
         whole: Container[ir.Node] | None = None,
         images: Mapping[ir.Value, ImageAxes] | None = None,
+        *,
+        patches: bool = True,
     ) -> None:
         """Start.
 
@@ -101,9 +115,11 @@ class Interpreter:
             given: Native shapes by input name.
             whole: The global poolings that keep seeing the whole image; None for all.
             images: The image inputs, as `image_axes` finds them.
+            patches: Whether a layer of patches of a map is a sliding layer.
         """
         graph = model.graph
         self.whole = whole
+        self.patches = patches
         self.graph = graph
         self.opsets = graph.opset_imports
         self.images = image_axes(graph) if images is None else images
@@ -214,6 +230,7 @@ class Interpreter:
             self.batches,
             windowed,
             self.static,
+            self.patches,
         )
         upstream = [f for f in operands if isinstance(f, Opaque) and f.from_image]
         rule = RULES.get((node.domain, node.op_type))

@@ -221,12 +221,13 @@ def test_mixer_of_positions() -> None:
 
 
 def test_rows_that_read_parts_of_the_map() -> None:
-    """Column by column of the image: [N, W, C·H], as text recognizers have it."""
+    """Halves of the channels, the second one back to front: no window of one map."""
     net = Net()
-    y = net.op("Transpose", net.trunk(), perm=[0, 3, 1, 2])
-    y = net.op("Reshape", y, i64(0, W, C * H), shape=(W, C * H))
+    flat = np.arange(4 * H * W).reshape(2, -1)
+    flat[1] = flat[1, ::-1]
+    y = net.op("Gather", net.flat(net.trunk(channels=4)), flat, axis=1, shape=flat.shape)
     conversion = assert_slides(net.model(net.head(linear(net, y))))
-    assert conversion.heads[0].kernel_shape == (W * K, C, H, W)
+    assert conversion.heads[0].kernel_shape == (2 * K, 4, H, W)
 
 
 def test_two_maps_in_step() -> None:
@@ -239,9 +240,9 @@ def test_two_maps_in_step() -> None:
 
 def test_a_kernel_that_would_fill_memory_is_refused() -> None:
     net = Net(image=(2, 34, 34))
-    trunk = net.trunk(channels=8)
-    y = net.op("Transpose", trunk, perm=[0, 3, 1, 2])
-    y = net.op("Reshape", y, i64(0, 16, 128), shape=(16, 128))
+    index = np.arange(8 * 16 * 16).reshape(16, 128)
+    index[1::2] = index[1::2, ::-1]
+    y = net.op("Gather", net.flat(net.trunk(channels=8)), index, axis=1, shape=(16, 128))
     y = linear(net, y, 600)
     assert_refused(net.model(net.head(y)), "token-wise", "MatMul", "16 rows per sample")
 

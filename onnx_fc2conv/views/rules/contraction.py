@@ -9,12 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import AttributeValue, Constant, Step
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.kernel import Kernel, Part
-from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.rules.patches import patches
+from onnx_fc2conv.views.rules.registry import Application, describe
 from onnx_fc2conv.views.rules.restore import single_map
 from onnx_fc2conv.views.rules.rows import (
     Rows,
@@ -55,10 +56,13 @@ def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Readin
     one_row = view.index.size == view.index.shape[axis]
     if one_row and len(view.maps) > 1:
         return _from_several_maps(app, view, axis)
-    found = single_map(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, local = found
+    found = None if one_row or not app.patches else patches(view, rows_along(view.index, (axis,)))
+    if found is not None and len(found.part.elements) in (1, found.part.groups):
+        return Reading((found.part,), len(found.part.elements), found.which, found.at)
+    single = single_map(app, view)
+    if isinstance(single, Refusal):
+        return single
+    steps, source, local = single
     rows = rows_along(local, (axis,))
     if one_row:
         nowhere = np.zeros(rows.shape[:-1], np.int64)
@@ -173,33 +177,43 @@ def slid_map(  # noqa: PLR0913 - a map before and after
     dtype: ir.DataType | None = None,
 ) -> FeatureMap:
     """The map that a Conv with the kernel of a part makes."""
-    source = part.source
-    steps = strides or (1,) * len(source.extent)
-    field = tuple(map(_slid, source.field, part.window, steps))
+    source, slides = part.source, _sliding(part, strides)
+    along = zip(
+        *(slides.kernel, slides.strides, slides.dilations, slides.begins, slides.ends), strict=True
+    )
+    field = tuple(axis.slide(*window) for axis, window in zip(source.field, along, strict=True))
+    whole = part.sliding is None and part.window == source.extent
     return app.new_map(
         source,
         name=name,
         channels=kernel.constant.shape[0],
-        extent=tuple(e - k + 1 for e, k in zip(source.extent, part.window, strict=True)),
+        extent=slides.output_extent,
         field=field,
         dtype=dtype or source.dtype,
-        one_per_window=source.one_per_window
-        if part.window != source.extent
-        else any(axis.stride for axis in field),
+        one_per_window=any(axis.stride for axis in field) if whole else source.one_per_window,
+        pads=describe(app.node) if any((*slides.begins, *slides.ends)) else None,
     )
 
 
+def _sliding(part: Part, strides: tuple[int, ...] | None) -> SlidingWindow:
+    """How the Conv of a part slides: as its patches do, or unpadded with these strides."""
+    if part.sliding is not None:
+        return part.sliding
+    return SlidingWindow.resolve(part.source.extent, part.window, strides)
+
+
 def conv_attributes(
-    part: Part, kernel: Kernel, strides: tuple[int, ...] = ()
+    part: Part, kernel: Kernel, strides: tuple[int, ...] | None = None
 ) -> dict[str, AttributeValue]:
     """Of a Conv, QLinearConv or ConvInteger."""
+    slides = _sliding(part, strides)
     attributes: dict[str, AttributeValue] = {"kernel_shape": part.window}
     if kernel.groups > 1:
         attributes["group"] = kernel.groups
-    if max(strides, default=1) > 1:
-        attributes["strides"] = strides
+    if max(slides.strides, default=1) > 1:
+        attributes["strides"] = slides.strides
+    if max(slides.dilations, default=1) > 1:
+        attributes["dilations"] = slides.dilations
+    if any((*slides.begins, *slides.ends)):
+        attributes["pads"] = (*slides.begins, *slides.ends)
     return attributes
-
-
-def _slid(field: AxisField, kernel: int, stride: int) -> AxisField:
-    return field.slide(kernel, stride)

@@ -19,13 +19,24 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.embedded_weights import MappedTensor
+from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant, Intermediate, Step
 from onnx_fc2conv.views.rules.registry import Application, NameScope
 from onnx_fc2conv.views.view import FeatureMap
 
-__all__ = ["Kernel", "Part", "Weight", "make_kernel", "pending_shift", "pointwise_kernel", "scaled"]
+__all__ = [
+    "Kernel",
+    "Part",
+    "Weight",
+    "lazily",
+    "make_kernel",
+    "pending_shift",
+    "placed",
+    "pointwise_kernel",
+    "scaled",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +50,7 @@ class Weight:
         name: Name of the tensor.
         fill: What the kernel holds where the layer reads nothing, [K] in the type of the weight:
             the zero points of integers. None for 0.
+        stacked: Whether it is a stack [*groups, D, K] of matrices, each for rows of its own.
     """
 
     value: Known
@@ -46,6 +58,7 @@ class Weight:
     alpha: float
     name: str
     fill: AnyArray | None = None
+    stacked: bool = False
 
     @property
     def shape(self) -> tuple[int, int] | None:
@@ -53,7 +66,7 @@ class Weight:
         shape = self.value.shape
         if len(shape) == 1:
             return 1, shape[0]
-        if len(shape) < 1 or any(length != 1 for length in shape[:-2]):
+        if len(shape) < 1 or (any(length != 1 for length in shape[:-2]) and not self.stacked):
             return None
         rows, columns = shape[-2:]
         return (columns, rows) if self.transposed else (rows, columns)
@@ -85,12 +98,14 @@ class Part:
         elements: For each list that the layer is applied to, where in the row-major (C, *window)
             its elements are; [P, D'].
         columns: The columns of W that they are multiplied by, [D']; None for all, in order.
+        sliding: How the window slides over the map natively, if the layer is applied to patches.
     """
 
     source: FeatureMap
     window: tuple[int, ...]
     elements: IntArray
     columns: IntArray | None = None
+    sliding: SlidingWindow | None = None
 
     @cached_property
     def groups(self) -> int:
@@ -165,12 +180,12 @@ def make_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
             made.append(
                 np.ascontiguousarray(block)
                 if identity
-                else _placed(block, elements, size, weight.fill)
+                else placed(block, elements, size, weight.fill)
             )
         together = made[0] if lists == 1 else np.concatenate(made * (lists // len(made)))
         return together.reshape(shape)
 
-    constant = Constant(name, shape, _lazily(build, weight.value, shape))
+    constant = Constant(name, shape, lazily(build, weight.value, shape))
     return Kernel(constant, groups, "folded" if folds or part.repeats else "permuted")
 
 
@@ -188,11 +203,11 @@ def pointwise_kernel(names: NameScope, weight: Weight) -> Kernel:
             matrix = scaled(matrix, weight.alpha)
         return np.ascontiguousarray(matrix).reshape(shape)
 
-    constant = Constant(name, shape, _lazily(build, weight.value, shape))
+    constant = Constant(name, shape, lazily(build, weight.value, shape))
     return Kernel(constant, 1, "permuted" if weight.alpha == 1.0 else "folded")
 
 
-def _placed(weight: AnyArray, elements: IntArray, size: int, fill: AnyArray | None) -> AnyArray:
+def placed(weight: AnyArray, elements: IntArray, size: int, fill: AnyArray | None) -> AnyArray:
     """The columns of [K, D] at these places of [K, size]; those of one place are added up."""
     if np.unique(elements).size == elements.size:
         placed = np.zeros((len(weight), size), weight.dtype)
@@ -205,7 +220,7 @@ def _placed(weight: AnyArray, elements: IntArray, size: int, fill: AnyArray | No
     return total.T.astype(weight.dtype)
 
 
-def _lazily(
+def lazily(
     build: Callable[[], AnyArray], weight: Known, shape: tuple[int, ...]
 ) -> Callable[[], ir.TensorProtocol]:
     """A tensor whose elements are put in order when it is written, not before."""

@@ -38,6 +38,7 @@ from onnx_fc2conv.views.rules.layer import (
 from onnx_fc2conv.views.rules.quantized_kernel import layer_kernel
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.sides import with_sides
+from onnx_fc2conv.views.rules.stacked import is_stack, stacked_product
 from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["CONV_TYPES", "Bias", "convolve", "gemm", "matmul"]
@@ -95,9 +96,11 @@ def _plus_view(
 
 @rule("MatMul")
 def matmul(app: Application) -> Outcome:
-    """Y = V·Wᵀ or W·V with a constant matrix (or vector) on either side."""
+    """Y = V·Wᵀ or W·V with a constant matrix (or vector) on either side, or V·W with several."""
     a, b = app.operand(0), app.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
+        if is_stack(b):
+            return stacked_product(app, a, b)
         layer = Layer(a, -1, Weight(b, True, 1.0, operand_name(app, 1)))
         return convolve(app, layer, None)
     if isinstance(a, Known) and isinstance(b, FeatureView):
@@ -160,6 +163,8 @@ def convolve(app: Application, layer: Layer, bias: Bias | None) -> Outcome:
     shifts = [pending_shift(weight, part) for part in reading.parts]
     bias_input = _bias_input(app, weight, bias, offset, shifts, reading.lists)
     parts = [part for part in reading.parts if part.source.constant is None]
+    if not parts:
+        return app.refuse("constant-features", "is given constants only: nothing of the image")
     kernels = [layer_kernel(app, weight, part) for part in parts]
     found = sum_of_convs(app, parts, kernels, bias_input)
     if isinstance(found, Refusal):

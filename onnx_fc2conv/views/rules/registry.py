@@ -85,6 +85,7 @@ class Application:
         batches: The batch sizes of the labels.
         windowed: Whether the node, if it pools the whole image, is to pool each window instead.
         static: Whether sizes stay, so that a window is the whole image.
+        patches: Whether a layer of patches of a map is a sliding layer.
     """
 
     node: ir.Node
@@ -95,6 +96,7 @@ class Application:
     batches: Batches
     windowed: bool = False
     static: bool = False
+    patches: bool = True
 
     def operand(self, position: int) -> Fact | None:
         """The operand, None if it is left out."""

@@ -1,0 +1,92 @@
+"""Tensors that two models move in different ways, and compute alike all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx_ir as ir
+
+__all__ = ["MOVEMENT", "moved_alike"]
+
+MOVEMENT = {
+    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
+    *("Split", "Concat", "Shape", "Size", "Constant", "ConstantOfShape", "Expand", "Tile", "Range"),
+    *("DepthToSpace", "SpaceToDepth", "GatherElements", "GatherND"),
+}
+"""Operators that only move data, or compute where to."""
+
+
+def moved_alike(
+    node: ir.Node,
+    twin: ir.Node,
+    shared: Mapping[str | None, str | None],
+    fixed: Collection[ir.Value],
+    fixed_too: Collection[ir.Value],
+) -> bool:
+    """Whether two nodes compute the same from the same tensors, moved in one way or another.
+
+    A product of patches and filters is a convolution in other words: what counts is what is cut
+    into patches.
+    """
+    if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
+        return False
+    shapes = [value.shape for value in (node.outputs[0], twin.outputs[0])]
+    long = [None if shape is None else sum(dim != 1 for dim in shape) for shape in shapes]
+    if long[0] is None or long[0] != long[1]:
+        return False
+    one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
+    two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
+    if [len(values) for values in (*one, *two)] == [1, 1] and one[0][0].name not in shared:
+        one, two = [_cut_into_patches(one[0][0], fixed)], [_convolved(two[0][0], fixed_too)]
+    if not all(value.name in shared for values in one for value in values):
+        return False
+    return [{shared[v.name] for v in values} for values in one] == [
+        {v.name for v in values} for values in two
+    ]
+
+
+def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors that this one is a rearrangement of: several where some are joined."""
+    found: list[ir.Value] = []
+    queue, seen = [value], {value}
+    for current in queue:
+        node = current.producer()
+        moved: list[ir.Value] = []
+        if node is not None and node.op_type in MOVEMENT:
+            # But for Concat, further inputs say where to: a shape that is computed, say.
+            moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            moved = [v for v in moving if v is not None and v not in fixed]
+        if not moved:
+            found.append(current)
+        queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
+        seen.update(moved)
+    return found
+
+
+def _cut_into_patches(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors of whose patches this one is the product with filters, and a bias.
+
+    Padding among the patches is a Pad of one row. The value itself if it is no such product.
+    """
+    (product, *others) = _unmoved(_without(value, "Add", fixed), fixed)
+    patches = _without(product, "MatMul", fixed)
+    if others or patches is product:
+        return [value]
+    (rows, *others) = _unmoved(patches, fixed)
+    return [value] if others else _unmoved(_without(rows, "Pad", fixed), fixed)
+
+
+def _convolved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors of which this one is a convolution; the value itself if it is none."""
+    convolution = _without(value, "Add", fixed)
+    source = _without(convolution, "Conv", fixed)
+    return [value] if source is convolution else _unmoved(source, fixed)
+
+
+def _without(value: ir.Value, op_type: str, fixed: Collection[ir.Value]) -> ir.Value:
+    """What a node of this type makes the value of with constants; the value itself if none does."""
+    node = value.producer()
+    if node is None or node.op_type != op_type or node.domain:
+        return value
+    moving = [v for v in node.inputs if v is not None and v not in fixed]
+    return moving[0] if len(moving) == 1 else value

@@ -1,0 +1,110 @@
+"""MatMul of rows with a stack of matrices: each group of rows has a layer of its own.
+
+    Y[n, g, r, k] = Σ_d V[n, g, r, d] · W[g, d, k]
+
+Where the groups read other channels at the same positions, it is a grouped Conv. (MatMul-1/9/13;
+`conv2fc` writes the groups of a Conv so.)
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.labels import AnyArray, IntArray
+from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Outcome, Step
+from onnx_fc2conv.views.rules.contraction import Reading, conv_attributes, read, slid_map
+from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight, lazily, placed
+from onnx_fc2conv.views.rules.layer import Layer, operand_name, product_view
+from onnx_fc2conv.views.rules.registry import Application, node_name
+from onnx_fc2conv.views.view import FeatureView, Mixed
+
+__all__ = ["is_stack", "stacked_product"]
+
+
+def is_stack(weight: Known) -> bool:
+    """Whether the constant is more than one matrix."""
+    return any(length != 1 for length in weight.shape[:-2]) and not weight.sized
+
+
+def stacked_product(app: Application, view: FeatureView, stack: Known) -> Outcome:
+    """V·W with W [*groups, D, K] as a Conv of as many groups as the view has of channels.
+
+    Refused unless each group of rows reads channels of its own, all of them as many.
+    """
+    name = operand_name(app, 1)
+    groups = stack.shape[:-2]
+    refusal = app.refuse(
+        "weight-not-matrix",
+        f"its weight has shape {list(stack.shape)}; only a constant matrix is a layer, or one for "
+        "each group of channels",
+    )
+    try:
+        batch = view.batch_axis
+    except Mixed:
+        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    first = len(view.shape) - len(stack.shape)
+    if batch is None or batch >= first or view.shape[first:-2] != groups:
+        return refusal
+    if view.shape[-1] != stack.shape[-2]:
+        return app.refuse("shape-mismatch", f"multiplies {list(view.shape)} by {list(stack.shape)}")
+    weight = Weight(stack, True, 1.0, name, stacked=True)
+    layer = Layer(view, -1, weight)
+    reading = read(app, view, len(view.shape) - 1, stack.shape[-1])
+    if isinstance(reading, Refusal):
+        return reading
+    matrices = _matrix_of_lists(reading, groups)
+    (part, *others) = reading.parts
+    unfit = part.source.pending is not None or part.groups != reading.lists
+    if matrices is None or others or unfit or stack.array.dtype != part.source.dtype.numpy():
+        return refusal
+    kernel = _kernel(app, weight, part, matrices)
+    output = slid_map(app, part, kernel, app.node.outputs[0].name or "product")
+    step = Step(
+        "Conv", (part.source, kernel.constant), output, app.node, conv_attributes(part, kernel)
+    )
+    of_layer = FcLayer(
+        node=node_name(app.node),
+        op_type=app.node.op_type,
+        weight=name,
+        weight_shape=(prod(groups) * stack.shape[-1], stack.shape[-2]),
+        kernel=kernel.constant.name,
+        kernel_shape=kernel.constant.shape,
+        bytes_kept=kernel.bytes_kept,
+    )
+    return Emitted((*reading.steps, step), product_view(app, layer, reading, output), of_layer)
+
+
+def _matrix_of_lists(reading: Reading, groups: tuple[int, ...]) -> IntArray | None:
+    """The matrix that each list of elements is multiplied by; None if there are several for one."""
+    numbers = np.arange(prod(groups), dtype=np.int64).reshape(*groups, 1)
+    own = np.broadcast_to(numbers, reading.which.shape).reshape(-1)
+    which = reading.which.reshape(-1)
+    found = np.zeros(reading.lists, np.int64)
+    found[which] = own
+    return found if bool((found[which] == own).all()) else None
+
+
+def _kernel(app: Application, weight: Weight, part: Part, matrices: IntArray) -> Kernel:
+    """The kernel of the grouped Conv: for each list the matrix that it is multiplied by."""
+    stored = weight.value
+    features, outputs = stored.shape[-2:]
+    lists = len(matrices)
+    size = part.source.channels // lists * prod(part.window)
+    shape = (lists * outputs, part.source.channels // lists, *part.window)
+    inside = part.elements - np.arange(lists)[:, None] * size
+
+    def build() -> AnyArray:
+        flat = stored.array.reshape(-1, features, outputs)
+        blocks = [
+            placed(flat[number].T, elements, size, None)
+            for number, elements in zip(matrices, inside, strict=True)
+        ]
+        return np.concatenate(blocks).reshape(shape)
+
+    name = app.names.fresh(f"{weight.name}.kernel")
+    kept = "folded" if part.repeats else "permuted"
+    return Kernel(Constant(name, shape, lazily(build, stored, shape)), lists, kept)
