@@ -13,13 +13,8 @@ from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, l
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
 from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs
-from onnx_fc2conv.equivalence.structure import (
-    Shared,
-    constants,
-    saturating_inputs,
-    saturating_types,
-    shared_values,
-)
+from onnx_fc2conv.equivalence.shared import Shared, shared_values
+from onnx_fc2conv.equivalence.structure import constants, saturating_inputs, saturating_types
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.labels import AnyArray
 
