@@ -17,6 +17,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_fc2conv import Conversion, convert
+from onnx_fc2conv.equivalence.report import TierResult
+from tests.nets import Net
 from tools import sweep
 
 ROOT = Path(__file__).parents[1]
@@ -140,3 +142,33 @@ def test_a_worker_takes_no_other_model_with_it(
     results = dict(sweep.sweep(models, jobs=1, timeout=0.2 if worker is hangs else 60))
     assert [results[index].name for index in range(2)] == ["one", "two"]
     assert {(result.outcome, result.detail) for result in results.values()} == {(outcome, detail)}
+
+
+NAN = "{}: 5 of 5 values of the {} are NaN or Inf"
+
+
+@pytest.mark.parametrize(
+    ("subject", "detail", "nothing"),
+    [
+        ("the reference", "does not run: INVALID_ARGUMENT", True),
+        ("the reference", "returns other shapes", False),
+        ("y", f"{NAN.format('x', 'reference')}; {NAN.format('x', 'converted model')}", True),
+        ("y", NAN.format("x", "reference"), True),
+        ("y", NAN.format("x", "converted model"), False),
+        ("y", f"{NAN.format('x', 'reference')}; shape [1], not [2]", False),
+    ],
+)
+def test_where_there_is_nothing_to_compare_with(subject: str, detail: str, nothing: bool) -> None:
+    result = TierResult("native", subject, "failed", detail)
+    assert sweep.nothing_to_compare_with(result) == nothing
+
+
+def test_a_model_that_gives_no_numbers_is_untested(tmp_path: Path) -> None:
+    """The logarithm of images with negative numbers."""
+    net = Net()
+    y = net.trunk()
+    logarithms = net.op("Log", y, shape=y.shape)
+    onnx.save(net.model(net.head(logarithms)), tmp_path / "log.onnx")
+    outcome, _, detail, _ = sweep.attempt(tmp_path / "log.onnx")
+    assert outcome == "untested"
+    assert "values of the reference are NaN" in detail

@@ -5,7 +5,10 @@ r"""Write docs/coverage.md: what became of thousands of models, from the results
     python tools/make_heads.py build/heads
     python tools/sweep.py models ../shared/models build/classics build/torch_heads build/heads \
         --backend-tests --timeout 400 --json build/dense.json
-    python tools/coverage_page.py build/dense.json --output docs/coverage.md
+    python tools/sweep.py models ../shared/models build/classics build/torch_heads \
+        --backend-tests --static --timeout 400 --json build/static.json
+    python tools/sweep.py build/heads --all-linear --timeout 400 --json build/all_linear.json
+    python tools/coverage_page.py build/{dense,static,all_linear}.json --output docs/coverage.md
 
 Each --json file of ``tools/sweep.py`` becomes a section of its own, named as its file.
 """
@@ -49,14 +52,16 @@ def page(sweeps: dict[str, Results]) -> Iterator[str]:
         "# Coverage",
         "",
         "What became of each model that `tools/sweep.py` found: *proven* means converted and equal",
-        "in each tier of the check, *refused* that nothing was written, with a reason by name.",
+        "in each tier of the check, *refused* that nothing was written, with a reason by name,",
+        "*untested* that the original does not run on random images or gives no numbers, and",
+        "*invalid* that onnx or onnxruntime does not load the original.",
         "",
         f"Written on {datetime.datetime.now(datetime.UTC):%Y-%m-%d} with {versions}, by:",
         "",
     )
     yield from (line for line in (__doc__ or "").splitlines() if line.startswith("    "))
     for name, results in sweeps.items():
-        yield from ("", f"## {name.capitalize()}", "", *by_group(results))
+        yield from ("", f"## {name.capitalize().replace('_', ' ')}", "", *by_group(results))
         yield from ("", "### Refused", "", *by_code(results))
         yield from unproven(results)
 

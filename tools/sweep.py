@@ -259,7 +259,9 @@ def found(folders: Sequence[Path]) -> list[Model]:
     models: list[Model] = []
     for folder in folders:
         files = sorted(folder.rglob("*.onnx")) if folder.is_dir() else [folder]
-        models.extend(Model(str(file), file, folder.name) for file in files)
+        named = [part for part in folder.parts if part not in ("..", folder.anchor)]
+        group = "/".join(named[-2:]) or folder.resolve().name
+        models.extend(Model(str(file), file, group) for file in files)
     return models
 
 

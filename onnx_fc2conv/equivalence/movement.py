@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-__all__ = ["MOVEMENT", "moved_alike"]
+__all__ = ["MOVEMENT", "layer_of_a_cell", "moved_alike"]
 
 MOVEMENT = {
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
@@ -30,9 +30,11 @@ def moved_alike(
     """
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
-    shapes = [value.shape for value in (node.outputs[0], twin.outputs[0])]
-    long = [None if shape is None else sum(dim != 1 for dim in shape) for shape in shapes]
-    if long[0] is None or long[0] != long[1]:
+    made, made_too = node.outputs[0].shape, twin.outputs[0].shape
+    if made is None or made_too is None:
+        return False
+    long, long_too = (sum(dim != 1 for dim in list(shape)[1:]) for shape in (made, made_too))
+    if len(made) != len(made_too) and long != long_too:
         return False
     one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
     two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
@@ -43,6 +45,30 @@ def moved_alike(
     return [{shared[v.name] for v in values} for values in one] == [
         {v.name for v in values} for values in two
     ]
+
+
+def layer_of_a_cell(
+    node: ir.Node,
+    twin: ir.Node,
+    shared: Mapping[str | None, str | None],
+    reshaped: Collection[str | None],
+    fixed: Collection[ir.Value],
+) -> bool:
+    """Whether a Gemm of a pooled image, [N, C], has become a Conv of its one cell.
+
+    The original has it at any size: it is the gate of a squeeze-and-excite, for example.
+    """
+    if (node.op_type, twin.op_type) != ("Gemm", "Conv") or node.inputs[0] is None:
+        return False
+    roots = _unmoved(node.inputs[0], fixed)
+    if len(roots) > 1:
+        return False
+    source, pooling = roots[0], roots[0].producer()
+    pooled = pooling is not None and pooling.op_type.startswith("Global")
+    read = twin.inputs[0]
+    return (pooled or source.name in reshaped) and (
+        read is not None and shared.get(source.name) == read.name
+    )
 
 
 def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:

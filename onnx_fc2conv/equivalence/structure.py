@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.movement import MOVEMENT, moved_alike
+from onnx_fc2conv.equivalence.movement import MOVEMENT, layer_of_a_cell, moved_alike
 
 __all__ = [
     "Shared",
@@ -83,7 +83,10 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
             twins.remove(twin)
         else:
             namesake = by_name.get(node.outputs[0].name)
-            if namesake is None or not moved_alike(node, namesake, names, fixed, fixed_too):
+            if namesake is None or not (
+                moved_alike(node, namesake, names, fixed, fixed_too)
+                or layer_of_a_cell(node, namesake, names, reshaped, fixed)
+            ):
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)

@@ -16,7 +16,7 @@ from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence.integers import integer_pair
 from onnx_fc2conv.equivalence.pair import Pair
 from tests.equivalence.conftest import MODELS, NETS, SHARED, Case
-from tests.nets import Net
+from tests.nets import Net, i64
 
 SHARED_NAMES = (
     "marabou__cifar_base_kw.onnx",
@@ -245,3 +245,37 @@ def test_padded_trunk_at_larger_sizes_is_the_original_trunk(photo: np.ndarray) -
         session(dense).run([feature_map], {"image": photo})[0],
         session(trunk).run([feature_map], {"image": photo})[0],
     )
+
+
+def _excited(pooling: str) -> onnx.ModelProto:
+    """Squeeze and excite by layers, then a layer of all that is excited."""
+    net = Net()
+    y = net.trunk()
+    channels = y.shape[0]
+    if pooling == "mean":
+        cell = net.op("ReduceMean", y, axes=[2, 3], keepdims=0, shape=(channels,))
+    else:
+        cell = net.flat(net.op("GlobalAveragePool", y, shape=(channels, 1, 1)))
+    gate = net.op("Sigmoid", net.fc(net.op("Relu", net.fc(cell, 5), shape=(5,)), channels))
+    gate = net.op("Unsqueeze", gate, i64(2, 3), shape=(channels, 1, 1))
+    model: onnx.ModelProto = net.model(net.head(net.op("Mul", y, gate, shape=y.shape)))
+    return model
+
+
+@pytest.mark.parametrize("pooling", ["mean", "operator"])
+def test_a_gate_of_layers_sees_the_whole_larger_image(pooling: str) -> None:
+    model = _excited(pooling)
+    converted = convert(model).model
+    assert converted is not None
+    report = check(model, converted)
+    assert report, report.to_markdown()
+    (windows,) = (r for r in report.results if r.tier == "feature windows")
+    assert windows.status == "passed"
+    gate = next(node for node in converted.graph if node.op_type == "Sigmoid")
+    conv = gate.inputs[0].producer() if gate.inputs[0] is not None else None
+    assert conv is not None
+    kernel = conv.inputs[1]
+    assert kernel is not None
+    assert kernel.const_value is not None
+    kernel.const_value = ir.Tensor(kernel.const_value.numpy()[::-1].copy())
+    assert {"native", "feature windows"} <= {r.tier for r in check(model, converted).failures}

@@ -282,3 +282,15 @@ def test_an_einsum_of_one_operand_is_no_layer() -> None:
     model = net.model(net.op("Einsum", net.x, equation="...ii->...i", name="diagonal"))
     with pytest.raises(RefusedError):
         convert(model, static=True, all_linear=True)
+
+
+def test_a_gemm_whose_operand_is_of_unknown_rank() -> None:
+    """Gemm takes matrices only, so that no shape needs to be known."""
+    net = Net(image=(1, 6))
+    y = net.op("Squeeze", net.x, shape=(6,))
+    model = net.model(net.op("Gemm", y, net.random(6, 4), net.random(4), name="layer"))
+    conversion = convert(model, static=True, all_linear=True)
+    assert len(conversion.heads) == 1
+    x = net.rng.normal(size=(3, 1, 6)).astype(np.float32)
+    made, expected = (session(m)({"x": x})["y"] for m in (converted_model(conversion), model))
+    assert_close(made, expected, 1e-5, "y")

@@ -131,3 +131,13 @@ def test_a_flat_image_is_refused() -> None:
     net = Net(image=(80,))
     y = Tensor(net.op("Reshape", net.x, i64(-1, 1, 8, 10)).value, (1, 8, 10))
     assert_refused(net.model(net.head(conv(net, y, (6, 8)))), "nothing-to-convert")
+
+
+def test_the_scores_of_an_image_without_channels_are_reduced() -> None:
+    net = Net(image=(8, 10))
+    model = net.model(net.head(conv(net, by_unsqueeze(net), (6, 8))))
+    conversion = convert(model, reduce="mean")
+    assert conversion.after is not None
+    assert conversion.after.outputs["y"] == ("N", 4)
+    report = check(model, converted_model(conversion), geometry=conversion.geometry)
+    assert report, report.to_markdown()
