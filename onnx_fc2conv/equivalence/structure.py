@@ -51,7 +51,7 @@ class Shared:
     moved: frozenset[str]
 
 
-def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[str] = ()) -> Shared:
+def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
     """Find the tensors that both models compute by the same operators from the same inputs.
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.

@@ -8,14 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.dequantized import quantized_array, quantized_constant
+from onnx_fc2conv.views.growth import check_growth
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, evaluate
-from onnx_fc2conv.views.rules.registry import Fact, describe
+from onnx_fc2conv.views.rules.registry import Fact
 from onnx_fc2conv.views.view import Batches, FeatureView
 
 __all__ = ["computed"]
-
-_MAX_COMPUTED = 1 << 28
 
 
 def computed(
@@ -33,7 +32,7 @@ def computed(
         if quantized is not None:
             return [quantized.values()]
         inputs = [_stand_in(fact, batch, batches) for fact in operands]
-        _bound(node, inputs)
+        check_growth(node, inputs)
         if node.op_type == "QuantizeLinear":
             return [quantized_array(node, inputs)]
         return evaluate(node, inputs, opset)
@@ -75,13 +74,3 @@ def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | Non
             raise ValueError("the model works at its native batch size only")
         return np.broadcast_to(np.float32(0), other.shape)
     return None
-
-
-def _bound(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
-    """Refuse to compute a constant that a few bytes of the model blow up to gigabytes."""
-    sizes = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}
-    if node.op_type not in sizes:
-        return
-    shape = inputs[sizes[node.op_type]]
-    if shape is not None and float(np.prod(shape.astype(np.float64))) > _MAX_COMPUTED:
-        raise ValueError(f"{describe(node)} would make a tensor of shape {shape.tolist()}")

@@ -8,6 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.growth import check_growth
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, batch_axis, evaluate
 from onnx_fc2conv.views.plan import Emitted, Outcome, Step, Viewed
@@ -180,7 +181,9 @@ def _moved(app: Application, positions: tuple[int, ...]) -> Outcome:
             )
 
     try:
-        native = evaluate(app.node, [at(True) for at in operands], app.opset)
+        arrays = [at(True) for at in operands]
+        check_growth(app.node, arrays)
+        native = evaluate(app.node, arrays, app.opset)
     except Exception as error:
         return app.refuse("invalid-node", f"does not fit its input: {_one_line(error)}")
     try:

@@ -1,0 +1,82 @@
+"""Nodes that make much of little: a few bytes of a model file may ask for terabytes, or for hours.
+
+The operators whose output is as large as an operand's *values* say (ONNX operators
+ConstantOfShape-9, Expand-8, OneHot-9, Pad-11, Range-11, Resize-10, Tile-6, Upsample-9). Any other
+operator is bounded by what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.views.known import NotComputable
+from onnx_fc2conv.views.labels import AnyArray
+
+__all__ = ["check_growth"]
+
+_MOST = 1 << 25
+"""Elements; an attention mask of 4,096 tokens has half of them."""
+
+_RESIZE = ("roi", "scales", "sizes")
+
+_MOST_RESIZED = 1 << 21
+"""Elements: ONNX's reference implementation of Resize computes them one by one."""
+
+
+def check_growth(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
+    """Let a node run only if what it makes is of a reasonable size.
+
+    Raises:
+        NotComputable: If it is not; the message has the number of elements.
+    """
+    elements = _elements(node, inputs)
+    most = _MOST_RESIZED if node.op_type in ("Resize", "Upsample") else _MOST
+    if elements > most:
+        raise NotComputable(f"{node.op_type} would make a tensor of {elements:.3g} elements")
+
+
+def _elements(node: ir.Node, inputs: Sequence[AnyArray | None]) -> float:
+    """Elements of the output; 0 where no operand's value says it, or none is given."""
+    match node.op_type, inputs:
+        case "ConstantOfShape", [np.ndarray() as shape]:
+            return _product(shape)
+        case "Expand", [np.ndarray() as array, np.ndarray() as shape]:
+            longest = max(array.ndim, shape.size)
+            pair = np.ones((2, longest))
+            pair[0, longest - array.ndim :] = array.shape
+            pair[1, longest - shape.size :] = shape.reshape(-1)
+            return _product(pair.max(axis=0))
+        case "Tile", [np.ndarray() as array, np.ndarray() as repeats]:
+            return array.size * _product(repeats)
+        case "OneHot", [np.ndarray() as indices, np.ndarray() as depth, *_]:
+            return indices.size * _product(depth)
+        case "Range", [np.ndarray() as start, np.ndarray() as limit, np.ndarray() as delta]:
+            with np.errstate(all="ignore"):
+                return float(np.nan_to_num((limit.astype(float) - start) / delta).max())
+        case (("Resize" | "Upsample"), [np.ndarray() as array, *operands]):
+            return _resized(node, array, operands)
+        case _:
+            return 0.0
+
+
+def _resized(node: ir.Node, array: AnyArray, operands: Sequence[AnyArray | None]) -> float:
+    """Elements of a Resize of (X, roi, scales, sizes), or an Upsample of (X, scales)."""
+    given = dict(
+        zip(("scales",) if node.op_type == "Upsample" else _RESIZE, operands, strict=False)
+    )
+    scales, sizes = given.get("scales"), given.get("sizes")
+    if sizes is not None and sizes.size:
+        axes = node.attributes.get_ints("axes", range(array.ndim))
+        kept = [
+            n for axis, n in enumerate(array.shape) if axis not in {a % array.ndim for a in axes}
+        ]
+        return _product(sizes) * _product(np.array(kept))
+    return array.size * _product(scales) if scales is not None and scales.size else 0.0
+
+
+def _product(numbers: AnyArray) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.prod(numbers.astype(np.float64)))
