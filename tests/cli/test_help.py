@@ -46,9 +46,10 @@ def test_a_misspelt_option(run: Run, face25: Path, tmp_path: Path) -> None:
     assert "--overwrite" in result.err
 
 
-def test_help_loads_neither_numpy_nor_onnx() -> None:
+@pytest.mark.parametrize("module", ["onnx_fc2conv", "onnx_fc2conv.cli"])
+def test_help_loads_neither_numpy_nor_onnx(module: str) -> None:
     script = (
-        "import sys, onnx_fc2conv.cli;"
+        f"import sys, {module};"
         "heavy = ('numpy', 'onnx', 'onnx_ir', 'onnxruntime', 'sympy');"
         "print([m for m in heavy if m in sys.modules])"
     )
