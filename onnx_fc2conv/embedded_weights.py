@@ -12,7 +12,8 @@ of gigabytes costs neither its size in memory nor the time to parse it.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -132,6 +133,10 @@ def write_model(model: ir.Model, path: Path) -> None:
     """
     large = _large_weights(model)
     proto = without_weights(model)
+    for stored in proto.graph.initializer:
+        if stored.name in large:
+            stored.ClearField("external_data")
+            stored.ClearField("data_location")
     headers = [tensor.SerializeToString() for tensor in proto.graph.initializer]
     sizes = [
         len(header) + _raw_size(large[tensor.name].nbytes if tensor.name in large else None)
@@ -166,19 +171,25 @@ def _large_weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
 
 
 def without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The model as protobuf, in which large weights have names, types and shapes only."""
-    copy, large = model.clone(), _large_weights(model)
-    for name, tensor in large.items():
-        value = copy.graph.initializers[name]
-        value.const_value = ir.ExternalTensor(
-            "left out", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
-        )
-    proto: onnx.ModelProto = ir.to_proto(copy)
-    for stored in proto.graph.initializer:
-        if stored.name in large:
-            stored.ClearField("external_data")
-            stored.ClearField("data_location")
+    """The model as protobuf, in which large weights are external data of no file."""
+    with _left_out(model, _large_weights(model)):
+        proto: onnx.ModelProto = ir.to_proto(model)
     return proto
+
+
+@contextmanager
+def _left_out(model: ir.Model, weights: Mapping[str, ir.TensorProtocol]) -> Generator[None]:
+    """Let a model have no bytes of these weights for a moment; a copy would take as long again."""
+    values = model.graph.initializers
+    try:
+        for name, tensor in weights.items():
+            values[name].const_value = ir.ExternalTensor(
+                "left out", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+            )
+        yield
+    finally:
+        for name, tensor in weights.items():
+            values[name].const_value = tensor
 
 
 def _write_bytes(tensor: ir.TensorProtocol, file: BinaryIO) -> None:

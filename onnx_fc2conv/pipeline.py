@@ -33,7 +33,7 @@ from onnx_fc2conv.views import (
     output_geometry,
 )
 
-__all__ = ["Conversion", "Interface", "Lifted", "convert", "inspect"]
+__all__ = ["Conversion", "Interface", "Lifted", "Options", "attempt", "convert", "inspect"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,20 @@ class Conversion:
     lifted: Lifted | None = None
 
 
+@dataclass(frozen=True)
+class Options:
+    """The options of `convert`, which documents them."""
+
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    static: bool = False
+    stride: int | tuple[int, ...] | None = None
+    pool: Pool = "keep"
+    reduce: Reduce = "none"
+    all_linear: bool = False
+    max_kernel: int | None = None
+    max_depth: int | None = None
+
+
 def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
     model: ModelSource,
     *,
@@ -148,14 +162,8 @@ def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
         >>> conversion.after.outputs["scores"]
         ('N', 2, 'scores_H', 'scores_W')
     """
-    shapes = input_shapes or {}
-    conversion = _convert(
-        as_model(model),
-        FcToConv(shapes, static, pool, all_linear),
-        ReduceOutputs(reduce, shapes),
-        SplitKernels(max_kernel, max_depth),
-        None if stride is None else RefineStride(stride, shapes),
-    )
+    options = Options(input_shapes, static, stride, pool, reduce, all_linear, max_kernel, max_depth)
+    conversion = attempt(model, options)
     if conversion.refusals:
         raise RefusedError(conversion.refusals)
     return conversion
@@ -177,15 +185,23 @@ def inspect(  # noqa: PLR0913 - the contract's options, all keyword-only
 
     Arguments and the other errors are those of `convert`.
     """
-    shapes = input_shapes or {}
-    conversion = _convert(
+    options = Options(input_shapes, static, stride, pool, reduce, all_linear, max_kernel, max_depth)
+    return replace(attempt(model, options), model=None)
+
+
+def attempt(model: ModelSource, options: Options) -> Conversion:
+    """Do what `convert` does: refusals are returned, not raised.
+
+    The errors are those of `convert`.
+    """
+    shapes = options.input_shapes or {}
+    return _convert(
         as_model(model),
-        FcToConv(shapes, static, pool, all_linear),
-        ReduceOutputs(reduce, shapes),
-        SplitKernels(max_kernel, max_depth),
-        None if stride is None else RefineStride(stride, shapes),
+        FcToConv(shapes, options.static, options.pool, options.all_linear),
+        ReduceOutputs(options.reduce, shapes),
+        SplitKernels(options.max_kernel, options.max_depth),
+        None if options.stride is None else RefineStride(options.stride, shapes),
     )
-    return replace(conversion, model=None)
 
 
 def _convert(

@@ -143,6 +143,7 @@ GOOD = {
     "onnxruntime": "1.31.0",
     "seed": 0,
     "seconds": 0.1,
+    "bins": ["<1e-9", "≥1e-9"],
     "checks": [
         {
             "provider": "cpu",
@@ -153,6 +154,10 @@ GOOD = {
             "elements": 1,
             "worst_error": "nan",
             "required_rtol": None,
+            "where": None,
+            "quantiles": {"0.5": 0.0},
+            "histogram": [1, 0],
+            "not_finite": 0,
         }
     ],
 }
@@ -173,6 +178,8 @@ GOOD = {
         {"providers": [{"name": "tpu", "settings": {}, "seconds": 0.1}]},
         {"checks": [{**GOOD["checks"][0], "elements": -1}]},  # type: ignore[index]
         {"checks": [{**GOOD["checks"][0], "worst_error": "large"}]},  # type: ignore[index]
+        {"checks": [{**GOOD["checks"][0], "histogram": [0.5]}]},  # type: ignore[index]
+        {"checks": [{**GOOD["checks"][0], "quantiles": {"0.5": "small"}}]},  # type: ignore[index]
         {"checks": {}},
     ],
     ids=str,

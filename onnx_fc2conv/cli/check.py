@@ -87,7 +87,8 @@ the native size all outputs are compared, and at larger sizes every cell of a ma
 original on its window. A model that is right at the native size and something else at larger \
 ones is equal at the native size only: the last line says so.
 
-    Exit codes: 0 equivalent · 1 different, or not what --expect demands · 2 bad usage or input.
+    Exit codes: 0 equivalent · 1 different, or not what --expect demands · 2 bad usage or input · \
+3 of an opset before 7 that cannot be lifted.
 
     [bold]Examples[/]
 

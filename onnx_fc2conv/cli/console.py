@@ -174,7 +174,7 @@ class Terminal:
         what = f"{result.tier}: {escape(result.subject)}"
         figures = _figures(result)
         self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
-        self._out.print(Padding(f"[dim]{escape(result.detail)}[/]", (0, 0, 0, 6)))
+        self._out.print(Padding(f"[dim]{escape(result.sentence)}[/]", (0, 0, 0, 6)))
 
     def _section(self, title: str, table: Table) -> None:
         self._out.print(f"[bold]{escape(title)}[/]")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["convert_command"]
 
 
-def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then one step after the other
+def convert_command(  # noqa: PLR0913 - one parameter an option, then one step after the other
     model: ModelPath,
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
     input_shape: InputShapes = None,
@@ -114,9 +114,10 @@ size and, cell by cell, at larger ones.
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
-    from onnx_fc2conv.model_io import check_writable, data_file, load, staged  # noqa: PLC0415
-    from onnx_fc2conv.pipeline import convert, inspect  # noqa: PLC0415
+    from onnx_fc2conv.model_io import load  # noqa: PLC0415
+    from onnx_fc2conv.pipeline import Options, attempt  # noqa: PLC0415
     from onnx_fc2conv.report_files import check_report_paths, write_reports  # noqa: PLC0415
+    from onnx_fc2conv.staging import check_writable, data_beside, staged  # noqa: PLC0415
 
     start = time.perf_counter()
     terminal = Terminal(quiet=quiet)
@@ -128,35 +129,30 @@ size and, cell by cell, at larger ones.
     if not dry_run:
         check_writable(target, overwrite=overwrite, source=model)
 
-    with terminal.progress("Reading and planning"):
+    with terminal.progress("Reading and converting"):
         source = load(model)
-        rewrite = partial(
-            convert,
-            input_shapes=shapes,
-            static=static,
-            stride=parse_stride(stride),
-            pool=pool.value,
-            reduce=reduce.value,
-            all_linear=all_linear,
-            max_kernel=max_kernel,
-            max_depth=max_depth,
+        options = Options(
+            shapes,
+            static,
+            parse_stride(stride),
+            pool.value,
+            reduce.value,
+            all_linear,
+            max_kernel,
+            max_depth,
         )
-        planned = inspect(source, **rewrite.keywords)
-    done = ConversionReport(str(model), str(output), planned)
-    if planned.refusals or dry_run:
-        terminal.conversion(done)
+        conversion = attempt(source, options)
+    done = ConversionReport(str(model), str(output), conversion)
+    terminal.conversion(done)
+    if conversion.model is None or dry_run:
         write_reports(done, reports)
-        explain_refusals(terminal, planned, source, shapes, static=static)
-        if planned.refusals:
+        explain_refusals(terminal, conversion, source, shapes, static=static)
+        if conversion.refusals:
             raise typer.Exit(3)
         terminal.line("Dry run: nothing was written.")
         return
 
-    conversion = rewrite(source)
-    assert conversion.model is not None
     store(conversion.model)
-    done = ConversionReport(str(model), str(output), conversion)
-    terminal.conversion(done)
     try:
         with staged(target, conversion.model, overwrite=overwrite) as pending:
             if check:
@@ -178,6 +174,7 @@ size and, cell by cell, at larger ones.
                 terminal.equivalence(equivalence)
                 if not equivalence:
                     raise _NotEquivalent
+            data = data_beside(pending)
     except _NotEquivalent:
         write_reports(done, reports)
         terminal.error(f"not equivalent: {output} was not written")
@@ -185,9 +182,8 @@ size and, cell by cell, at larger ones.
     write_reports(done, reports)
     proof = "equivalent" if check else "not checked"
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
-    data = data_file(target, conversion.model)
-    if data is not None and data.exists():
-        terminal.line(f"{output.name} is the graph; its weights are in {data.name}: keep both.")
+    if data is not None:
+        terminal.line(f"{output.name} is the graph; its weights are in {data}: keep both.")
 
 
 def _preprocessing(text: str | None) -> Callable[[ir.Model], None]:

@@ -10,21 +10,25 @@ from dataclasses import replace
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from onnx_fc2conv.equivalence.claimed_windows import (
+    check_claimed_windows,
+    check_denser_windows,
+    unverified,
+)
 from onnx_fc2conv.equivalence.claims import check_claims, renamed
 from onnx_fc2conv.equivalence.constant_outputs import check_constant_outputs
 from onnx_fc2conv.equivalence.data import check_data
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
-from onnx_fc2conv.equivalence.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.integers import check_integers
 from onnx_fc2conv.equivalence.interface import match_interfaces
 from onnx_fc2conv.equivalence.kernels import missing_kernels
 from onnx_fc2conv.equivalence.larger import check_sizes
 from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
-from onnx_fc2conv.equivalence.other_sizes import check_other_sizes, same_interface
+from onnx_fc2conv.equivalence.other_sizes import check_other_sizes
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.recordings import read_recordings
+from onnx_fc2conv.equivalence.recordings import Recordings, read_recordings
 from onnx_fc2conv.equivalence.refined_grid import (
-    RefinedGrid,
     check_refined_grid,
     refined_grid,
 )
@@ -32,6 +36,8 @@ from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, r
 from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
+from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
+from onnx_fc2conv.equivalence.single_layers import check_single_layers
 from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
@@ -133,15 +139,17 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     recordings = tuple(read_recordings(path, pair) for path in data)
     claims_sizes = claims is not None or is_ours(two)
     relation = relation_of(pair, window_strides(pair, found))
-    subject = Subject(relation, found, claims_sizes, expect, stored)
+    subject = Subject(pair, relation, found, claims_sizes, stored, denser)
     if claims is None:
         subject = subject.of_windows(one, input_shapes)
-    subject = replace(subject, recordings=recordings, original=as_model(reference), denser=denser)
+    demanded = check_relation(pair, subject.relation, expect)
+    original = as_model(reference)
     runs: list[ProviderRun] = []
     for provider in providers:
         say = _says(progress, provider, providers)
         began = time.perf_counter()
-        results = tuple(_run(replace(pair, provider=provider), subject, say))
+        there = replace(subject, pair=replace(pair, provider=provider))
+        results = (*_run(there, original, recordings, say), *demanded)
         seconds = time.perf_counter() - began
         runs.append(ProviderRun(provider, settings(provider), results, seconds))
     return EquivalenceReport(
@@ -157,48 +165,57 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     )
 
 
-def _run(pair: Pair, subject: Subject, say: Progress) -> list[TierResult]:
+def _run(
+    subject: Subject, original: ir.Model, recordings: Sequence[Recordings], say: Progress
+) -> list[TierResult]:
     """Every tier that applies."""
-    relation, geometry = subject.relation, subject.geometry
-    strides = window_strides(pair, geometry)
+    pair = subject.pair
     results: list[TierResult] = missing_kernels(pair)
-    if subject.original is not None:
-        results.extend(check_lifted(subject.original, pair))
+    results.extend(check_lifted(original, pair))
     say("weights")
     results.extend(check_weights(pair))
+    say("layers")
+    results.extend(check_single_layers(pair))
     say("native")
     results.extend(check_native(pair))
+    results.extend(check_by_evaluator(pair))
     results.extend(check_constant_outputs(pair))
     if subject.stored:
         say("geometry")
-    described = pair if subject.denser is None else replace(pair, converted=subject.denser.model)
-    results.extend(check_claims(described, subject.stored, any_size=relation.kind == "any size"))
-    for recordings in subject.recordings:
-        say(f"data {recordings.name}")
-        results.extend(check_data(pair, recordings))
-    reductions = any(meaning.reduction is not None for meaning in geometry.values())
-    keeps_sizes = any(pair.growing.values()) and not reductions and same_interface(pair)
-    if keeps_sizes and not geometry:  # no image: a transformer, say
-        say("other sizes")
-        results.extend(check_other_sizes(pair))
-    elif relation.kind == "any size":
-        say("larger sizes")
-        results.extend(check_same_sizes(pair, strides))
-    elif relation.kind == "native size only" and not subject.claims_sizes:
-        results.append(TierResult("feature windows", "all outputs", "skipped", relation.words))
-    else:
-        say("feature windows")
-        whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
-        reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
-        results.extend(check_feature_windows(pair, strides, whole - set(reduced), reduced))
-        say("image windows")
-        results.extend(_image_windows(pair, geometry, strides))
-        results.extend(_unverified(pair, results))
+    any_size = subject.relation.kind == "any size"
+    results.extend(check_claims(subject.described, subject.stored, any_size=any_size))
+    for samples in recordings:
+        say(f"data {samples.name}")
+        results.extend(check_data(pair, samples))
+    say("integers")
+    results.extend(check_integers(subject))
+    results.extend(_at_other_sizes(subject, say))
     if subject.denser is not None:
         say("refined grid")
-        results.extend(check_refined_grid(pair, subject.denser, strides))
-        results.extend(_denser_image_windows(pair, subject.denser))
-    return results + check_relation(pair, relation, subject.expect)
+        results.extend(check_refined_grid(pair, subject.denser, subject.strides))
+        results.extend(check_denser_windows(subject.described, subject.denser))
+    return results
+
+
+def _at_other_sizes(subject: Subject, say: Progress) -> list[TierResult]:
+    pair, geometry, strides = subject.pair, subject.geometry, subject.strides
+    match subject.larger_sizes:
+        case "other":
+            say("other sizes")
+            return check_other_sizes(pair)
+        case "same":
+            say("larger sizes")
+            return check_same_sizes(pair, strides)
+        case "none":
+            return [TierResult("feature windows", "all outputs", "skipped", subject.relation.words)]
+        case "windows":
+            say("feature windows")
+            whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
+            reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
+            results = check_feature_windows(pair, strides, whole - set(reduced), reduced)
+            say("image windows")
+            results += check_claimed_windows(pair, geometry, strides)
+            return results + unverified(pair, results)
 
 
 def _says(progress: Progress | None, provider: str, providers: Collection[str]) -> Progress:
@@ -244,59 +261,3 @@ def _native(
             )
         shapes[name] = tuple(dim for dim in shape if dim is not None)
     return shapes
-
-
-def _denser_image_windows(pair: Pair, grid: RefinedGrid) -> list[TierResult]:
-    """The image windows of the denser outputs whose cells must equal crops."""
-    denser = replace(pair, converted=grid.model)
-    results: list[TierResult] = []
-    for output, meaning in grid.geometry.items():
-        if not meaning.windows_exact or output not in grid.unrefined_geometry:
-            continue
-        strides = {**window_strides(denser, grid.geometry), meaning.input: meaning.stride}
-        reach = grid.unrefined_geometry[output].stride
-        results += check_image_windows(denser, output, strides, asserted=True, reach=reach)
-    return [replace(result, tier="refined image windows") for result in results]
-
-
-def _image_windows(
-    pair: Pair, geometry: Mapping[str, Geometry], strides: Mapping[str, Sequence[int]]
-) -> list[TierResult]:
-    """The image windows of every output of which it is known what its cells mean."""
-    if not any(pair.growing.values()):
-        return []
-    results: list[TierResult] = []
-    for value in pair.reference.graph.outputs:
-        output = value.name or ""
-        meaning = geometry.get(output)
-        if meaning is None:
-            why = "where its cells lie in the image is not known"
-            results.append(TierResult("image windows", output, "skipped", why))
-        elif _is_feature_map(value) and pair.shared.get(output) == output:
-            why = "a map at the native size already, which both models compute alike: no windows"
-            results.append(TierResult("image windows", output, "skipped", why))
-        elif 0 in meaning.stride:
-            why = f"one cell for an image of any size: {meaning.why}"
-            results.append(TierResult("image windows", output, "skipped", why))
-        else:
-            own = {**strides, meaning.input: meaning.stride}
-            asserted = meaning.windows_exact
-            extent = meaning.cells
-            results.extend(check_image_windows(pair, output, own, asserted=asserted, extent=extent))
-    return results
-
-
-def _is_feature_map(value: ir.Value) -> bool:
-    """Whether a tensor has several positions at the native size."""
-    return value.shape is not None and sum(dim != 1 for dim in list(value.shape)[1:]) > 1
-
-
-def _unverified(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
-    """A failure if the converted model takes other sizes, and at none of them it was compared."""
-    tiers = ("feature windows", "image windows")
-    if not any(pair.growing.values()):
-        return []
-    if any(r.tier in tiers and r.status in ("passed", "failed") for r in results):
-        return []
-    why = "the converted model takes any size, but no output could be compared at a larger one"
-    return [TierResult("feature windows", "all outputs", "failed", why)]

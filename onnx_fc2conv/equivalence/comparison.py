@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 
+from onnx_fc2conv.equivalence.spread import ErrorSpread
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["Arrays", "Comparison", "Tolerance", "largest_magnitude"]
@@ -74,6 +75,9 @@ class Comparison:
             given.
         problems: What cannot be compared at all: shapes, NaN, missing outputs. Not empty: failed.
         where: Where the worst difference is.
+        not_finite: Number of elements that are the same NaN or Inf in both models. They are not
+            among the elements: a model may be undefined on an input, and be right.
+        spread: How the relative errors are spread.
     """
 
     tolerance: Tolerance
@@ -84,6 +88,8 @@ class Comparison:
     required_rtol: float = 0.0
     problems: list[str] = field(default_factory=list)
     where: str = ""
+    not_finite: int = 0
+    spread: ErrorSpread = field(default_factory=ErrorSpread)
 
     @property
     def passed(self) -> bool:
@@ -116,16 +122,24 @@ class Comparison:
         if reference.size == 0:
             self._problem(f"{label}: nothing to compare, it is empty")
             return
-        self.elements += reference.size
         if not np.issubdtype(reference.dtype, np.floating):
+            self.elements += reference.size
             self._exact(label, reference, converted)
             return
         one, two = reference.astype(np.float64), converted.astype(np.float64)
-        if not (np.isfinite(one) & np.isfinite(two)).all():
-            self._not_finite(label, one, two)
+        finite = np.isfinite(one) & np.isfinite(two)
+        if not finite.all() and not self._same_where_not_finite(label, one, two, finite):
+            return
+        compared = int(finite.sum())
+        self.not_finite += finite.size - compared
+        self.elements += compared
+        if not compared:
             return
         rtol = self.tolerance.relative(reference.dtype)
-        size, difference = np.abs(one), np.abs(one - two)
+        with np.errstate(invalid="ignore"):
+            size = np.where(finite, np.abs(one), 0.0)
+            difference = np.where(finite, np.abs(one - two), 0.0)
+        self.spread.add(difference[finite], size[finite])
         atol = self.tolerance.atol
         allowed = (rtol * largest if atol is None else atol) + rtol * size
         self.failed += int((difference > allowed).sum())
@@ -158,12 +172,22 @@ class Comparison:
         one, two = reference.astype(np.float64), converted.astype(np.float64)
         self._locate(label, np.abs(one - two), float(np.abs(one).max()))
 
-    def _not_finite(self, label: str, one: AnyArray, two: AnyArray) -> None:
-        """Inputs are chosen so that no model needs NaN or Inf: either is a failure."""
-        for name, array in (("the reference", one), ("the converted model", two)):
-            bad = int((~np.isfinite(array)).sum())
+    def _same_where_not_finite(
+        self, label: str, one: AnyArray, two: AnyArray, finite: AnyArray
+    ) -> bool:
+        """Whether every NaN is NaN in both models, and every Inf the same Inf; else a problem."""
+        left, right = one[~finite], two[~finite]
+        other = (left != right) & ~(np.isnan(left) & np.isnan(right))
+        if not other.any():
+            return True
+        for name, array in (("the reference", left), ("the converted model", right)):
+            bad = int((~np.isfinite(array) & other).sum())
             if bad:
-                self._problem(f"{label}: {bad} of {array.size} values of {name} are NaN or Inf")
+                self._problem(
+                    f"{label}: {bad} of {one.size} values of {name} are NaN or Inf, and not in "
+                    "the other model"
+                )
+        return False
 
     def _problem(self, text: str) -> None:
         if text not in self.problems and len(self.problems) < 5:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
-from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.recordings import Recording, Recordings
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
@@ -23,8 +24,8 @@ _RECORDED_RTOL = 1e-3
 def check_data(pair: Pair, recordings: Recordings) -> list[TierResult]:
     """Compare all outputs on the samples of one file or folder."""
     names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
-    reference = Session(with_outputs(pair.reference, names), pair.provider)
-    converted = Session(with_outputs(pair.converted, names.values()), pair.provider)
+    reference = pair.session(with_outputs(pair.reference, names))
+    converted = pair.session(with_outputs(pair.converted, names.values()))
     arrays: dict[str, list[Arrays]] = {name: [] for name in names}
     recorded: dict[tuple[str, str], Comparison] = {}
     samples = 0

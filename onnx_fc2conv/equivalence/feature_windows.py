@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.larger import (
     Enlarged,
@@ -24,7 +25,7 @@ from onnx_fc2conv.equivalence.larger import (
     take,
     windows,
 )
-from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import sample
@@ -107,7 +108,7 @@ class _FeatureWindows:
         comparisons = {name: self.pair.comparison(name) for name in self.names}
         arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
         count = 0
-        for image in enlarged(self.pair, self.strides, _KINDS):
+        for image in enlarged(self.pair, self.strides, self.pair.kinds_of(_KINDS)):
             got = self._run_converted(image.feeds)
             self._compare_trunk(image, got, trunk)
             if self.output not in self.frontier:
@@ -160,29 +161,31 @@ class _FeatureWindows:
     def head(self) -> Session:
         """The original head: from the feature maps to the output."""
         types = {name: ir.DataType.from_numpy(a.dtype) for name, a in self._native_maps.items()}
-        return Session(subgraph(self.pair.reference, types, self.names), self.pair.provider)
+        return self.pair.session(subgraph(self.pair.reference, types, self.names))
 
     @cached_property
     def trunk(self) -> Session:
         """The original trunk: from the inputs to the feature maps, at any size."""
-        return Session(free_trunk(self.pair, self.frontier), self.pair.provider)
+        return self.pair.session(free_trunk(self.pair, self.frontier))
 
     @cached_property
     def converted(self) -> Session:
         """The converted model, which gives out its feature maps too."""
         model = with_outputs(self.pair.converted, self._wanted.values())
-        return Session(model, self.pair.provider)
+        return self.pair.session(model)
 
     @cached_property
     def _native_maps(self) -> dict[str, AnyArray]:
         """The feature maps of the reference at the native size and its own batch size."""
         model = with_outputs(self.pair.reference, self.frontier)
-        return Session(model, self.pair.provider).run(self._native_feeds, self.frontier)
+        return self.pair.session(model).run(self._native_feeds, self.frontier)
 
     @cached_property
     def _native_feeds(self) -> dict[str, AnyArray]:
         shapes = self.pair.batched(self.pair.fixed_batch or 1)
-        return sample(self.pair.inputs, shapes, "normal", self.pair.rng(3))
+        return sample(
+            self.pair.inputs, shapes, self.pair.kinds_of(("normal",))[0], self.pair.rng(3)
+        )
 
     def _extent(self, name: str) -> tuple[int, ...]:
         return self._native_maps[name].shape[1:]

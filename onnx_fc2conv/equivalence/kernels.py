@@ -5,7 +5,6 @@ from __future__ import annotations
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reference import rare_types
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import Session
 
 __all__ = ["missing_kernels"]
 
@@ -16,7 +15,7 @@ def missing_kernels(pair: Pair) -> list[TierResult]:
     results: list[TierResult] = []
     for name, model in models.items():
         types = rare_types(model)
-        why = Session(model, pair.provider).not_loaded if types else None
+        why = pair.session(model).not_loaded if types else None
         if why is None:
             continue
         listed = " and ".join(sorted(map(str, types)))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.batches import run_in_batches
 from onnx_fc2conv.equivalence.comparison import Comparison
-from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import KINDS, sample
@@ -46,7 +47,7 @@ def check_lifted(original: ir.Model, pair: Pair) -> list[TierResult]:
 
 def _compared(session: Session, pair: Pair) -> Comparison:
     """All outputs on three kinds of input, as many samples as the original takes."""
-    lifted = Session(pair.reference, pair.provider)
+    lifted = pair.session(pair.reference)
     comparison = pair.comparison()
     batch = pair.fixed_batch or 1
     for number, kind in enumerate(_KINDS):

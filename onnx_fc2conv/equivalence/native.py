@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, largest_magnitude
-from onnx_fc2conv.equivalence.pair import Pair, as_result, run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, Session
-from onnx_fc2conv.equivalence.samples import KINDS, sample
+from onnx_fc2conv.equivalence.runtime import RunError
+from onnx_fc2conv.equivalence.samples import POSITIVE, sample
 from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
@@ -29,14 +30,19 @@ def check_native(pair: Pair) -> list[TierResult]:
         comparisons[name].problems.append("the converted model has no such output")
     kinds: list[str] = []
     try:
-        for number, kind in enumerate(KINDS):
+        for number, kind in enumerate(pair.kinds):
             if native.compare(kind, number, comparisons):
                 kinds.append(kind)
+        if any(share < 1 for share in pair.defined.values()):
+            native.compare(POSITIVE, len(pair.kinds), comparisons)
+            kinds.append(POSITIVE)
     except _DoesNotRun as error:
         return [TierResult(_TIER, error.subject, "failed", f"does not run: {error.__cause__}")]
     batches = " and ".join(map(str, pair.batches))
     what = f"{len(kinds)} kinds of input ({', '.join(kinds)}) at batch {batches}"
-    if _LARGE not in kinds:
+    if len(kinds) == 1:
+        what = f"{kinds[0]} at batch {batches}"
+    if _LARGE in pair.kinds and _LARGE not in kinds:
         what += f"; on {_LARGE} numbers the original overflows"
     return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
 
@@ -56,8 +62,8 @@ class _Native:
         self.pair = pair
         self.names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
         self.at_once = 1
-        self.reference = Session(with_outputs(pair.reference, self.names), pair.provider)
-        self.converted = Session(with_outputs(pair.converted, self.names.values()), pair.provider)
+        self.reference = pair.session(with_outputs(pair.reference, self.names))
+        self.converted = pair.session(with_outputs(pair.converted, self.names.values()))
 
     def compare(self, kind: str, number: int, comparisons: Mapping[str, Comparison]) -> bool:
         """Compare on inputs of one kind; False where the original overflows on large ones."""
@@ -67,8 +73,9 @@ class _Native:
             rng = self.pair.rng(1, batch, number)
             feeds = sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
             expected = self._expected(feeds, batch)
+            self.pair.defined[kind] = _share_finite(expected.values())
             if kind == _LARGE:
-                if not all(_is_finite(array) for array in expected.values()):
+                if self.pair.defined.pop(kind) < 1:
                     return False
                 self._measure(feeds, expected, rng, errors, batch)
             got = self._got(feeds)
@@ -137,6 +144,17 @@ def _rounded_otherwise(array: AnyArray, rng: np.random.Generator) -> AnyArray:
     ends = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
     moved: AnyArray = np.nextafter(array, ends)
     return moved
+
+
+def _share_finite(arrays: Iterable[AnyArray]) -> float:
+    """The share of the values that are finite, of the array with the smallest."""
+    return min(
+        (
+            float(np.isfinite(array).mean()) if np.issubdtype(array.dtype, np.floating) else 1.0
+            for array in arrays
+        ),
+        default=1.0,
+    )
 
 
 def _is_finite(array: AnyArray) -> bool:

@@ -11,7 +11,17 @@ from onnx_fc2conv.equivalence.stored import constant_array
 from onnx_fc2conv.equivalence.structure import constants
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["KERNELS", "LAYERS", "Operands", "adds_up", "image_operand", "is_left", "weight_zero"]
+__all__ = [
+    "KERNELS",
+    "LAYERS",
+    "Operands",
+    "adds_up",
+    "has_bias",
+    "image_operand",
+    "is_left",
+    "layer_weight",
+    "weight_zero",
+]
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,17 @@ def image_operand(model: ir.Model, layer: ir.Node) -> ir.Value | None:
     return next((v for v in both if v is not None and v not in fixed), None)
 
 
+def layer_weight(model: ir.Model, layer: ir.Node) -> AnyArray:
+    """The layer's weight as [K, D], from the operator's definition."""
+    left = is_left(model, layer)
+    weight = constant_array(model, layer.inputs[LAYERS[layer.op_type].both[0 if left else 1]])
+    if weight.ndim == 1:
+        return weight[None, :]
+    weight = weight.reshape(weight.shape[-2:])
+    flag = layer.attributes.get_int("transA" if left else "transB", 0)
+    return weight if bool(flag) != left else weight.T
+
+
 def weight_zero(model: ir.Model, layer: ir.Node) -> AnyArray | None:
     """The zero point of the weight, one number or [K]; None where there is none."""
     zeros = LAYERS[layer.op_type].zeros
@@ -66,6 +87,12 @@ def weight_zero(model: ir.Model, layer: ir.Node) -> AnyArray | None:
     position = zeros[0 if is_left(model, layer) else 1]
     value = layer.inputs[position] if position < len(layer.inputs) else None
     return None if value is None else constant_array(model, value).reshape(-1)
+
+
+def has_bias(conv: ir.Node) -> bool:
+    """Whether the Conv adds a bias itself."""
+    position = KERNELS[conv.op_type][1]
+    return position is not None and any(value is not None for value in conv.inputs[position:])
 
 
 def adds_up(model: ir.Model, conv: ir.Node) -> bool:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.samples import sample
 from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.errors import Fc2ConvError
@@ -39,8 +39,8 @@ def same_interface(pair: Pair) -> bool:
 def check_other_sizes(pair: Pair) -> list[TierResult]:
     """Compare all outputs where the symbolic dims have other lengths than the native ones."""
     names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
-    reference = Session(with_outputs(pair.reference, names), pair.provider)
-    converted = Session(with_outputs(pair.converted, names.values()), pair.provider)
+    reference = pair.session(with_outputs(pair.reference, names))
+    converted = pair.session(with_outputs(pair.converted, names.values()))
     comparisons = {name: pair.comparison(name) for name in names}
     sizes: list[str] = []
     for number, (size, shapes) in enumerate(_shapes(pair)):

@@ -9,16 +9,22 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.batches import to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, largest_magnitude
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
-from onnx_fc2conv.equivalence.samples import ModelInput, model_inputs
-from onnx_fc2conv.equivalence.shared import Shared, shared_values
-from onnx_fc2conv.equivalence.structure import constants, saturating_inputs, saturating_types
+from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, model_inputs, sample
+from onnx_fc2conv.equivalence.saturation import add_logits, saturating_types
+from onnx_fc2conv.equivalence.structure import (
+    Shared,
+    constants,
+    shared_values,
+    with_outputs,
+)
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["Pair", "as_result", "run_in_batches", "to_reference_shape"]
+__all__ = ["Pair", "as_result"]
 
 _BOUNDED = {"Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid"}
 
@@ -39,6 +45,10 @@ class Pair:
         size_steps: By input, the steps in which the sizes that the models run at differ, where they
             do not run at any.
         unbatched: The image inputs that had no batch axis, and take one image.
+        tf32: Whether a GPU may round the factors of its products to the ten bits of TF32.
+        kinds: The kinds of input at the native size.
+        defined: By kind of input, the share of the reference's values that are finite; the native
+            tier finds it out for those after it.
     """
 
     reference: ir.Model
@@ -51,6 +61,28 @@ class Pair:
     max_windows: int | None = None
     size_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     unbatched: frozenset[str] = frozenset()
+    tf32: bool = False
+    kinds: tuple[str, ...] = KINDS
+    defined: dict[str, float] = field(default_factory=dict)
+    _logits: tuple[dict[str, str], dict[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        models = self.reference.clone(), self.converted.clone()
+        object.__setattr__(self, "_logits", tuple(map(add_logits, models)))
+        object.__setattr__(self, "reference", models[0])
+        object.__setattr__(self, "converted", models[1])
+
+    def kinds_of(self, preferred: Sequence[str]) -> tuple[str, ...]:
+        """As many kinds of input, those on which the reference is defined (first)."""
+        preferred = [k for k in preferred if k in self.kinds] or [self.kinds[0]] * len(preferred)
+        kinds = [k for k in preferred if self.defined.get(k, 1.0) == 1.0]
+        others = sorted(set(self.defined) - set(kinds), key=lambda k: -self.defined[k])
+        best = [*kinds, *(k for k in others if self.defined[k] > 0)] or list(preferred)
+        return tuple(best[n % len(best)] for n in range(len(preferred)))
+
+    def session(self, model: ir.Model) -> Session:
+        """A session of one of the models, or of a part of it, where both run."""
+        return Session(model, self.provider, tf32=self.tf32)
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:
@@ -111,7 +143,35 @@ class Pair:
 
     @cached_property
     def _common(self) -> Shared:
-        return shared_values(self.reference, self.converted)
+        common = shared_values(self.reference, self.converted)
+        if not common.moved:
+            return common
+        others = self._namesakes(common.names)
+        names = {one: two for one, two in common.names.items() if one not in others}
+        return Shared(names, common.moved - others)
+
+    def _namesakes(self, names: Mapping[str, str]) -> set[str]:
+        """Tensors that are taken for the same, and natively are not.
+
+        Where data are moved in other ways before a tensor (the channels of a map and its positions
+        change places, a channel is taken twice), it need not be the tensor that its name says, and
+        neither need be those after it.
+        """
+        shapes = self.batched(self.fixed_batch or 1)
+        feeds = sample(self.inputs, shapes, "uniform", self.rng(5))
+        try:
+            one = self.session(with_outputs(self.reference, names)).run(feeds)
+            two = self.session(with_outputs(self.converted, names.values())).run(feeds)
+        except RunError:  # the tiers will say so
+            return set()
+        return {
+            name for name, own in names.items() if not self._may_be_one(name, one[name], two[own])
+        }
+
+    def _may_be_one(self, name: str, one: AnyArray, two: AnyArray) -> bool:
+        comparison = self.comparison(name)
+        comparison.add("", one, to_reference_shape(two, one.shape))
+        return comparison.passed
 
     @cached_property
     def missing(self) -> set[str]:
@@ -121,22 +181,9 @@ class Pair:
 
     @cached_property
     def logits(self) -> dict[str, tuple[str, str]]:
-        """By output that ends in a saturating operator, the operator's input in either model."""
-        one = saturating_inputs(self.reference.graph)
-        two = saturating_inputs(self.converted.graph)
-        shapes = {
-            value.name: value.shape
-            for node in self.converted.graph
-            for value in node.outputs
-            if value.shape is not None
-        }
-
-        def alike(output: str) -> bool:
-            """A saturating operator over groups of features works on a tensor of another rank."""
-            made, before = shapes.get(output), shapes.get(two[output])
-            return made is None or before is None or len(made) <= len(before)
-
-        return {name: (one[name], two[name]) for name in one if name in two and alike(name)}
+        """By output that ends in a saturating operator, its logits in either model."""
+        one, two = self._logits
+        return {name: (one[name], two[name]) for name in one if name in two}
 
     @cached_property
     def outputs(self) -> dict[str, str]:
@@ -236,83 +283,24 @@ class Pair:
         return np.random.default_rng((self.seed, *stream))
 
 
-def to_reference_shape(array: AnyArray, shape: Sequence[int]) -> AnyArray:
-    """A map of one cell per sample, [N, K, 1, …], in the shape [N, K] that the reference gives.
-
-    Shapes that differ in more than axes of length 1 are left for the comparison to refuse.
-    """
-
-    def of_samples(lengths: Sequence[int]) -> tuple[int, ...]:
-        return (*lengths[:1], *(length for length in lengths[1:] if length != 1))
-
-    if of_samples(array.shape) == of_samples(shape):
-        return array.reshape(tuple(shape))
-    return array
-
-
-def run_in_batches(
-    session: Session, feeds: Mapping[str, AnyArray], outputs: Sequence[str], batch: int | None
-) -> dict[str, AnyArray]:
-    """Run as many samples as there are, ``batch`` at a time (None: as many as the model takes).
-
-    Returns:
-        By name, the outputs stacked on a first axis of samples.
-
-    Raises:
-        RunError: If the model computes neither several samples nor one.
-    """
-    count = next((array.shape[0] for array in feeds.values() if array.ndim > 1), 1)
-    if batch is None:
-        try:
-            return _stacked(session, feeds, outputs, min(count, 32), count)
-        except (RunError, ValueError):
-            batch = 1
-    return _stacked(session, feeds, outputs, batch, count)
-
-
-def _stacked(
-    session: Session,
-    feeds: Mapping[str, AnyArray],
-    outputs: Sequence[str],
-    batch: int,
-    count: int,
-) -> dict[str, AnyArray]:
-    parts: dict[str, list[AnyArray]] = {name: [] for name in outputs}
-    for start in range(0, count, batch):
-        wanted = min(batch, count - start)
-        # A model with a fixed batch gets its last one filled up with repetitions.
-        rows = np.minimum(np.arange(start, start + batch), count - 1)
-        got = session.run(
-            {n: array[rows] if array.ndim > 1 else array for n, array in feeds.items()}, outputs
-        )
-        for name, array in got.items():
-            parts[name].append(_by_sample(array, batch)[:wanted])
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
-
-
-def _by_sample(array: AnyArray, batch: int) -> AnyArray:
-    """The output of ``batch`` samples as [batch, …].
-
-    Raises:
-        ValueError: If it does not have the samples on its first axis.
-    """
-    if array.ndim and array.shape[0] == batch:
-        return array
-    if batch == 1:  # the export dropped the batch axis
-        return array[None]
-    raise ValueError(f"an output of shape {list(array.shape)} for {batch} samples")
-
-
 def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> TierResult:
     """The comparison as a line of the report."""
     detail = what
+    if comparison.not_finite:
+        detail += f"; {comparison.not_finite} more are the same NaN or Inf in both"
     if comparison.problems:
         detail = "; ".join(comparison.problems)
+    elif not comparison.elements:
+        detail = (
+            f"unproven: nothing finite could be compared, {comparison.not_finite} values are NaN "
+            "or Inf in both models"
+        )
     elif comparison.failed:
         detail = (
             f"{comparison.failed} of {comparison.elements} values differ, most at "
             f"{comparison.where} (largest magnitude there {comparison.magnitude:.3g}); {what}"
         )
+    floating = any(comparison.spread.histogram)
     return TierResult(
         tier=tier,
         subject=subject,
@@ -321,4 +309,8 @@ def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> Tie
         elements=comparison.elements,
         worst_error=comparison.worst,
         required_rtol=comparison.required_rtol,
+        where=comparison.where or None,
+        quantiles=comparison.spread.quantiles if floating else None,
+        histogram=comparison.spread.histogram if floating else None,
+        not_finite=comparison.not_finite,
     )

@@ -145,7 +145,10 @@ def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collecti
     if name == start:
         return Trace(model, name, start, shape, batch, labels.reshape(batch, -1)[0])
     part = only_movement(subgraph(model, {start: ir.DataType.FLOAT}, [name]))
-    moved = Session(part).run({start: labels}, [name])[name]
+    session = Session(part)
+    moved = session.run({start: labels}, [name])[name]
+    if (session.run({start: -1 - labels}, [name])[name] != -1 - moved).any():
+        raise NotTraced("constants are among its elements; the other tiers compare it")
     return Trace(model, name, start, shape, batch, one_sample(moved, batch))
 
 
@@ -157,7 +160,7 @@ def one_sample(array: AnyArray, batch: int) -> AnyArray:
 
 def _native_shape(pair: Pair, model: ir.Model, name: str) -> tuple[int, ...]:
     """The shape of a tensor of one of the models at the native size."""
-    session = Session(with_outputs(model, [name]), pair.provider)
+    session = pair.session(with_outputs(model, [name]))
     shapes = pair.batched(pair.fixed_batch or 1)
     feeds: dict[str, AnyArray] = {i.name: np.zeros(shapes[i.name], i.dtype) for i in pair.inputs}
     return session.run(feeds, [name])[name].shape

@@ -152,7 +152,7 @@ def relation_of(pair: Pair, strides: Mapping[str, Sequence[int]]) -> Relation:
         return Relation("fixed size", _WORDS["fixed size"] + _if_freed(pair, strides))
     free = pair.converted_batch_is_free
     probe = _Probe(pair, pair.growing, strides, 2 if free else pair.fixed_batch or 1)
-    session = Session(pair.converted, pair.provider)
+    session = pair.session(pair.converted)
     try:
         behaviors = probe.behaviors(session)
     except RunError:  # the native tier says why
@@ -185,7 +185,7 @@ def _same_shapes(pair: Pair) -> bool:
     feeds = sample(pair.inputs, pair.batched(pair.fixed_batch or 1), "uniform", pair.rng(5))
     names = _outputs(pair.reference)
     try:
-        one, two = (Session(m, pair.provider).run(feeds) for m in (pair.reference, pair.converted))
+        one, two = (pair.session(m).run(feeds) for m in (pair.reference, pair.converted))
     except RunError:
         return False
     return all(name in two and one[name].shape == two[name].shape for name in names)
@@ -229,7 +229,7 @@ def _reference_grows_alike(pair: Pair, probe: _Probe, session: Session) -> bool:
         return False
     names = _outputs(pair.reference)
     try:
-        one = probe.run(Session(pair.reference, pair.provider), larger=True)
+        one = probe.run(pair.session(pair.reference), larger=True)
         two = probe.run(session, larger=True)
     except RunError:
         return False
@@ -251,7 +251,7 @@ def _if_freed(pair: Pair, strides: Mapping[str, Sequence[int]]) -> str:
         value.shape = None
     probe = _Probe(pair, axes, strides, pair.fixed_batch or 1)
     try:
-        behaviors = probe.behaviors(Session(freed, pair.provider))
+        behaviors = probe.behaviors(pair.session(freed))
     except (RunError, InvalidModelError):
         return ""
     odd = (b.words for b in behaviors.values() if b.words.startswith("returns"))

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from onnx_fc2conv.equivalence.junit import Suite, TestCase, junit_xml
+from onnx_fc2conv.equivalence.markdown import errors_table, one_line, results_table
+from onnx_fc2conv.equivalence.spread import BINS
 from onnx_fc2conv.geometry import Geometry
 
 __all__ = [
@@ -29,9 +31,10 @@ class TierResult:
     """What one tier found about one thing.
 
     Attributes:
-        tier: ``weights``, ``native``, ``data``, ``geometry``, ``larger sizes``, ``feature windows``
-            or ``image windows``; ``refined grid`` and ``refined image windows`` of a model whose
-            windows were brought closer together; ``relation`` where one was demanded.
+        tier: ``weights``, ``layers``, ``integers``, ``native``, ``data``, ``geometry``, ``larger
+            sizes``, ``feature windows`` or ``image windows``; ``refined grid`` and ``refined image
+            windows`` of a model whose windows were brought closer together; ``relation`` where one
+            was demanded.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).
@@ -40,6 +43,10 @@ class TierResult:
         worst_error: Largest absolute difference.
         required_rtol: The smallest relative tolerance that would have passed; None where the
             comparison is exact.
+        where: The comparison and the index of the largest difference.
+        quantiles: Relative errors that a share of the elements stays below, by the share.
+        histogram: Numbers of elements by relative error, in the ten bins of `BINS`.
+        not_finite: Number of elements that are the same NaN or Inf in both models: not compared.
     """
 
     tier: str
@@ -49,6 +56,24 @@ class TierResult:
     elements: int = 0
     worst_error: float | None = None
     required_rtol: float | None = None
+    where: str | None = None
+    quantiles: Mapping[str, float] | None = None
+    histogram: tuple[int, ...] | None = None
+    not_finite: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """The detail, and how the errors are spread."""
+        return self.detail + (self.spread_text and f"; relative errors: {self.spread_text}")
+
+    @property
+    def spread_text(self) -> str:
+        """The spread of the errors in a few words; empty if none was measured."""
+        if self.quantiles is None or not self.worst_error:
+            return ""
+        return ", ".join(
+            f"{100 * float(share):g} % below {error:.1g}" for share, error in self.quantiles.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -150,6 +175,7 @@ class EquivalenceReport:
             "onnxruntime": self.runtime,
             "seed": self.seed,
             "seconds": round(self.seconds, 3),
+            "bins": list(BINS),
             "checks": [
                 _plain({"provider": run.provider, **asdict(result)})
                 for run in self.runs
@@ -176,13 +202,15 @@ class EquivalenceReport:
         """The report as Markdown, for a pull request or the summary of a CI job."""
         names = [f"`{name}`" for name in (self.reference, self.converted) if name]
         lines = [f"## fc2conv check: {' and '.join(names)}", ""] if names else []
-        return "\n".join([*lines, f"**{self.verdict}**", "", self.to_table()])
+        how = f"**{self.verdict}** (onnxruntime {self.runtime}, seed {self.seed})"
+        return "\n".join([*lines, how, "", self.to_table()])
 
     def to_table(self) -> str:
         """The checks as Markdown tables, one for each provider."""
-        lines = [f"- {_cell(note)}" for note in self.notes]
+        lines = [f"- {one_line(note)}" for note in self.notes]
         for run in self.runs:
-            lines += ["", *_heading(run, len(self.runs)), *_table(run.results)]
+            lines += ["", *_heading(run, len(self.runs)), *results_table(run.results)]
+            lines += errors_table(run.results)
         return "\n".join(lines).lstrip() + "\n"
 
     def to_junit(self) -> str:
@@ -199,19 +227,6 @@ def _heading(run: ProviderRun, runs: int) -> list[str]:
     if runs == 1 and not settings:
         return []
     return [f"### {run.provider}" + (f" ({settings})" if settings else ""), ""]
-
-
-def _table(results: tuple[TierResult, ...]) -> list[str]:
-    lines = [
-        "| tier | subject | result | elements | worst error | smallest rtol | |",
-        "| --- | --- | --- | ---: | ---: | ---: | --- |",
-    ]
-    for r in results:
-        worst = "" if r.worst_error is None else f"{r.worst_error:.2g}"
-        rtol = "" if r.required_rtol is None else f"{r.required_rtol:.2g}"
-        cells = (r.tier, r.subject, r.status, f"{r.elements:,}", worst, rtol, r.detail)
-        lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
-    return lines
 
 
 def _suite(report: EquivalenceReport, run: ProviderRun) -> Suite:
@@ -238,7 +253,7 @@ def _case(result: TierResult) -> TestCase:
         result.subject,
         failure=result.detail if result.status == "failed" else None,
         skipped=result.detail if result.status == "skipped" else None,
-        output=f"{result.status}: {result.detail}{figures}",
+        output=f"{result.status}: {result.sentence}{figures}",
     )
 
 
@@ -247,8 +262,3 @@ def _plain(values: Mapping[str, object]) -> dict[str, object]:
         key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()
     }
-
-
-def _cell(text: str) -> str:
-    """A text as a cell of a Markdown table: one line, and no column of its own."""
-    return " ".join(text.split()).replace("|", "\\|")

@@ -8,7 +8,7 @@ from onnx_fc2conv.equivalence.comparison import Arrays
 from onnx_fc2conv.equivalence.larger import enlarged, sizes_text
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.structure import with_outputs
 
 __all__ = ["check_same_sizes"]
@@ -26,8 +26,8 @@ def check_same_sizes(pair: Pair, strides: Mapping[str, Sequence[int]]) -> list[T
             decides how large the images are, nothing else.
     """
     names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
-    reference = Session(with_outputs(pair.reference, names), pair.provider)
-    converted = Session(with_outputs(pair.converted, names.values()), pair.provider)
+    reference = pair.session(with_outputs(pair.reference, names))
+    converted = pair.session(with_outputs(pair.converted, names.values()))
     comparisons = {name: pair.comparison(name) for name in names}
     arrays: dict[str, list[Arrays]] = {name: [] for name in names}
     try:

@@ -11,10 +11,16 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["KINDS", "ModelInput", "model_inputs", "sample"]
+__all__ = ["INTEGERS", "KINDS", "POSITIVE", "ModelInput", "model_inputs", "sample"]
 
 KINDS = ("normal", "uniform", "image-like", "large")
 """Standard normal; uniform in [0, 1); smooth fields in [0, 1] as photographs are; normal × 1000."""
+
+POSITIVE = "positive"
+"""Uniform in [1, 2), for models that are undefined on other numbers (a logarithm, a root)."""
+
+INTEGERS = "integers"
+"""Whole numbers of -2 to 2: sums of their products are exact in whatever order."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ def _array(
 ) -> AnyArray:
     if dtype == np.bool_:
         return rng.random(shape) < 0.5
+    if np.issubdtype(dtype, np.integer) and kind == INTEGERS:
+        return rng.integers(0, 2, shape, endpoint=True).astype(dtype)
     if np.issubdtype(dtype, np.integer):
         largest = 127 if dtype.itemsize == 1 and dtype.kind == "i" else 255
         return rng.integers(0, largest, shape, endpoint=True).astype(dtype)
@@ -102,6 +110,10 @@ def _array(
             values = _smooth(shape, rng)
         case "large":
             values = rng.standard_normal(shape) * (1e3 if dtype.itemsize > 2 else 8.0)
+        case "positive":
+            values = 1 + rng.random(shape)
+        case "integers":
+            values = rng.integers(-2, 2, shape, endpoint=True).astype(np.float64)
         case _:
             raise ValueError(kind)
     return values.astype(dtype)

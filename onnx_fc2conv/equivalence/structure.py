@@ -1,4 +1,4 @@
-"""What the graph of a model says by itself: constants, logits, the part between two tensors.
+"""What two models have in common, found by comparing their graphs alone.
 
 Nothing here knows how the conversion was made: a hand-made or foreign conversion is treated alike.
 """
@@ -6,16 +6,18 @@ Nothing here knows how the conversion was made: a hand-made or foreign conversio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 __all__ = [
     "MOVEMENT",
+    "Shared",
+    "computing_type",
     "constants",
+    "dequantized_from",
     "frontier",
-    "integers_of",
-    "saturating_inputs",
-    "saturating_types",
+    "shared_values",
     "subgraph",
     "with_outputs",
 ]
@@ -27,15 +29,7 @@ MOVEMENT = {
 }
 """Operators that only move data, or compute where to."""
 
-_SATURATING = {
-    *("Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid", "Hardmax", "ArgMax", "ArgMin"),
-    *("QLinearSoftmax", "QLinearSigmoid"),
-}
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-_HANDED_THROUGH = {
-    *("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"),
-    *("QuantizeLinear", "DequantizeLinear"),
-}
 
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
@@ -46,6 +40,153 @@ def constants(graph: ir.Graph) -> set[ir.Value]:
         has_body = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
         if not has_body and all(value in found for value in inputs):
             found.update(node.outputs)
+    return found
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What two models have in common.
+
+    Attributes:
+        names: Tensors that both compute alike: names in the reference, and in the other model.
+        moved: Those of them, by the name in the reference, whose inputs are the same but for their
+            order: the models move data in different ways before them.
+    """
+
+    names: Mapping[str, str]
+    moved: frozenset[str]
+
+
+def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[str] = ()) -> Shared:
+    """Find the tensors that both models compute by the same operators from the same inputs.
+
+    Attributes and weights are not compared: the check runs both models and compares the tensors.
+    Where several nodes of the converted model would do, the one whose output has the same name is
+    taken, else the first. A node whose output has the same name and as many axes (but for those of
+    length 1) may have inputs that are only moved (a channel shuffle written in another way).
+    """
+    fixed, fixed_too = constants(reference.graph), constants(converted.graph)
+    inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
+    names = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
+    moved: set[str] = set()
+    reshaped: set[str | None] = set()  # the same numbers in another rank: what follows is shared
+    candidates: dict[tuple[object, ...], list[ir.Node]] = {}
+    by_name = {node.outputs[0].name: node for node in converted.graph if node.outputs}
+    for node in converted.graph:
+        moving = tuple(v.name for v in node.inputs if v is not None and v not in fixed_too)
+        candidates.setdefault((node.domain, node.op_type, *moving), []).append(node)
+    for node in reference.graph:
+        inputs = [v for v in node.inputs if v is not None and v not in fixed]
+        if not inputs:
+            continue
+        key = (node.domain, node.op_type, *(names.get(v.name) for v in inputs))
+        known = all(v.name in names for v in inputs)
+        twins = candidates.get(key, []) if known else []
+        if twins:
+            same_name = (t for t in twins if t.outputs[0].name == node.outputs[0].name)
+            twin = next(same_name, twins[0])
+            twins.remove(twin)
+        else:
+            namesake = by_name.get(node.outputs[0].name)
+            if namesake is None or not (
+                _moved_alike(node, namesake, names, fixed, fixed_too)
+                or _layer_of_a_cell(node, namesake, names, reshaped, fixed)
+            ):
+                continue
+            twin = namesake
+            moved.update(v.name for v in node.outputs if v.name)
+        if _layouts_differ(node, twin):
+            reshaped.update(value.name for value in node.outputs)
+        for one, two in zip(node.outputs, twin.outputs, strict=False):
+            names[one.name] = two.name
+    alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
+    for node in reference.graph:
+        for value in node.outputs:
+            if dequantized_from(value).name in alike.keys() - {value.name}:
+                alike.pop(value.name or "", None)
+    return Shared(alike, frozenset(moved))
+
+
+def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs are known to have their numbers in different places.
+
+    They have other ranks (a reduction that keeps its axes), or the operators work along other axes
+    (a Softmax of channels that are the last axis in one model and axis 1 in the other).
+    """
+    one, two = node.outputs[0].shape, twin.outputs[0].shape
+    if one is None or two is None:
+        return False
+    if len(one) != len(two):
+        return True
+    axes = [n.attributes.get_int("axis", None) for n in (node, twin)]
+    axes = [None if axis is None else axis % max(len(one), 1) for axis in axes]
+    return node.op_type not in MOVEMENT and axes[0] != axes[1]
+
+
+def _moved_alike(
+    node: ir.Node,
+    twin: ir.Node,
+    shared: Mapping[str | None, str | None],
+    fixed: Collection[ir.Value],
+    fixed_too: Collection[ir.Value],
+) -> bool:
+    """Whether two nodes compute the same from the same tensors, moved in one way or another."""
+    if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
+        return False
+    made, made_too = node.outputs[0].shape, twin.outputs[0].shape
+    if made is None or made_too is None:
+        return False
+    long, long_too = (sum(dim != 1 for dim in list(shape)[1:]) for shape in (made, made_too))
+    if len(made) != len(made_too) and long != long_too:
+        return False
+    one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
+    two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
+    if not all(value.name in shared for values in one for value in values):
+        return False
+    return [{shared[v.name] for v in values} for values in one] == [
+        {v.name for v in values} for values in two
+    ]
+
+
+def _layer_of_a_cell(
+    node: ir.Node,
+    twin: ir.Node,
+    shared: Mapping[str | None, str | None],
+    reshaped: Collection[str | None],
+    fixed: Collection[ir.Value],
+) -> bool:
+    """Whether a Gemm of a pooled image, [N, C], has become a Conv of its one cell.
+
+    The original has it at any size: it is the gate of a squeeze-and-excite, for example.
+    """
+    if (node.op_type, twin.op_type) != ("Gemm", "Conv") or node.inputs[0] is None:
+        return False
+    roots = _unmoved(node.inputs[0], fixed)
+    if len(roots) > 1:
+        return False
+    source, pooling = roots[0], roots[0].producer()
+    pooled = pooling is not None and pooling.op_type.startswith("Global")
+    read = twin.inputs[0]
+    return (pooled or source.name in reshaped) and (
+        read is not None and shared.get(source.name) == read.name
+    )
+
+
+def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors that this one is a rearrangement of: several where some are joined."""
+    found: list[ir.Value] = []
+    queue, seen = [value], {value}
+    for current in queue:
+        node = current.producer()
+        moved: list[ir.Value] = []
+        if node is not None and node.op_type in MOVEMENT:
+            # But for Concat, further inputs say where to: a shape that is computed, say.
+            moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            moved = [v for v in moving if v is not None and v not in fixed]
+        if not moved:
+            found.append(current)
+        queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
+        seen.update(moved)
     return found
 
 
@@ -95,29 +236,7 @@ def computing_type(model: ir.Model) -> ir.DataType | None:
     return min(found, key=lambda dtype: dtype.bitwidth, default=None)
 
 
-def saturating_inputs(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in saturating operators, the name of what the first one takes.
-
-    A softmax of 0.9999 hides an error of the logits, the number of the best class hides nearly all.
-    """
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        logits = None
-        current: ir.Value | None = value
-        while current is not None:
-            node = current.producer()
-            if node is None or node.op_type not in _SATURATING | _HANDED_THROUGH:
-                break
-            current = node.inputs[0]
-            # A conversion may transpose before a softmax; the logits are what it transposes.
-            if node.op_type in _SATURATING or (logits is not None and node.op_type == "Transpose"):
-                logits = current
-        if logits is not None and logits.name:
-            found[value.name or ""] = integers_of(logits).name or logits.name
-    return found
-
-
-def integers_of(value: ir.Value) -> ir.Value:
+def dequantized_from(value: ir.Value) -> ir.Value:
     """What the tensor is dequantized from, if it is.
 
     A runtime fuses a layer with the quantization around it, unless what lies between is given out.
@@ -126,19 +245,6 @@ def integers_of(value: ir.Value) -> ir.Value:
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
         return value
     return node.inputs[0]
-
-
-def saturating_types(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in a saturating operator, the operator's type."""
-    found: dict[str, str] = {}
-    for value in graph.outputs:
-        node = value.producer()
-        while node is not None and node.op_type in _HANDED_THROUGH:
-            source = node.inputs[0]
-            node = None if source is None else source.producer()
-        if node is not None and node.op_type in _SATURATING:
-            found[value.name or ""] = node.op_type
-    return found
 
 
 def with_outputs(model: ir.Model, names: Iterable[str]) -> ir.Model:

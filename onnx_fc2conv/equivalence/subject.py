@@ -4,46 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.other_sizes import same_interface
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.recordings import Recordings
 from onnx_fc2conv.equivalence.refined_grid import RefinedGrid
-from onnx_fc2conv.equivalence.relation import Expect
 from onnx_fc2conv.equivalence.report import Relation
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.pipeline import inspect
 
-__all__ = ["Subject", "window_strides"]
+__all__ = ["LargerSizes", "Subject", "window_strides"]
+
+LargerSizes = Literal["none", "other", "same", "windows"]
+"""What can be compared at other sizes than the native one: nothing; the same outputs where symbolic
+dims of any meaning have other lengths; the same outputs on larger images; cells with windows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
-    """What is claimed of a pair, and so has to be shown on each provider.
+    """A pair and what its converted model is taken to be.
 
     Attributes:
+        pair: The models.
         relation: What the converted model is to the original.
         geometry: What the cells of the outputs mean.
         claims_sizes: Whether the converted model claims to be right at larger sizes: a conversion
             of ours, or one whose geometry is stated. Another may turn out to be equal at the
             native size only.
-        expect: What the user demands.
         stored: What the converted model's metadata says that its cells mean.
-        recordings: The user's samples.
-        original: The original as it was given, where it is of an old opset and had to be lifted.
         denser: The converted model, where its windows lie closer together than those of the
             ordinary conversion, which stands in its place.
     """
 
+    pair: Pair
     relation: Relation
     geometry: Mapping[str, Geometry]
     claims_sizes: bool
-    expect: Expect | None
     stored: Mapping[str, Geometry] = field(default_factory=dict)
-    recordings: tuple[Recordings, ...] = ()
-    original: ir.Model | None = None
     denser: RefinedGrid | None = None
+
+    @cached_property
+    def strides(self) -> dict[str, tuple[int, ...]]:
+        """Pixels between neighboring windows per growing axis, by input."""
+        return window_strides(self.pair, self.geometry)
+
+    @cached_property
+    def described(self) -> Pair:
+        """The pair in which the converted model is the one that the metadata is of."""
+        return self.pair if self.denser is None else replace(self.pair, converted=self.denser.model)
+
+    @cached_property
+    def larger_sizes(self) -> LargerSizes:
+        """What can be compared at other sizes."""
+        growing = any(self.pair.growing.values())
+        reductions = any(meaning.reduction is not None for meaning in self.geometry.values())
+        keeps_sizes = growing and not reductions and same_interface(self.pair)
+        if keeps_sizes and not self.geometry:  # no image: a transformer, say
+            return "other"
+        if self.relation.kind == "any size":
+            return "same"
+        if self.relation.kind == "native size only" and not self.claims_sizes:
+            return "none"
+        return "windows"
 
     def of_windows(
         self, reference: ir.Model, input_shapes: Mapping[str, tuple[int, ...]] | None

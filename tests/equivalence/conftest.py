@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 from onnx_fc2conv import convert
 from onnx_fc2conv.equivalence import EquivalenceReport
 from onnx_fc2conv.equivalence.check import check
+from onnx_fc2conv.geometry import Geometry
 from tests.nets import Net, Tensor
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +186,56 @@ def two_images() -> onnx.ModelProto:
     return net.model(net.head(Tensor(net.op("Relu", difference).value, SQUARE)))
 
 
+def dead() -> onnx.ModelProto:
+    """No feature gets through the Relu between the layers, whatever the image."""
+    net = Net(image=SQUARE, seed=1)
+    flat = net.flat(net.trunk())
+    weight, bias = net.random(6, flat.size), net.random(6) - np.float32(1e6)
+    hidden = net.op("Gemm", flat, weight, bias, transB=1)
+    return net.model(net.fc(net.op("Relu", hidden, shape=(6,)), 4))
+
+
+def beta() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1)
+    flat = net.flat(net.trunk())
+    return net.model(
+        net.op("Gemm", flat, net.random(4, flat.size), net.random(4), transB=1, beta=0.5)
+    )
+
+
+def normalized_trunk() -> onnx.ModelProto:
+    net = Net(image=SQUARE, seed=1)
+    y = net.trunk()
+    scale, bias, mean = (net.random(3) for _ in range(3))
+    normal = net.op("BatchNormalization", y, scale, bias, mean, net.random(3) ** 2, epsilon=0.1)
+    return net.model(_layers(net, Tensor(normal.value, y.shape)))
+
+
+def averaged() -> onnx.ModelProto:
+    """Averages of four, and a Relu that lets some through."""
+    net = Net(image=SQUARE, seed=1)
+    y = net.op("LeakyRelu", net.trunk(relu=False, pool=False), alpha=0.25)
+    pool = net.op("AveragePool", y, kernel_shape=[2, 2], strides=[2, 2])
+    return net.model(_layers(net, Tensor(pool.value, (3, 3, 3))))
+
+
+def rounded_up() -> onnx.ModelProto:
+    """A pooling whose last cell hangs over the edge."""
+    net = Net(image=(2, 7, 7), seed=1)
+    y = net.trunk(pool=False)
+    pool = net.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    return net.model(_layers(net, Tensor(pool.value, (3, 3, 3))))
+
+
+def grouped() -> onnx.ModelProto:
+    """A softmax over each of two groups of classes, of logits that leave nothing in doubt."""
+    net = Net(image=SQUARE, seed=1)
+    logits = net.fc(net.flat(net.trunk()), 6)
+    large = net.op("Mul", logits, net.weight(net.random(6) * 0 + 1e6))
+    groups = net.op("Reshape", large, net.constant(np.array([-1, 2, 3])), shape=(2, 3))
+    return net.model(net.op("Softmax", groups, axis=2, shape=(2, 3)))
+
+
 NETS: dict[str, Callable[[], onnx.ModelProto]] = {
     make.__name__: make
     for make in (
@@ -193,6 +244,7 @@ NETS: dict[str, Callable[[], onnx.ModelProto]] = {
         *(one_dimension, three_dimensions, globally_pooled, flattened_mean),
         *(flattened_mean_of_9, exponential),
         *(clipped, remainder, as_double, two_images),
+        *(dead, beta, normalized_trunk, averaged, rounded_up, grouped),
     )
 }
 
@@ -203,9 +255,10 @@ class Case:
 
     reference: onnx.ModelProto
     converted: ir.Model
+    geometry: Mapping[str, Geometry]
 
     def check(self) -> EquivalenceReport:
-        return check(self.reference, self.converted)
+        return check(self.reference, self.converted, geometry=self.geometry)
 
 
 @cache
@@ -219,9 +272,9 @@ def case_of() -> Callable[[str], Case]:
 
     def make(name: str) -> Case:
         reference = _reference(name)
-        converted = convert(reference).model
-        assert converted is not None
-        return Case(reference, converted)
+        conversion = convert(reference)
+        assert conversion.model is not None
+        return Case(reference, conversion.model, conversion.geometry)
 
     return make
 

@@ -139,3 +139,124 @@ def fix_inputs(*shape: int | str) -> Plant:
         model.graph.inputs[0].shape = ir.Shape(shape)
 
     return plant
+
+
+def first_fc(model: ir.Model) -> ir.Node:
+    return fc_convs(model)[0]
+
+
+def channels_last(kernel: Array) -> Array:
+    """The kernel that the weight would be if the model flattened [H, W, C]."""
+    outputs, channels, height, width = kernel.shape
+    return kernel.reshape(outputs, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def swap_names(model: ir.Model) -> None:
+    """Each head gives out what the other should."""
+    one, two = model.graph.outputs
+    one.name, two.name = "aside", one.name
+    one.name = "y2"
+
+
+def swap_kernels(model: ir.Model) -> None:
+    one, two = fc_convs(model)
+    kernels = constant_of(one, 1), constant_of(two, 1)
+    replace_constant(one, 1, kernels[1])
+    replace_constant(two, 1, kernels[0])
+
+
+def softmax_over_everything(model: ir.Model) -> None:
+    """Softmax-11 on [N, K, h, w] as it is: over K·h·w together."""
+    softmax = last(model, "Softmax")
+    softmax.attributes.pop("axis")
+    logits = softmax.inputs[0].producer().inputs[0]  # type: ignore[union-attr]
+    softmax.replace_input_with(0, logits)
+    bypass(lambda m: last(m, "Transpose"))(model)
+
+
+def drop_output(model: ir.Model) -> None:
+    del model.graph.outputs[1]
+
+
+def as_double(model: ir.Model) -> None:
+    append("Cast", to=11)(model)
+    model.graph.outputs[0].type = ir.TensorType(ir.DataType.DOUBLE)
+
+
+def nudged_logits(model: ir.Model) -> None:
+    """0.5 % more than every logit: the saturated output stays the same."""
+    edit_constant(0, 1, lambda kernel: kernel * np.float32(1.005))(model)
+    edit_constant(0, 2, lambda bias: bias * np.float32(1.005))(model)
+
+
+def nudged_and_renamed(model: ir.Model) -> None:
+    nudged_logits(model)
+    for number, node in enumerate(model.graph):
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.name = f"renamed_{number}"
+
+
+def unfold_batch_norm(model: ir.Model) -> None:
+    kernel = constant_of(first_fc(model), 1).copy()
+    kernel[:, 1] *= np.float32(1.001)
+    replace_constant(first_fc(model), 1, kernel)
+
+
+def drop_mean_axis(model: ir.Model) -> None:
+    """The mean over rows only; the largest over the rest."""
+    mean = last(model, "ReduceMean")
+    mean.attributes.add(ir.convenience.convert_attribute("axes", [2]))
+    rest = ir.node("ReduceMax", [mean.outputs[0]], {"axes": [3]})
+    model.graph.insert_after(mean, rest)
+    mean.outputs[0].replace_all_uses_with(rest.outputs[0])
+    rest.replace_input_with(0, mean.outputs[0])
+
+
+def use_one_image(model: ir.Model) -> None:
+    """x - x where the original has x - z."""
+    last(model, "Sub").replace_input_with(1, last(model, "Sub").inputs[0])
+
+
+def fold_windows_into_the_batch(model: ir.Model) -> None:
+    """Reshape to [-1, D, 1, 1] and a 1×1 kernel: the windows of a larger image become samples."""
+    conv = first_fc(model)
+    kernel, source = constant_of(conv, 1), conv.inputs[0]
+    flat = ir.node("Reshape", [source, None])
+    model.graph.insert_before(conv, flat)
+    replace_constant(flat, 1, np.array([-1, kernel[0].size, 1, 1]))
+    conv.replace_input_with(0, flat.outputs[0])
+    replace_constant(conv, 1, kernel.reshape(len(kernel), -1, 1, 1))
+
+
+def instead(op_type: str, other: str, **attributes: object) -> Plant:
+    """Another operator in the place of the last one of a type."""
+
+    def plant(model: ir.Model) -> None:
+        node = last(model, op_type)
+        node.op_type = other
+        attribute(lambda _: node, **attributes)(model)
+
+    return plant
+
+
+def nothing(_: ir.Model) -> None:
+    """Leave the model as it is."""
+
+
+def ulp(towards: float) -> Callable[[Array], Array]:
+    return one_element(lambda w: np.nextafter(w, np.float32(towards)))
+
+
+def permuted(kernel: Array) -> Array:
+    return kernel[:, [1, 2, 0]]
+
+
+def exchanged(kernel: Array) -> Array:
+    """The first and the last weight of the first output change places."""
+    kernel[0, [0, -1], [0, -1], [0, -1]] = kernel[0, [-1, 0], [-1, 0], [-1, 0]]
+    return kernel
+
+
+def percent(amount: float) -> Callable[[Array], Array]:
+    return one_element(lambda weight: weight * np.float32(1 + amount / 100))

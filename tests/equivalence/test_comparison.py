@@ -78,8 +78,9 @@ INFINITE = np.where(np.eye(2, 3, dtype=bool), np.inf, ONES).astype(np.float32)
     [
         (ONES, NAN, "2 of 6 values of the converted model are NaN or Inf"),
         (NAN, ONES, "2 of 6 values of the reference are NaN or Inf"),
-        (NAN, NAN, "of the reference are NaN or Inf"),
-        (INFINITE, INFINITE, "of the converted model are NaN or Inf"),
+        (NAN, NAN[::-1], "2 of 6 values of the reference are NaN"),
+        (INFINITE, -INFINITE, "2 of 6 values of the converted model are NaN or Inf"),
+        (INFINITE, NAN, "and not in the other model"),
         (ONES, ONES.T, "shape [3, 2], not [2, 3]"),
         (ONES, ONES.reshape(-1), "shape [6], not [2, 3]"),
         (ONES, ONES[:1], "shape [1, 3], not [2, 3]"),
@@ -88,7 +89,8 @@ INFINITE = np.where(np.eye(2, 3, dtype=bool), np.inf, ONES).astype(np.float32)
         (ONES[:0], ONES[:0], "nothing to compare"),
     ],
     ids=[
-        *("nan", "nan-in-the-reference", "nan-in-both", "infinite-in-both", "transposed"),
+        *("nan", "nan-in-the-reference", "nan-elsewhere", "infinite-with-another-sign"),
+        *("infinite-and-nan", "transposed"),
         *("flattened", "fewer-rows", "float64", "int32", "empty"),
     ],
 )
@@ -100,6 +102,25 @@ def test_problems_fail_whatever_the_tolerance(one: Array, two: Array, problem: s
     result = as_result("native", "y", comparison, "")
     assert result.status == "failed"
     assert problem in result.detail
+
+
+@pytest.mark.parametrize("same", [NAN, INFINITE, -INFINITE], ids=["nan", "inf", "-inf"])
+def test_equal_places_without_a_number_are_left_out(same: Array) -> None:
+    comparison = compared(same, same.copy())
+    assert comparison.passed
+    assert (comparison.elements, comparison.not_finite) == (4, 2)
+    off = same + np.float32(0.5)
+    assert (compared(same, off).failed, compared(same, off).passed) == (4, False)
+    result = as_result("native", "y", comparison, "numbers")
+    assert result.detail == "numbers; 2 more are the same NaN or Inf in both"
+    assert result.not_finite == 2
+
+
+def test_nothing_finite_is_unproven() -> None:
+    comparison = compared(NAN * np.nan, NAN * np.nan)
+    result = as_result("native", "y", comparison, "numbers")
+    assert result.status == "failed"
+    assert result.detail.startswith("unproven: nothing finite could be compared, 6 values")
 
 
 def test_nothing_compared_is_not_passed() -> None:

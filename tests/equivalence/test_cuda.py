@@ -153,3 +153,5 @@ def test_models_on_both_providers(file: Path) -> None:
     print(report.to_markdown())
     assert report
     assert [run.provider for run in report.runs] == ["cpu", "cuda"]
+    integers = [r.detail for r in report.runs[1].results if r.tier == "integers"]
+    assert any("use_tf32=1" in detail for detail in integers)

@@ -68,12 +68,17 @@ def test_map_by_hand(case_of: Callable[[str], Case]) -> None:
     assert statuses(report.results) == {
         "weights": "skipped",
         "native": "passed",
+        "native (reference evaluator)": "passed",
+        "integers": "passed",
         "feature windows": "passed",
         "image windows": "passed",
         "relation": "passed",
     }
     wrong = check(case.reference, hand_made(lambda k: k.swapaxes(2, 3)))
-    assert failed_tiers(wrong) == {"native", "feature windows", "image windows"}
+    assert failed_tiers(wrong) == {
+        *("native", "native (reference evaluator)", "integers"),
+        *("feature windows", "image windows"),
+    }
 
 
 def test_map_does_not_keep_the_interface(case_of: Callable[[str], Case]) -> None:
@@ -99,7 +104,7 @@ def test_both_take_any_size() -> None:
     assert report.relation.kind == "any size"
     assert statuses(report.results)["larger sizes"] == "passed"
     wrong = check(reference, pooled_net(as_conv=True, change=1.001), input_shapes=NATIVE)
-    assert failed_tiers(wrong) == {"native", "larger sizes"}
+    assert failed_tiers(wrong) == {"native", "native (reference evaluator)", "larger sizes"}
 
 
 def test_larger_sizes_alone_find_a_fault() -> None:
@@ -132,7 +137,8 @@ def test_pooling_of_windows_by_hand() -> None:
 def test_a_conversion_of_ours_is_held_to_its_map(case_of: Callable[[str], Case]) -> None:
     case = case_of("plain")
     append("GlobalMaxPool")(case.converted)
-    assert failed_tiers(case.check()) == {"geometry", "feature windows", "image windows"}
+    tiers = {"geometry", "integers", "feature windows", "image windows"}
+    assert failed_tiers(case.check()) == tiers
 
 
 def test_features_side_by_side_are_no_map() -> None:

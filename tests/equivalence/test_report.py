@@ -18,6 +18,20 @@ MEASURED = TierResult("image windows", "y", "measured", "border effect", 52, 0.9
 WINDOWS = TierResult("feature windows", "y", "passed", "26 cells", 26, 0.0, 0.0)
 
 
+SPREAD = TierResult(
+    "native",
+    "y|z",
+    "passed",
+    "compared",
+    9,
+    0.5,
+    1e-7,
+    where="normal, batch 3[2, 1]",
+    quantiles={"0.5": 1e-8, "0.9": 3e-8, "0.99": 2e-7},
+    histogram=(4, 0, 3, 0, 0, 0, 0, 0, 0, 2),
+)
+
+
 MAP = Relation("map", "a map of windows at any size")
 CUDA = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
@@ -94,6 +108,10 @@ def test_json_is_strict() -> None:
         "elements": 160,
         "worst_error": 0.5,
         "required_rtol": 1e-7,
+        "where": None,
+        "quantiles": None,
+        "histogram": None,
+        "not_finite": 0,
     }
     assert second["worst_error"] == "nan"
     assert third["required_rtol"] == "inf"
@@ -118,6 +136,20 @@ def test_empty_report() -> None:
 
 def test_markdown_of_two_providers_says_how_each_ran() -> None:
     text = on_two(PASSED, FAILED).to_markdown()
-    assert text.startswith("## fc2conv check: `out.onnx`\n\n**not equivalent**\n\n- a \\| b\n")
+    assert text.startswith(
+        "## fc2conv check: `out.onnx`\n\n**not equivalent** (onnxruntime 1.31.0, seed 7)\n\n"
+        "- a \\| b\n"
+    )
     assert "### cpu\n" in text
     assert "### cuda (use_tf32=0, cudnn_conv_algo_search=HEURISTIC)\n" in text
+
+
+def test_markdown_says_where_the_errors_are_and_how_they_lie() -> None:
+    lines = report(SPREAD, WINDOWS).to_markdown().splitlines()
+    assert lines[0] == f"**{report(SPREAD).verdict}** (onnxruntime 1.31.0, seed 0)"
+    head, rule, row = lines[-5:-2]
+    assert head.startswith("| tier | subject | largest difference at | <1e-9 | 1e-9…1e-8 |")
+    assert rule.count("---:") == 10
+    assert row == ("| native | y\\|z | normal, batch 3[2, 1] | 4 |  | 3 |  |  |  |  |  |  | 2 |")
+    assert "50 % below 1e-08, 90 % below 3e-08, 99 % below 2e-07" in report(SPREAD).to_markdown()
+    assert "<details>" not in report(PASSED, WINDOWS).to_markdown()

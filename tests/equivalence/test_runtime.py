@@ -18,7 +18,7 @@ from onnx_fc2conv.equivalence.check import check
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, sample
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
-from onnx_fc2conv.model_io import staged
+from onnx_fc2conv.staging import staged
 from tests.equivalence.conftest import MODELS, Case
 
 
@@ -187,4 +187,5 @@ def test_progress_names_the_tiers(case_of: Callable[[str], Case]) -> None:
     case = case_of("plain")
     said: list[str] = []
     check(case.reference, case.converted, progress=said.append)
-    assert said == ["weights", "native", "geometry", "feature windows", "image windows"]
+    tiers = ["weights", "layers", "native", "geometry", "integers", "feature windows"]
+    assert said == [*tiers, "image windows"]

@@ -110,8 +110,8 @@ def pick_tokens(model: ir.Model) -> None:
     ("plant", "tiers"),
     [
         (lambda _: None, set()),
-        (edit_kernel, {"native", "other sizes"}),
-        (bake_the_sequence, {"feature windows"}),
+        (edit_kernel, {"native", "integers", "other sizes"}),
+        (bake_the_sequence, {"integers", "feature windows"}),
         (pick_tokens, {"other sizes"}),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -198,15 +199,56 @@ def test_is_said_in_report_and_on_screen(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_lifted_is_refused(run: Run, tmp_path: Path) -> None:
-    model, _ = zoo(1)
-    model.graph.node[4].CopyFrom(
-        helper.make_node("LpPool", ["act"], ["pool"], name="lp", kernel_shape=[2, 2], p=2.0)
-    )
+    model = lp_pooled()
     assert_refused(model, "old-opset", "LpPool lp", "is LpPool-1, which no rule lifts")
     onnx.save(model, tmp_path / "old.onnx")
     outcome = run(tmp_path / "old.onnx", tmp_path / "new.onnx")
     assert outcome.code == 3
     assert "old-opset" in outcome.err
+
+
+def lp_pooled() -> onnx.ModelProto:
+    """Its pooling is LpPool-1."""
+    model, _ = zoo(1)
+    model.graph.node[4].CopyFrom(
+        helper.make_node("LpPool", ["act"], ["pool"], name="lp", kernel_shape=[2, 2], p=2.0)
+    )
+    return model
+
+
+def unknown_operator() -> onnx.ModelProto:
+    """Its pooling is no operator of ONNX."""
+    model, _ = zoo(1)
+    model.graph.node[4].op_type = "NoSuchPool"
+    return model
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["reference", "converted"])
+@pytest.mark.parametrize(
+    ("build", "code", "line"),
+    [
+        (lp_pooled, 3, "refused: LpPool lp: is LpPool-1, which no rule lifts"),
+        (unknown_operator, 2, "NoSuchPool"),
+    ],
+    ids=["no-rule", "no-such-operator"],
+)
+def test_what_cannot_be_lifted_is_not_checked(
+    run: Run,
+    tmp_path: Path,
+    build: Callable[[], onnx.ModelProto],
+    code: int,
+    line: str,
+    position: int,
+) -> None:
+    files = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
+    models = [zoo(1)[0], zoo(1)[0]]
+    models[position] = build()
+    for file, model in zip(files, models, strict=True):
+        onnx.save(model, file)
+    outcome = run("check", *files)
+    assert outcome.code == code
+    assert len(outcome.error_lines) == code - 1  # a refusal also says what to do
+    assert line in outcome.err
 
 
 def test_statistics_for_every_position_fit_one_size() -> None:

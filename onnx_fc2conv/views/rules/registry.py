@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import onnx_ir as ir
@@ -139,6 +140,7 @@ class Application:
             "pending": None,
             "base": None,
         }
-        unlabelled = replace(like, **(made | changes))
-        first = self.space.reserve(unlabelled.size)
-        return self.space.add(replace(unlabelled, first_label=first))
+        made |= changes
+        size = made.get("channels", like.channels) * prod(made.get("extent", like.extent))
+        made["first_label"] = self.space.reserve(size)
+        return self.space.add(replace(like, **made))
