@@ -144,18 +144,13 @@ def test_a_worker_takes_no_other_model_with_it(
     assert {(result.outcome, result.detail) for result in results.values()} == {(outcome, detail)}
 
 
-NAN = "{}: 5 of 5 values of the {} are NaN or Inf"
-
-
 @pytest.mark.parametrize(
     ("subject", "detail", "nothing"),
     [
         ("the reference", "does not run: INVALID_ARGUMENT", True),
-        ("the reference", "returns other shapes", False),
-        ("y", f"{NAN.format('x', 'reference')}; {NAN.format('x', 'converted model')}", True),
-        ("y", NAN.format("x", "reference"), True),
-        ("y", NAN.format("x", "converted model"), False),
-        ("y", f"{NAN.format('x', 'reference')}; shape [1], not [2]", False),
+        ("the converted model", "does not run: INVALID_ARGUMENT", False),
+        ("y", "unproven: nothing finite could be compared, 4 values are NaN", True),
+        ("y", "4 of 5 values differ", False),
     ],
 )
 def test_where_there_is_nothing_to_compare_with(subject: str, detail: str, nothing: bool) -> None:
@@ -164,11 +159,13 @@ def test_where_there_is_nothing_to_compare_with(subject: str, detail: str, nothi
 
 
 def test_a_model_that_gives_no_numbers_is_untested(tmp_path: Path) -> None:
-    """The logarithm of images with negative numbers."""
+    """The logarithm of numbers below zero."""
     net = Net()
     y = net.trunk()
-    logarithms = net.op("Log", y, shape=y.shape)
+    squares = net.op("Mul", y, y, shape=y.shape)
+    negative = net.op("Sub", np.array(-1, np.float32), squares, shape=y.shape)
+    logarithms = net.op("Log", negative, shape=y.shape)
     onnx.save(net.model(net.head(logarithms)), tmp_path / "log.onnx")
     outcome, _, detail, _ = sweep.attempt(tmp_path / "log.onnx")
     assert outcome == "untested"
-    assert "values of the reference are NaN" in detail
+    assert "nothing finite could be compared" in detail
