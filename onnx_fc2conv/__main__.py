@@ -1,6 +1,38 @@
-"""``python -m onnx_fc2conv``."""
+"""``fc2conv``, ``conv2fc`` and ``python -m onnx_fc2conv``: where the programs start and end."""
 
-from onnx_fc2conv.cli import main
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from onnx_fc2conv.interrupts import interruptible
+
+__all__ = ["conv2fc", "fc2conv"]
+
+
+def fc2conv() -> None:
+    """The program ``fc2conv``."""
+    with _program("fc2conv"):
+        from onnx_fc2conv.cli import main  # noqa: PLC0415 - after interrupts are taken care of
+
+        main()
+
+
+def conv2fc() -> None:
+    """The program ``conv2fc``."""
+    with _program("conv2fc"):
+        from onnx_fc2conv.cli.conv2fc import main  # noqa: PLC0415
+
+        main()
+
+
+@contextmanager
+def _program(name: str) -> Generator[None]:
+    try:
+        with interruptible(name):
+            yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done, only Python ends
+
 
 if __name__ == "__main__":
-    main()
+    fc2conv()

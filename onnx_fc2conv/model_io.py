@@ -1,18 +1,14 @@
-"""Reading and writing model files.
+"""Reading model files.
 
 Weights in external data are memory-mapped, never read here. Whatever is wrong with a file becomes
-an `InvalidModelError` of one line. A file is written under a temporary name beside its target and
-renamed when it is whole; with external data the data file is renamed first, the model last.
+an `InvalidModelError` of one line.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import tempfile
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -20,12 +16,11 @@ import onnx_ir as ir
 from onnx.shape_inference import infer_shapes
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.embedded_weights import read_model, without_weights, write_model
-from onnx_fc2conv.errors import ArgumentError, InvalidModelError
-from onnx_fc2conv.external_data import write_with_data
+from onnx_fc2conv.embedded_weights import read_model, without_weights
+from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.sparse_tensors import with_dense_tensors
 
-__all__ = ["ModelSource", "as_model", "data_file", "load", "staged", "weigh"]
+__all__ = ["INLINE_LIMIT", "ModelSource", "as_model", "load", "stored_tensors", "weigh"]
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 
@@ -208,88 +203,14 @@ def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
         )
 
 
-@contextmanager
-def staged(
-    target: str | os.PathLike[str],
-    model: ir.Model,
-    *,
-    overwrite: bool,
-    write: Callable[[ir.Model, Path], None] | None = None,
-) -> Generator[Path]:
-    """Write the model beside ``target`` under a temporary name; keep it if the block ends well.
-
-    ``write`` makes the file, where it is to be another than onnx_ir's: of one piece.
-
-    Yields:
-        The temporary model file, whole and closed, for the checks to read.
-
-    Raises:
-        ArgumentError: If the target exists (without ``overwrite``) or cannot be written.
-    """
-    path = Path(target).absolute()
-    check_writable(path, overwrite=overwrite)
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
-    try:
-        temporary = folder / path.name
-        beside = data_file(path, model) if write is None else None
-        data = None if beside is None else beside.name
-        if beside is not None:
-            check_writable(beside, overwrite=overwrite)
-        try:
-            if write is not None:
-                write(model, temporary)
-            elif data is None:
-                write_model(model, temporary)
-            else:
-                write_with_data(model, temporary, data)
-        except OSError as error:
-            raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
-        yield temporary
-        try:
-            # Without a tensor large enough to go there, no data file is written.
-            if beside is not None and (folder / beside.name).exists():
-                (folder / beside.name).replace(beside)
-            temporary.replace(path)
-        except OSError as error:
-            raise ArgumentError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def check_writable(path: Path, *, overwrite: bool, source: Path | None = None) -> None:
-    """Find out before any work whether the output may be written.
-
-    Raises:
-        ArgumentError: If not, or if it is the file that is read.
-    """
-    if path.is_dir():
-        raise ArgumentError(f"{path} is a directory; give the name of the file to write")
-    if path.exists() and not overwrite:
-        raise ArgumentError(f"{path} exists already; use --overwrite to replace it")
-    if not path.parent.is_dir():
-        raise ArgumentError(f"the folder {path.parent} does not exist")
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise ArgumentError("OUT is IN; an input is never changed, give another name")
-
-
-def data_file(path: Path, model: ir.Model) -> Path | None:
-    """The file of the model's weights: if it came with one, or is too large for one protobuf."""
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in _stored(model))
-    if not external and weigh(model) <= INLINE_LIMIT:
-        return None
-    return path.with_name(f"{path.name}.data")
-
-
 def weigh(model: ir.Model) -> int:
     """Bytes of weights that the model itself holds, without those in external data."""
-    tensors = (t for t in _stored(model) if not isinstance(t, ir.ExternalTensor))
+    tensors = (t for t in stored_tensors(model) if not isinstance(t, ir.ExternalTensor))
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _stored(model: ir.Model) -> list[ir.TensorProtocol]:
+def stored_tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    """The weights, those of bodies too."""
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return [value.const_value for value in values if value.const_value is not None]
 

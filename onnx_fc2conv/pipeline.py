@@ -258,7 +258,7 @@ def _rewrite(  # noqa: PLR0913 - the passes
         FcToConv.apply(plan, source)
         if not fc_to_conv.static:
             native = {
-                image.value.name or "": image.feature_map.shape(batch=1) for image in plan.inputs
+                image.value.name or "": image.feature_map.stored_shape(1) for image in plan.inputs
             }
             steps: list[ir.passes.InPlacePass] = [FreeInputSize(fc_to_conv.input_shapes)]
             if refining is not None:

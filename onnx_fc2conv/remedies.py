@@ -62,7 +62,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "token-wise": _STATIC,
         "too-large": "`--form im2col`, fewer `--layers`, a smaller `--input-shape`, or a larger "
         "`--max-bytes`.",
-        "training-mode": "Export for inference: `model.eval()`.",
+        "training-mode": "Export for inference: `model.eval()`, without the loss.",
         "unsupported-type": "Cast the operand and the weight to floating point; for bfloat16, "
         "export at opset 22 or later.",
         "weight-not-constant": _STATIC,

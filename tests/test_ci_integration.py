@@ -143,7 +143,7 @@ def test_a_hook_runs_its_entry_with_the_users_arguments(name: str) -> None:
     assert hook["pass_filenames"] == "false"
     assert re.search(hook["files"], "models/classifier.onnx")
     program, *arguments = shlex.split(hook["entry"])
-    assert f'{program} = "onnx_fc2conv.cli:main"' in (ROOT / "pyproject.toml").read_text()
+    assert f'{program} = "onnx_fc2conv.__main__:{program}"' in (ROOT / "pyproject.toml").read_text()
     command = [sys.executable, "-m", "onnx_fc2conv", *arguments, *HOOK_ARGUMENTS[name]]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, check=False, env=environment).returncode == 0

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file is one line; what is written is whole, or not there at all."""
+"""Whatever is wrong with a model file is one line."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv.errors import ArgumentError, InvalidModelError
-from onnx_fc2conv.model_io import as_model, load, staged
+from onnx_fc2conv.errors import InvalidModelError
+from onnx_fc2conv.model_io import as_model, load
 
 FACE = Path(__file__).parents[1] / "models" / "face25.onnx"
 SIZE = FACE.stat().st_size
@@ -204,85 +204,3 @@ def test_sources_in_external_data_are_mapped(tmp_path: Path) -> None:
     model = load(with_external_data(tmp_path))
     kinds = {type(value.const_value) for value in model.graph.initializers.values()}
     assert kinds == {ir.ExternalTensor}
-
-
-@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
-def test_staged_writes_a_model_that_loads(external: bool, tmp_path: Path) -> None:
-    source = with_external_data(tmp_path) if external else FACE
-    before = contents(tmp_path)
-    target = tmp_path / "out" / "copy.onnx"
-    target.parent.mkdir()
-    with staged(target, load(source), overwrite=False) as pending:
-        assert not target.exists()
-        assert outputs(pending)[0].shape == (2, 2)
-    assert sorted(contents(target.parent)) == ["copy.onnx"] + ["copy.onnx.data"] * external
-    assert {name: contents(tmp_path)[name] for name in before} == before
-    np.testing.assert_array_equal(outputs(target)[0], outputs(FACE)[0])
-    assert load(target)
-    assert [path.name for path in target.parent.iterdir() if path.is_dir()] == []
-
-
-@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
-def test_staged_keeps_nothing_on_error(external: bool, tmp_path: Path) -> None:
-    source = with_external_data(tmp_path) if external else FACE
-    before = contents(tmp_path)
-    with (
-        pytest.raises(RuntimeError, match="not equivalent"),
-        staged(tmp_path / "out.onnx", load(source), overwrite=False),
-    ):
-        raise RuntimeError("not equivalent")
-    assert contents(tmp_path) == before
-    assert not any(path.is_dir() for path in tmp_path.iterdir())
-
-
-def test_staged_keeps_the_old_file_on_error(tmp_path: Path) -> None:
-    target = written(b"precious")(tmp_path)
-    with pytest.raises(KeyError), staged(target, load(FACE), overwrite=True):
-        raise KeyError
-    assert contents(tmp_path) == {"model.onnx": b"precious"}
-
-
-@pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])
-def test_staged_over_its_own_source(external: bool, tmp_path: Path) -> None:
-    if external:
-        file = with_external_data(tmp_path)
-    else:
-        file = Path(shutil.copy(FACE, tmp_path / "face.onnx"))
-    model = load(file)
-    model.graph.name = "rewritten"
-    with staged(file, model, overwrite=True):
-        pass
-    assert load(file).graph.name == "rewritten"
-    np.testing.assert_array_equal(outputs(file)[0], outputs(FACE)[0])
-    assert sorted(contents(tmp_path)) == ["face.onnx"] + ["face.onnx.data"] * external
-
-
-def occupied_data(folder: Path) -> Path:
-    """The name of the data file is taken by something else."""
-    (folder / "out.onnx.data").write_bytes(b"precious")
-    return folder / "out.onnx"
-
-
-REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "exists": (written(b"precious"), "exists already"),
-    "directory": (lambda folder: folder, "is a directory"),
-    "no-folder": (lambda folder: folder / "none" / "out.onnx", "does not exist"),
-    "data-exists": (occupied_data, "out.onnx.data exists already"),
-}
-
-
-@pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
-def test_staged_refuses(make: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    target = make(tmp_path)
-    model = load(with_external_data(source))
-    before = contents(tmp_path)
-    with (
-        pytest.raises(ArgumentError, match=message) as error,
-        staged(target, model, overwrite=False),
-    ):
-        pytest.fail("the block must not run")
-    assert "\n" not in str(error.value)
-    assert contents(tmp_path) == before
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"source"}

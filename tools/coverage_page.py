@@ -24,7 +24,7 @@ from typing import Any
 
 Results = list[dict[str, Any]]
 
-OUTCOMES = ("proven", "refused", "failed", "invalid", "CRASHED", "timeout")
+OUTCOMES = ("proven", "refused", "failed", "untested", "invalid", "CRASHED", "timeout")
 PACKAGES = ("onnx", "onnx-ir", "onnxruntime", "numpy")
 NODES_SHOWN = 3
 

@@ -11,6 +11,7 @@ Each model gets one line on standard output, in the order in which they were fou
     refused    not converted; the refusal's code and reason follow (exit code 3 of fc2conv)
     failed     converted, but not equivalent, or onnxruntime takes the original only (1)
     invalid    not a valid model, or a native size is missing: see --input-shape (2)
+    untested   converted, but the original does not run on random images, or gives them no number
     CRASHED    an exception that no user could act upon, or a dead process: always a bug
     timeout    took longer than --timeout
 
@@ -27,6 +28,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import sys
 import textwrap
 import time
@@ -46,9 +48,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from onnx_fc2conv import Conversion, Fc2ConvError, RefusedError, check, convert
+from onnx_fc2conv.equivalence.report import TierResult
 
-OUTCOMES = ("proven", "refused", "failed", "invalid", "CRASHED", "timeout")
+OUTCOMES = ("proven", "refused", "failed", "untested", "invalid", "CRASHED", "timeout")
 BAD = ("failed", "CRASHED")
+NOT_FINITE = re.compile(
+    r"(?P<where>.*: \d+ of \d+) values of the (?P<model>reference|converted model) are NaN or Inf"
+)
 BACKEND_FOLDERS = ("simple", "pytorch-converted", "pytorch-operator")
 
 
@@ -131,11 +137,26 @@ def attempt(
         return "CRASHED", "", f"{type(error).__name__}: {error} ({place})", lines
     if not report:
         failures = tuple(f"{r.tier}, {r.subject}: {r.detail}" for r in report.failures)
+        if failures and all(map(nothing_to_compare_with, report.failures)):
+            return "untested", "", "; ".join(failures), failures
         return "failed", "", "; ".join(failures) or "the native size was not compared", failures
     if options:
         return in_static_mode(conversion)
     grids = (f"{output}: {meaning.why}" for output, meaning in conversion.geometry.items())
     return "proven", "", f"{len(conversion.heads)} layers; {'; '.join(grids)}", ()
+
+
+def nothing_to_compare_with(result: TierResult) -> bool:
+    """Whether all that a tier found is that the original does not run, or gives NaN as we do."""
+    if result.subject == "the reference":
+        return result.detail.startswith("does not run")
+    found: dict[str, set[str]] = {"reference": set(), "converted model": set()}
+    for problem in result.detail.split("; "):
+        match = NOT_FINITE.fullmatch(problem)
+        if match is None:
+            return False
+        found[match["model"]].add(match["where"])
+    return found["converted model"] <= found["reference"]
 
 
 def in_static_mode(conversion: Conversion) -> tuple[str, str, str, tuple[str, ...]]:

@@ -128,9 +128,10 @@ size and, cell by cell, at larger ones.
         require_data_beside,
         write_linked,
     )
-    from onnx_fc2conv.model_io import check_writable, data_file, load, staged  # noqa: PLC0415
+    from onnx_fc2conv.model_io import load  # noqa: PLC0415
     from onnx_fc2conv.pipeline import Options, attempt  # noqa: PLC0415
     from onnx_fc2conv.report_files import check_report_paths, write_reports  # noqa: PLC0415
+    from onnx_fc2conv.staging import check_writable, data_beside, staged  # noqa: PLC0415
 
     start = time.perf_counter()
     terminal = Terminal(quiet=quiet)
@@ -190,6 +191,7 @@ size and, cell by cell, at larger ones.
                 terminal.equivalence(equivalence)
                 if not equivalence:
                     raise _NotEquivalent
+            data = data_beside(pending)
     except _NotEquivalent:
         write_reports(done, reports)
         terminal.error(f"not equivalent: {output} was not written")
@@ -199,10 +201,8 @@ size and, cell by cell, at larger ones.
     terminal.line(f"Wrote {output} ({proof}) in {time.perf_counter() - start:.1f} s.")
     if link_weights:
         terminal.line(f"{output.name} reads its weights from the data file of {model.name}.")
-        return
-    data = data_file(target, conversion.model)
-    if data is not None and data.exists():
-        terminal.line(f"{output.name} is the graph; its weights are in {data.name}: keep both.")
+    elif data is not None:
+        terminal.line(f"{output.name} is the graph; its weights are in {data}: keep both.")
 
 
 def _preprocessing(text: str | None) -> Callable[[ir.Model], None]:

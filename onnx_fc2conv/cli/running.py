@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from onnx_fc2conv.errors import Fc2ConvError, RefusedError
+from onnx_fc2conv.interrupts import interruptible
 from onnx_fc2conv.remedies import what_to_do
 
 __all__ = ["run"]
@@ -20,12 +21,13 @@ _TRACEBACK = "FC2CONV_TRACEBACK"
 
 
 def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) -> None:
-    """Run and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused."""
+    """Run and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused, 130 Ctrl-C."""
     # A model is full of reference cycles, none of which is garbage before the end.
     gc.set_threshold(100_000, 50, 100)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns with tracebacks
     try:
-        app(list(arguments()), prog_name=program)
+        with interruptible(program):
+            app(list(arguments()), prog_name=program)
     except RefusedError as error:
         refused = [f"refused: {refusal}" for refusal in error.refusals]
         _fail(program, refused + what_to_do(error.refusals), 3)
@@ -33,6 +35,9 @@ def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) 
         _fail(program, [str(error)], 2)
     except MemoryError:
         _fail(program, ["out of memory; nothing was written"], 2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(program, [f"{where}{error.strerror or error}"], 2)
     except Exception as error:
         if os.environ.get(_TRACEBACK):
             raise

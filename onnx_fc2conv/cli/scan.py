@@ -12,6 +12,7 @@ import typer
 
 from onnx_fc2conv.cli.options import InputShapes, Quiet, parse_input_shapes
 from onnx_fc2conv.errors import ArgumentError, Fc2ConvError
+from onnx_fc2conv.interrupts import Interrupted
 
 if TYPE_CHECKING:
     from onnx_fc2conv.cli.console import Terminal
@@ -178,7 +179,7 @@ def _scan_all(
             _summary(terminal, image, found, time.perf_counter() - start)
             for file in files:
                 terminal.line(f"  {file}")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         terminal.error("interrupted; the same command with --resume goes on from here")
         raise typer.Exit(130) from None
     for file in target.finish():

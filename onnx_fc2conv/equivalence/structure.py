@@ -62,8 +62,8 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
-    taken, else the first. A node whose output has the same name and rank may have inputs that are
-    only moved (a channel shuffle written in another way).
+    taken, else the first. A node whose output has the same name and as many axes (but for those of
+    length 1) may have inputs that are only moved (a channel shuffle written in another way).
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
@@ -92,7 +92,7 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
-        if _ranks_differ(node, twin):
+        if _layouts_differ(node, twin):
             reshaped.update(value.name for value in node.outputs)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
@@ -104,10 +104,20 @@ def shared_values(reference: ir.Model, converted: ir.Model, other: Collection[st
     return Shared(alike, frozenset(moved))
 
 
-def _ranks_differ(node: ir.Node, twin: ir.Node) -> bool:
-    """Whether the outputs are known to have different ranks (a reduction that keeps its axes)."""
+def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs are known to have their numbers in different places.
+
+    They have other ranks (a reduction that keeps its axes), or the operators work along other axes
+    (a Softmax of channels that are the last axis in one model and axis 1 in the other).
+    """
     one, two = node.outputs[0].shape, twin.outputs[0].shape
-    return one is not None and two is not None and len(one) != len(two)
+    if one is None or two is None:
+        return False
+    if len(one) != len(two):
+        return True
+    axes = [n.attributes.get_int("axis", None) for n in (node, twin)]
+    axes = [None if axis is None else axis % max(len(one), 1) for axis in axes]
+    return node.op_type not in MOVEMENT and axes[0] != axes[1]
 
 
 def _moved_alike(
@@ -120,28 +130,35 @@ def _moved_alike(
     """Whether two nodes compute the same from the same tensors, moved in one way or another."""
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
-    ranks = [None if v.shape is None else len(v.shape) for v in (node.outputs[0], twin.outputs[0])]
-    if ranks[0] is None or ranks[0] != ranks[1]:
+    shapes = [value.shape for value in (node.outputs[0], twin.outputs[0])]
+    long = [None if shape is None else sum(dim != 1 for dim in shape) for shape in shapes]
+    if long[0] is None or long[0] != long[1]:
         return False
     one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
     two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
-    return all(v.name in shared for v in one) and (
-        [shared[v.name] for v in one] == [v.name for v in two]
-    )
+    if not all(value.name in shared for values in one for value in values):
+        return False
+    return [{shared[v.name] for v in values} for values in one] == [
+        {v.name for v in values} for values in two
+    ]
 
 
-def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> ir.Value:
-    """The tensor that this one is a rearrangement of."""
-    node = value.producer()
-    while node is not None and node.op_type in MOVEMENT and node.inputs:
-        # But for Concat, further inputs say where to: a shape that is computed, say.
-        moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
-        moved = [v for v in moving if v is not None and v not in fixed]
-        if len(moved) != 1:
-            break
-        value = moved[0]
-        node = value.producer()
-    return value
+def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
+    """The tensors that this one is a rearrangement of: several where some are joined."""
+    found: list[ir.Value] = []
+    queue, seen = [value], {value}
+    for current in queue:
+        node = current.producer()
+        moved: list[ir.Value] = []
+        if node is not None and node.op_type in MOVEMENT:
+            # But for Concat, further inputs say where to: a shape that is computed, say.
+            moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
+            moved = [v for v in moving if v is not None and v not in fixed]
+        if not moved:
+            found.append(current)
+        queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
+        seen.update(moved)
+    return found
 
 
 def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:

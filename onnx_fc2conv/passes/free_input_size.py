@@ -73,12 +73,11 @@ class FreeInputSize(ir.passes.InPlacePass):
             if output.value.is_graph_input():
                 continue
             feature_map = output.feature_map
-            letters = _AXES.get(len(feature_map.extent), ())
+            field = [f for axis, f in enumerate(feature_map.field) if axis not in output.gone]
+            letters = _letters(len(field))
             spatial: list[int | str] = [
-                1
-                if cells.stride == 0
-                else names.fresh(f"{output.value.name}_{letters[axis] if letters else f'S{axis}'}")
-                for axis, cells in enumerate(feature_map.field)
+                1 if cells.stride == 0 else names.fresh(f"{output.value.name}_{letter}")
+                for cells, letter in zip(field, letters, strict=True)
             ]
             if output.features is not None:
                 output.value.shape = ir.Shape([batch, *output.features, *spatial])
@@ -137,9 +136,9 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
     """Make batch and spatial dims symbolic; channels stay."""
     assert value.shape is not None
     dims = list(value.shape)
-    rank = len(feature_map.extent)
-    letters = _AXES.get(rank, tuple(f"S{axis}" for axis in range(rank)))
-    batch_axis, channel_axis, *spatial = feature_map.axes
+    batch_axis, channel_axis, *places = feature_map.axes
+    spatial = [axis for axis in places if axis is not None]
+    letters = _letters(len(spatial))
     if channel_axis is not None:
         dims[channel_axis] = feature_map.channels
     for axis, letter in ((batch_axis, None), *zip(spatial, letters, strict=True)):
@@ -150,6 +149,11 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
         if not isinstance(dim, ir.SymbolicDim) or dim.value in (None, *elsewhere):
             dims[axis] = ir.SymbolicDim(batch if letter is None else names.fresh(letter))
     value.shape = ir.Shape(dims)
+
+
+def _letters(rank: int) -> tuple[str, ...]:
+    """How the spatial dims of an image are called."""
+    return _AXES.get(rank, tuple(f"S{axis}" for axis in range(rank)))
 
 
 def forget_shapes(model: ir.Model) -> None:

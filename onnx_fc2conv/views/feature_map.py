@@ -106,12 +106,22 @@ class FeatureMap:
         own = [axis for axis in range(len(self.layout)) if axis not in self.lacks]
         return tuple(own.index(axis) if axis in own else None for axis in self.layout)
 
+    @property
+    def lacks_spatial(self) -> tuple[int, ...]:
+        """The spatial axes that an image input lacks, from 0: along them it never grows."""
+        return tuple(n for n, axis in enumerate(self.axes[2:]) if axis is None)
+
     def shape(self, batch: int) -> tuple[int, ...]:
         """Shape of the tensor in its own layout, with all axes."""
         shape = [0] * len(self.layout)
         for axis, length in zip(self.layout, (batch, *self.per_sample_shape), strict=True):
             shape[axis] = length
         return tuple(shape)
+
+    def stored_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of the tensor as it is stored, without the axes that it lacks."""
+        shape = self.shape(batch)
+        return tuple(length for axis, length in enumerate(shape) if axis not in self.lacks)
 
     def labels(self, batch: int) -> IntArray:
         """Labels of all elements in the tensor's own layout, with all axes."""

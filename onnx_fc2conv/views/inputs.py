@@ -43,8 +43,10 @@ def image_axes(graph: ir.Graph) -> dict[ir.Value, ImageAxes]:
     """For each image input, the axes that are [N, C, *spatial], in that order.
 
     The first sliding operator tells: what it takes for channels are the channels. An input may lack
-    the axis of the channels or of the batch, which Unsqueeze then adds. One of rank 3 or more that
-    reaches no sliding operator (a plain Flatten→Gemm) is taken to be [N, C, *spatial] already.
+    the axis of the channels or of the batch, which Unsqueeze then adds; or, if no operator slides
+    along all of its own, a spatial one (sound, for which Keras has a Conv of height 1). One of rank
+    3 or more that reaches no sliding operator (a plain Flatten→Gemm) is taken to be
+    [N, C, *spatial] already.
     """
     found: dict[ir.Value, ImageAxes] = {}
     for value in model_inputs(graph):
@@ -87,22 +89,26 @@ def _is_numeric(value: ir.Value) -> bool:
 def _axes_at_first_slide(start: ir.Value, axes: ImageAxes) -> ImageAxes | None:
     """Axes of ``start`` as the first sliding operator downstream sees them.
 
-    None if there is no such operator; one that slides along an axis which the input lacks does not
-    count.
+    None if there is no such operator. One that slides along an axis which the input lacks counts if
+    no other is found.
     """
     queue, seen = [(start, axes)], {start}
+    lacking: ImageAxes | None = None
     for value, seen_as in queue:
         for node in value.consumers():
             if node.op_type in _SLIDING:
-                if len(seen_as) > 2 and None not in seen_as[2:]:
+                spatial = seen_as[2:]
+                if spatial and None not in spatial:
                     return seen_as
+                if lacking is None and any(axis is not None for axis in spatial):
+                    lacking = seen_as
                 continue
             following = _axes_after(node, seen_as, start)
             output = node.outputs[0]
             if following is not None and output not in seen:
                 seen.add(output)
                 queue.append((output, following))
-    return None
+    return lacking
 
 
 def _axes_after(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | None:

@@ -126,7 +126,8 @@ class Interpreter:
         inputs = self._start()
         for node in self.graph:
             self._interpret(node)
-        found = [self._output(value) for value in dict.fromkeys(self.graph.outputs)]
+        gone = tuple(sorted(_lacked_by_all(inputs)))
+        found = [self._output(value, gone) for value in dict.fromkeys(self.graph.outputs)]
         outputs = tuple(output for output in found if output is not None)
         return Plan(
             steps=fold_biases(tuple(self.steps), (output.feature_map for output in outputs)),
@@ -308,8 +309,8 @@ class Interpreter:
         for value, fact in zip(node.outputs, known, strict=True):
             self.facts[value] = fact
 
-    def _output(self, value: ir.Value) -> OutputMap | None:
-        """What becomes of a graph output."""
+    def _output(self, value: ir.Value, gone: tuple[int, ...]) -> OutputMap | None:
+        """What becomes of a graph output, without the spatial axes that the images lack."""
         fact = self.facts.get(value)
         node = value.producer()
         if not isinstance(fact, FeatureView):
@@ -344,15 +345,17 @@ class Interpreter:
         layout = channels_first(2 + len(feature_map.extent))
         shape = fact.index.shape
         if ORIGIN in node.metadata_props:
-            axes = len(shape) - len(feature_map.extent)
-            return OutputMap(value, feature_map, layout, stays=True, features=shape[:axes])
+            axes = len(shape) - len(feature_map.extent) + len(gone)
+            return OutputMap(value, feature_map, layout, True, shape[:axes], gone=gone)
         self.steps.extend(steps)
         features = tuple(length for length in shape if length != 1)
         if shape and len(features) <= 1:
-            return OutputMap(value, feature_map, layout, stays=False)
-        steps, tensor = regrouped(app, feature_map, features)
+            if not gone:
+                return OutputMap(value, feature_map, layout, stays=False)
+            features = (feature_map.channels,)
+        steps, tensor = regrouped(app, feature_map, features, gone)
         self.steps.extend(steps)
-        return OutputMap(value, feature_map, layout, False, features, tensor)
+        return OutputMap(value, feature_map, layout, False, features, tensor, gone)
 
     def _captured(self, node: ir.Node) -> list[Fact]:
         """Facts about the tensors that the node's subgraphs take from this graph."""
@@ -360,6 +363,12 @@ class Interpreter:
 
     def _opset(self, node: ir.Node) -> int:
         return self.opsets.get(node.domain, 1)
+
+
+def _lacked_by_all(images: Sequence[ImageInput]) -> set[int]:
+    """The spatial axes that no image has: all are sound, say, and the layers are of images."""
+    lacked = [set(image.feature_map.lacks_spatial) for image in images]
+    return set.intersection(*lacked) if lacked else set()
 
 
 def captured_values(node: ir.Node) -> list[ir.Value]:

@@ -5,7 +5,7 @@
 No map is needed for that: the contracted axis is taken for the channels, the first other axis for
 the samples and the rest for positions, so that [N, D] is a map [N, D, 1, 1] and tokens [N, T, D]
 are a map [N, D, T, 1]. No size goes into the model that was not in it. (Gemm-7/9/11/13,
-MatMul-1/9/13, Conv-1/11.)
+MatMul-1/9/13, Einsum-12 by one matrix, Conv-1/11.)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known, NotComputable
 from onnx_fc2conv.views.plan import Constant, FcLayer, Lifted
+from onnx_fc2conv.views.rules.einsum import Letters
 from onnx_fc2conv.views.rules.kernel import Kernel, Weight, pointwise_kernel
 from onnx_fc2conv.views.rules.linear import CONV_TYPES, Bias
 from onnx_fc2conv.views.rules.registry import Fact, NameScope, node_name
@@ -48,7 +49,9 @@ class Lifting:
         self._kernels: dict[tuple[ir.Value, bool, float], Kernel] = {}
 
     def lift(self, node: ir.Node) -> tuple[Lifted, FcLayer] | str:
-        """How the Gemm or MatMul becomes a Conv in its own place; why not, if it does not."""
+        """How the layer becomes a Conv in its own place; why not, if it does not."""
+        if node.op_type not in ("Gemm", "MatMul", "Einsum"):
+            return f"{node.op_type} is no layer of numbers that a Conv could be in its own place"
         try:
             return self._lift(node)
         except NotComputable as error:
@@ -56,14 +59,21 @@ class Lifting:
 
     def _lift(self, node: ir.Node) -> tuple[Lifted, FcLayer] | str:
         facts = [self._constant(value) for value in node.inputs[:2]]
+        if len(facts) < 2:
+            return "has one operand: no layer"
         position = 0 if facts[0] is None else 1
         constant = facts[1 - position]
         operand, stored = node.inputs[position], node.inputs[1 - position]
         if constant is None or operand is None or stored is None or constant.sized:
             return "multiplies two tensors that both change with the input (attention?), no layer"
         shape = self._shapes.get(operand.name or "")
+        if shape is None and node.op_type == "Gemm":
+            shape = (None, None)  # it takes nothing else
         if shape is None:
             return f"the rank of its operand {operand.name} is not known"
+        if node.op_type == "Einsum" and not _is_by_a_matrix(node, position, len(shape)):
+            equation = node.attributes.get_string("equation", "")
+            return f"{equation!r} is no product of one axis with a matrix"
         weight = self._weight(node, position, constant, stored)
         if weight.shape is None or 0 in weight.shape:
             return f"its weight has shape {list(constant.shape)}; only a constant matrix is a layer"
@@ -109,6 +119,9 @@ class Lifting:
         name = stored.name or node_name(node)
         if node.op_type == "MatMul":
             return Weight(constant, position == 0, 1.0, name)
+        if node.op_type == "Einsum":
+            letters = _letters(node, position)
+            return Weight(constant, letters.weight == letters.summed + letters.kept, 1.0, name)
         flag = node.attributes.get_int("transA" if position else "transB", 0)
         alpha = node.attributes.get_float("alpha", 1.0)
         return Weight(constant, bool(flag) == bool(position), alpha, name)
@@ -139,10 +152,34 @@ class Lifting:
         return Constant(fresh, (outputs,), lambda: ir.Tensor(array.copy())), False
 
 
+def _letters(node: ir.Node, position: int) -> Letters:
+    """The letters of an equation with two terms and no ellipsis."""
+    equation = node.attributes.get_string("equation", "")
+    found = Letters.of(equation, view_first=position == 0)
+    assert found is not None
+    return found
+
+
+def _is_by_a_matrix(node: ir.Node, position: int, rank: int) -> bool:
+    """Whether an Einsum sums over one axis with a matrix, and the others stay in order."""
+    equation = node.attributes.get_string("equation", "")
+    letters = Letters.of(equation, view_first=position == 0)
+    return (
+        letters is not None
+        and letters.is_layer
+        and len(letters.view) == rank
+        and len(letters.summed) == len(letters.kept) == 1
+        and letters.output.replace(letters.kept, "") == letters.rest
+    )
+
+
 def _contracted(node: ir.Node, position: int, rank: int) -> int:
     """The axis of the operand that the layer contracts."""
     if node.op_type == "MatMul":
         return rank - 1 if position == 0 else max(0, rank - 2)
+    if node.op_type == "Einsum":
+        letters = _letters(node, position)
+        return letters.view.index(letters.summed)
     flag = node.attributes.get_int("transB" if position else "transA", 0)
     return int(bool(flag) == bool(position))
 
@@ -151,6 +188,9 @@ def _counted(node: ir.Node, position: int, axis: int, weight: Known) -> int | No
     """The axis of the product that counts the outputs."""
     if node.op_type == "Gemm":
         return 1 - position
+    if node.op_type == "Einsum":
+        letters = _letters(node, position)
+        return letters.output.index(letters.kept)
     return None if len(weight.shape) == 1 else axis
 
 

@@ -165,6 +165,7 @@ class OutputMap:
         features: Lengths of the axes that take the place of the channels' one: (A, B) for
             [N, A, B, *spatial], () for [N, *spatial]; None for [N, K, *spatial].
         tensor: The map with these axes, where it has others than its own.
+        gone: Spatial axes of the map, from 0, that the output lacks, as its image does.
     """
 
     value: ir.Value
@@ -173,6 +174,7 @@ class OutputMap:
     stays: bool
     features: tuple[int, ...] | None = None
     tensor: Intermediate | None = None
+    gone: tuple[int, ...] = ()
 
     @property
     def spatial_axes(self) -> tuple[int, ...]:
@@ -180,7 +182,7 @@ class OutputMap:
         if self.features is None:
             return self.layout[2:]
         first = 1 + len(self.features)
-        return tuple(range(first, first + len(self.feature_map.extent)))
+        return tuple(range(first, first + len(self.feature_map.extent) - len(self.gone)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,7 +145,7 @@ class _StaticInterpreter(Interpreter):
             if node.op_type in FC_OPERATORS and node.domain == "" and node.graph is not self.graph
         ]
 
-    def _output(self, value: ir.Value) -> None:
+    def _output(self, value: ir.Value, gone: tuple[int, ...]) -> None:
         """Outputs stay as they are."""
 
     def _new_map(self, value: ir.Value) -> FeatureMap | None:

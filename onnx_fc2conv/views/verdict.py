@@ -30,11 +30,14 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry
     """
     behind = _Behind.of(output.feature_map)
     image = next(image for image in inputs if image.feature_map in behind.maps)
-    window = image.feature_map.extent
-    rank = len(window)
+    rank = len(image.feature_map.extent)
+    own = [axis for axis in range(rank) if axis not in image.feature_map.lacks_spatial]
+    window = tuple(image.feature_map.extent[axis] for axis in own)
     field, cells = output.feature_map.field, output.feature_map.extent
     if len(field) != rank:
         field, cells = (AxisField().pool_globally(1),) * rank, (1,) * rank
+    field, cells = tuple(field[axis] for axis in own), tuple(cells[axis] for axis in own)
+    rank = len(own)
     verdict: Verdict
     if behind.whole:
         verdict = "whole image"
@@ -42,7 +45,7 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry
         verdict = "misaligned"
     else:
         verdict = "border effect" if any(axis.padded for axis in field) else "windows exact"
-    clean = None if behind.whole else _clean_cells(behind.read_by_head, window)
+    clean = None if behind.whole else _clean_cells(behind.read_by_head, image.feature_map)
     rules = tuple(map(_size_rule, field, window))
     starts, sizes = tuple(axis.start for axis in field), tuple(axis.size for axis in field)
     return Geometry(
@@ -105,13 +108,21 @@ class _Behind:
         )
 
 
-def _clean_cells(maps: frozenset[FeatureMap], window: tuple[int, ...]) -> CleanCells:
-    """How many cells of these maps see no padding inside a window."""
+def _clean_cells(maps: frozenset[FeatureMap], image: FeatureMap) -> CleanCells:
+    """How many cells of these maps see no padding inside a window.
+
+    Padding along an axis that the image lacks is the same in a larger image.
+    """
     clean = total = 0
     for feature_map in maps:
-        if len(feature_map.field) != len(window):
+        if len(feature_map.field) != len(image.extent):
             continue
-        ranges = map(AxisField.clean, feature_map.field, window)
+        ranges = [
+            range(cells) if axis in image.lacks_spatial else field.clean(length)
+            for axis, (field, cells, length) in enumerate(
+                zip(feature_map.field, feature_map.extent, image.extent, strict=True)
+            )
+        ]
         clean += prod(len(cells) for cells in ranges)
         total += prod(feature_map.extent)
     return CleanCells(clean, total)

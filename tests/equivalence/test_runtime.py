@@ -18,7 +18,7 @@ from onnx_fc2conv.equivalence.check import check
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, sample
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
-from onnx_fc2conv.model_io import staged
+from onnx_fc2conv.staging import staged
 from tests.equivalence.conftest import MODELS, Case
 
 

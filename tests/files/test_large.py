@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv import model_io
+from onnx_fc2conv import staging
 from onnx_fc2conv.equivalence import check, runtime
 from onnx_fc2conv.pipeline import convert
 from tests.cli.conftest import Run, run
@@ -77,7 +77,7 @@ def test_external_data(name: str, run: Run, tmp_path: Path) -> None:
 def test_a_result_too_large_for_one_file_is_written_in_two(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_io, "INLINE_LIMIT", LIMIT)
+    monkeypatch.setattr(staging, "INLINE_LIMIT", LIMIT)
     monkeypatch.setattr(runtime, "INLINE_LIMIT", LIMIT)
     source, out = embedded(tmp_path), tmp_path / "out.onnx"
     outcome = run(source, out)

@@ -241,3 +241,44 @@ def test_a_layer_after_a_trunk_keeps_its_kernel() -> None:
     y = net.op("Reshape", y, i64(-1, 3 * 80), shape=(240,))
     conversion = assert_all_linear(net.model(net.fc(y)))
     assert conversion.heads[0].kernel_shape == (4, 3, 8, 10)
+
+
+EINSUMS: dict[str, tuple[str, Dims, tuple[int, ...], bool]] = {
+    "rows": ("nd,dk->nk", ["N", 6], (6, 4), False),
+    "rows, transposed": ("nd,kd->nk", ["N", 6], (4, 6), False),
+    "rows, square and transposed": ("nd,kd->nk", ["N", 6], (6, 6), False),
+    "tokens": ("ntd,dk->ntk", ["N", "T", 6], (6, 4), False),
+    "tokens, transposed": ("ntd,kd->ntk", ["N", "T", 6], (6, 6), False),
+    "weight first": ("kd,ntd->ntk", ["N", "T", 6], (4, 6), True),
+    "channels": ("nct,kc->nkt", ["N", 6, "T"], (4, 6), False),
+    "outputs in between": ("ntd,dk->nkt", ["N", "T", 6], (6, 4), False),
+    "no arrow": ("bc,cd", ["N", 6], (6, 4), False),
+}
+
+
+@pytest.mark.parametrize(("equation", "x", "w", "left"), EINSUMS.values(), ids=EINSUMS.keys())
+def test_einsum_by_a_matrix(equation: str, x: Dims, w: tuple[int, ...], left: bool) -> None:
+    assert_all_linear(layer("Einsum", x, w, left, equation=equation), untraced=1)
+
+
+@pytest.mark.parametrize(
+    ("equation", "x", "w"),
+    [
+        ("ntd,dhk->nthk", ["N", "T", 6], (6, 2, 3)),
+        ("ntd,td->nt", ["N", 5, 6], (5, 6)),
+        ("ntd,dk->tnk", ["N", "T", 6], (6, 4)),
+        ("...d,dk->...k", ["N", "T", 6], (6, 4)),
+    ],
+)
+def test_other_einsums_are_left_alone(equation: str, x: Dims, w: tuple[int, ...]) -> None:
+    model = layer("Einsum", x, w, equation=equation)
+    with pytest.raises(RefusedError) as raised:
+        convert(model, static=True, all_linear=True)
+    assert "nothing-to-convert" in str(raised.value)
+
+
+def test_an_einsum_of_one_operand_is_no_layer() -> None:
+    net = Net(image=(5, 5))
+    model = net.model(net.op("Einsum", net.x, equation="...ii->...i", name="diagonal"))
+    with pytest.raises(RefusedError):
+        convert(model, static=True, all_linear=True)

@@ -71,9 +71,37 @@ def cropped(net: Net, image: Tensor) -> Tensor:
     return concat(net, margin, Tensor(y.value, (image.shape[0], *margin.shape[1:])))
 
 
+def transposed(net: Net, image: Tensor) -> Tensor:
+    """A block of cells made of each, and taken together again."""
+    rank = len(image.shape) - 1
+    y = conv(net, image, _slid(image, 2, 2), 2, strides=[2] * rank)
+    return pooled(net, _transposed(net, y, 2, [0] * rank), "AveragePool")
+
+
+def _transposed(net: Net, y: Tensor, kernel: int, pads: list[int]) -> Tensor:
+    """Twice as many cells."""
+    rank = len(pads)
+    weight = net.random(y.shape[0], 3, *[kernel] * rank)
+    more = [2 * pad + 2 - kernel for pad in pads]
+    rest = {"strides": [2] * rank, "pads": pads * 2, "output_padding": more}
+    return net.op(
+        "ConvTranspose", y, weight, net.random(3), shape=(3, *(2 * n for n in y.shape[1:])), **rest
+    )
+
+
 EXACT: dict[str, Part] = {
     part.__name__: part
-    for part in (plain, averaged, nothing, branches, residual, dilated, shuffled, cropped)
+    for part in (
+        plain,
+        averaged,
+        nothing,
+        branches,
+        residual,
+        dilated,
+        shuffled,
+        cropped,
+        transposed,
+    )
 }
 
 
@@ -129,9 +157,19 @@ def instance_norm(net: Net, image: Tensor) -> Tensor:
     return same(net, "InstanceNormalization", y, net.random(3), net.random(3))
 
 
+def overlapping(net: Net, image: Tensor) -> Tensor:
+    """As a U-Net goes up: at the border there is less to add up."""
+    rank = len(image.shape) - 1
+    y = conv(net, image, _slid(image, 2, 2), 2, strides=[2] * rank)
+    return pooled(net, same(net, "Relu", _transposed(net, y, 3, [1] * rank)))
+
+
 OTHER: dict[str, Part] = {
     part.__name__: part
-    for part in (padded, same_size, same_lower, ceiled, pad_operator, gated, instance_norm)
+    for part in (
+        *(padded, same_size, same_lower, ceiled, pad_operator, overlapping, gated),
+        instance_norm,
+    )
 }
 
 

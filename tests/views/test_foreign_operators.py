@@ -36,6 +36,11 @@ def _refused_after_a_layer(
         ("Attention", "", "attention", "all others"),
         ("OneHot", "", "post-processing", "let it output the numbers"),
         ("Trilu", "", "positional-constant", "triangle"),
+        ("SoftmaxCrossEntropyLoss", "", "training-mode", "loss"),
+        ("CenterCropPad", "", "baked-size", "size that is written into the model"),
+        ("DFT", "", "flattened-features", "all positions"),
+        ("GridSample", "", "data-dependent", "another input"),
+        ("RotaryEmbedding", "", "positional-constant", "angle"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

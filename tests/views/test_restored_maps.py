@@ -145,3 +145,21 @@ def test_the_check_finds_a_wrong_shuffle() -> None:
     indices.const_value = ir.Tensor(indices.const_value.numpy()[::-1].copy())
     failed = {r.tier for r in check(model, made).failures}
     assert {"native", "feature windows"} <= failed
+
+
+def test_the_check_knows_a_trunk_of_joined_and_shuffled_halves_again() -> None:
+    """ShuffleNet v2's units: what a layer reads has been joined of a map that was shuffled."""
+    net = Net(image=(2, 16, 16))
+    y = conv(net, net.x, (16, 16), channels=6, pads=[1, 1, 1, 1])
+    for _ in range(2):
+        y = _shuffled(net, y, 2)
+        left, right = net.ops("Split", y, np.array([3, 3]), outputs=2, axis=1)
+        right = conv(net, Tensor(right.value, (3, 16, 16)), (16, 16), pads=[1, 1, 1, 1])
+        y = net.op("Concat", left, right, axis=1, shape=(6, 16, 16))
+    y = conv(net, _shuffled(net, y, 2), (8, 8), pads=[1, 1, 1, 1], strides=[2, 2])
+    y = net.op("GlobalAveragePool", y, shape=(3, 1, 1))
+    model = net.model(net.head(y))
+    report = check(model, converted_model(convert(model, pool="window")))
+    assert report, report.to_markdown()
+    (windows,) = (r for r in report.results if r.tier == "feature windows")
+    assert windows.status == "passed"

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from onnx_fc2conv import check
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views import interpret
 from tests.nets import Net, Tensor, conv, i64, op_types
 from tests.oracle import assert_refused, assert_slides, converted_model
 
@@ -155,3 +157,45 @@ def test_a_computed_kernel_is_refused() -> None:
     net = Net(batch=3, image=(2, 2, 2))
     y = net.op("ConvTranspose", conv(net, net.x, (1, 1), 2), net.x, name="up", shape=(2, 2, 2))
     assert_refused(net.model(net.head(y)), "weight-not-constant", "ConvTranspose up")
+
+
+def field_of(given: dict[str, int], cells: int) -> AxisField:
+    """The field of a 1-D ConvTranspose whose input has a cell for each ``stride`` pixels."""
+    stride = given.get("stride", 1)
+    net = Net(image=(2, cells * stride), batch=1)
+    y = strided(net, stride, stride)
+    y = transposed(net, y, given["kernel"], sizes(y, **given), **attributes(1, given))
+    (output,) = interpret(net.ir_model(y)).outputs
+    (field,) = output.feature_map.field
+    return field
+
+
+def read_by(given: dict[str, int], cell: int) -> list[int]:
+    """The input cells that a cell adds up, also those that there are none of."""
+    stride, kernel = given.get("stride", 1), given["kernel"]
+    span = (kernel - 1) * given.get("dilation", 1) + 1
+    place = cell + given.get("begin", 0)
+    return [i for i in range(-20, 40) if 0 <= place - i * stride < span]
+
+
+@pytest.mark.parametrize("cells", [4, 5])
+@pytest.mark.parametrize(
+    "given",
+    [*IN_PLACE.values(), *OVERLAPPING.values()],
+    ids=[*IN_PLACE.keys(), *OVERLAPPING.keys()],
+)
+def test_what_a_cell_sees(given: dict[str, int], cells: int) -> None:
+    """Counted cell by cell, at lengths that leave blocks of cells in parts and pixels over."""
+    field, stride = field_of(given, cells), given.get("stride", 1)
+    for length in range(cells * stride, (cells + 3) * stride + 1):
+        blocks = length // stride
+        (count,) = sizes(Tensor(None, (1, blocks)), **given)  # type: ignore[arg-type]
+        assert field.cells(length) == count
+        for cell in range(count):
+            read = read_by(given, cell)
+            if read:
+                seen_whole = read[0] >= 0 and read[-1] < blocks
+                assert (cell in field.clean(length)) == seen_whole, (length, cell)
+            block = [i for c in range(stride) for i in read_by(given, cell // stride * stride + c)]
+            pixels = (min(block) * stride, (max(block) + 1) * stride)
+            assert field.seen_by(cell) == pixels, (length, cell)

@@ -23,19 +23,23 @@ from onnx_fc2conv.views.rules.linear import convolve
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.view import FeatureView, Labels
 
-__all__ = ["einsum"]
+__all__ = ["Letters", "einsum"]
 
 
 @dataclass(frozen=True)
-class _Letters:
-    """The letters of an equation: of the view, of the weight, and of the output."""
+class Letters:
+    """The letters of an equation: of the view, of the weight, and of the output.
+
+    Attributes:
+        view, weight, output: The terms.
+    """
 
     view: str
     weight: str
     output: str
 
     @classmethod
-    def of(cls, equation: str, *, view_first: bool) -> _Letters | None:
+    def of(cls, equation: str, *, view_first: bool) -> Letters | None:
         """The letters of an equation with two terms; None if there are others, or an ellipsis."""
         inputs, arrow, output = equation.replace(" ", "").partition("->")
         terms = inputs.split(",")
@@ -48,14 +52,17 @@ class _Letters:
 
     @property
     def summed(self) -> str:
+        """Of the view and the weight."""
         return "".join(c for c in self.view if c in self.weight)
 
     @property
     def rest(self) -> str:
+        """Of the view and the output."""
         return "".join(c for c in self.view if c not in self.weight)
 
     @property
     def kept(self) -> str:
+        """Of the weight and the output."""
         return "".join(c for c in self.weight if c not in self.view)
 
     @property
@@ -79,7 +86,7 @@ def einsum(app: Application) -> Outcome:
     if not len(facts) == 2 == len(views) + len(weights):
         return app.refuse("no-rule", f"{equation!r} is not of one map and one constant")
     (view,), (known,) = views, weights
-    letters = _Letters.of(equation, view_first=facts[0] is view)
+    letters = Letters.of(equation, view_first=facts[0] is view)
     if letters is None or not letters.is_layer:
         return app.refuse("no-rule", f"{equation!r} is not a layer: sums over features it shares")
     if (len(letters.view), len(letters.weight)) != (len(view.shape), len(known.shape)):
@@ -99,7 +106,7 @@ def einsum(app: Application) -> Outcome:
     return Emitted(outcome.steps, _moved(outcome.output, arranged), outcome.layer)
 
 
-def _flattened(view: FeatureView, letters: _Letters) -> FeatureView:
+def _flattened(view: FeatureView, letters: Letters) -> FeatureView:
     """The view with the letters that are summed over as its last axis."""
     order = [letters.view.index(letter) for letter in letters.rest + letters.summed]
     rest = len(letters.rest)
@@ -119,7 +126,7 @@ def _moved(view: FeatureView, move: Callable[[IntArray], IntArray]) -> FeatureVi
     return FeatureView(view.space, view.batches, labels)
 
 
-def _matrix(app: Application, known: Known, letters: _Letters) -> Weight:
+def _matrix(app: Application, known: Known, letters: Letters) -> Weight:
     """The constant as a weight [K, D]; as it is stored, if that is a matrix."""
     position = next(n for n, fact in enumerate(app.operands) if fact is known)
     value = app.node.inputs[position]

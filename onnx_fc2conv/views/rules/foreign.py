@@ -5,7 +5,19 @@ from __future__ import annotations
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.rules.registry import Application, rule
 
-__all__ = ["attention", "one_hot", "recurrent", "selection", "triangle", "unknown"]
+__all__ = [
+    "attention",
+    "fixed_size",
+    "loss",
+    "one_hot",
+    "recurrent",
+    "rotary",
+    "sampling",
+    "selection",
+    "transform",
+    "triangle",
+    "unknown",
+]
 
 _ML = "ai.onnx.ml"
 _STANDARD = ("", "ai.onnx")
@@ -56,6 +68,42 @@ def triangle(app: Application) -> Refusal:
         "positional-constant",
         f"keeps a triangle of the last two axes{shape}: a mask by row and column, which fits this "
         "size only",
+    )
+
+
+@rule("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+def loss(app: Application) -> Refusal:
+    """NegativeLogLikelihoodLoss-12/13/22, SoftmaxCrossEntropyLoss-12/13."""
+    return app.refuse("training-mode", "is a loss, which compares scores with given classes")
+
+
+@rule("CenterCropPad", "Col2Im", "AffineGrid")
+def fixed_size(app: Application) -> Refusal:
+    """CenterCropPad-18, Col2Im-18, AffineGrid-20: an input is the size of what they make."""
+    return app.refuse("baked-size", "makes a map of a size that is written into the model")
+
+
+@rule("DFT", "STFT")
+def transform(app: Application) -> Refusal:
+    """DFT-17/20, STFT-17: each result depends on all positions along an axis."""
+    return app.refuse(
+        "flattened-features",
+        "transforms all positions along an axis at once, which no cell of a larger map can hold; "
+        "carry the transform out before the model",
+    )
+
+
+@rule("GridSample", "RoiAlign", "MaxUnpool")
+def sampling(app: Application) -> Refusal:
+    """GridSample-16/20/22, RoiAlign-10/16/22, MaxUnpool-9/11/22: an input says which positions."""
+    return app.refuse("data-dependent", "takes its positions in the map from another input")
+
+
+@rule("RotaryEmbedding")
+def rotary(app: Application) -> Refusal:
+    """RotaryEmbedding-23: another angle for each position."""
+    return app.refuse(
+        "positional-constant", "turns the features of each position by an angle of its own"
     )
 
 

@@ -176,17 +176,38 @@ def _apply(
 
 
 def regrouped(
-    app: Application, feature_map: FeatureMap, features: tuple[int, ...]
+    app: Application,
+    feature_map: FeatureMap,
+    features: tuple[int, ...],
+    gone: tuple[int, ...] = (),
 ) -> tuple[tuple[Step, ...], Intermediate]:
-    """The map [N, K, *spatial] as [N, *features, *spatial], at any size."""
+    """The map [N, K, *spatial] as [N, *features, *spatial], at any size.
+
+    Spatial axes that are ``gone``, of length 1, are left out.
+    """
     made = Intermediate(app.names.fresh(f"{feature_map.name}.axes"), feature_map.dtype)
-    if not features and app.opset < 13:
-        return (Step("Squeeze", (feature_map,), made, app.node, {"axes": (1,)}),), made
-    if not features:
-        axis = integers(app, made.name, [1])
-        return (Step("Squeeze", (feature_map, axis), made, app.node),), made
+    if len(features) < 2:
+        axes = (*(() if features else (1,)), *(2 + axis for axis in gone))
+        return (_squeezed(app, feature_map, axes, made),), made
     steps, shape = _spatial_shape(app, feature_map, features)
-    return (*steps, Step("Reshape", (feature_map, shape), made, app.node)), made
+    reshaped = Step("Reshape", (feature_map, shape), made, app.node)
+    if not gone:
+        return (*steps, reshaped), made
+    axes = tuple(1 + len(features) + axis for axis in gone)
+    fewer = Intermediate(app.names.fresh(f"{made.name}.squeezed"), made.dtype)
+    return (*steps, reshaped, _squeezed(app, made, axes, fewer)), fewer
+
+
+def _squeezed(
+    app: Application,
+    tensor: FeatureMap | Intermediate,
+    axes: tuple[int, ...],
+    made: Intermediate,
+) -> Step:
+    """Squeeze-1/11 has the axes for an attribute, -13 for an input."""
+    if app.opset < 13:
+        return Step("Squeeze", (tensor,), made, app.node, {"axes": axes})
+    return Step("Squeeze", (tensor, integers(app, made.name, list(axes))), made, app.node)
 
 
 def _spatial_shape(

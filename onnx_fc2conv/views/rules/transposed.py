@@ -65,15 +65,11 @@ class _Axis:
     def field(self, app: Application, source: AxisField) -> AxisField | Refusal:
         """The receptive field of the outputs."""
         window = -(-self.begin // self.stride) - self.first + 1
-        blocks = -(-self.count // self.stride)
-        end_pad = blocks - self.length + self.first + window - 1
-        found = subdivided(
-            app, source.slide(window, pad=-self.first, end_pad=end_pad), blocks, self.stride
-        )
+        block = source.slide(window, pad=-self.first)
+        found = subdivided(app, block, self.length, self.stride)
         if isinstance(found, Refusal):
             return found
-        field, cells = found
-        return field.slide(1, end_pad=self.count - cells).counted(
+        return found[0].counted(
             source.cells.then(self.stride, self.count - self.length * self.stride, 1),
             (source.first_clean - 1) * self.stride + self.span - self.begin,
             {end.then(self.stride, -self.begin, 1) for end in source.clean_ends},

@@ -1,0 +1,50 @@
+"""Ctrl-C: one line and exit code 130, from the first import to the last file that is removed.
+
+Imports next to nothing, so that it is in force before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Interrupted", "interruptible"]
+
+
+class Interrupted(BaseException):
+    """Ctrl-C was pressed. No `KeyboardInterrupt`: typer would end without a word at that."""
+
+
+_pressed = False
+
+
+@contextmanager
+def interruptible(program: str) -> Generator[None]:
+    """Run a program's work; exit with one line and code 130 if Ctrl-C is pressed meanwhile."""
+    global _pressed  # noqa: PLW0603 - a signal belongs to the process
+    if threading.current_thread() is not threading.main_thread():  # which has no say in signals
+        yield
+        return
+    _pressed = False
+    previous = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException:  # extension modules make other exceptions of it, as an ImportError
+        if not _pressed:
+            raise
+        sys.stderr.write(f"{program}: interrupted\n")
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    global _pressed  # noqa: PLW0603
+    _pressed = True
+    raise Interrupted
