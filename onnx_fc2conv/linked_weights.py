@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.embedded_weights import write_model
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
+from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
 
 __all__ = ["require_data_beside", "write_linked"]
 
@@ -24,8 +24,7 @@ def require_data_beside(model: ir.Model, target: Path) -> None:
     Raises:
         ArgumentError: If the original has no external data, or keeps it elsewhere.
     """
-    values = (value for graph in model.graphs() for value in graph.initializers.values())
-    external = [v.const_value for v in values if isinstance(v.const_value, ir.ExternalTensor)]
+    external = [t for t in stored_tensors(model) if isinstance(t, ir.ExternalTensor)]
     if not external:
         raise ArgumentError("--link-weights: IN has no external data; its weights are in IN itself")
     for tensor in external:

@@ -12,7 +12,8 @@ import pytest
 
 from onnx_fc2conv import linked_weights
 from onnx_fc2conv.equivalence import check
-from onnx_fc2conv.model_io import load, staged
+from onnx_fc2conv.model_io import load
+from onnx_fc2conv.staging import staged
 from tests.cli.conftest import Run, run
 from tests.files.test_large import embedded, external
 from tests.nets import Net
@@ -125,3 +126,15 @@ def test_weights_of_one_place_are_written_once(tmp_path: Path) -> None:
         pass
     written = (tmp_path / "tied.onnx.data").stat().st_size
     assert written < 2 * weight.const_value.nbytes
+
+
+def test_a_link_in_place_of_a_copy_and_back(run: Run, tmp_path: Path) -> None:
+    """The copy that nothing refers to any more goes, the data of the original stays."""
+    source, out = flat_head(tmp_path), tmp_path / "out.onnx"
+    options = ("--no-check", "--overwrite")
+    for more, kept in (((), True), (("--link-weights",), False), ((), True)):
+        outcome = run(source, out, *options, *more)
+        assert outcome.code == 0, outcome.err
+        assert (tmp_path / "out.onnx.data").exists() == kept
+        assert (tmp_path / "weights.bin").exists()
+        assert check(source, out)
