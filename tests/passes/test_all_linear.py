@@ -204,12 +204,10 @@ def test_a_weight_that_constants_compute() -> None:
     assert_all_linear(net.model(net.op("MatMul", net.x, weight)))
 
 
-def test_products_of_products_are_left_alone() -> None:
+def test_a_stack_of_matrices_is_a_grouped_conv() -> None:
     net = Net(image=(2, 4, 5), batch=1)
     y = net.op("MatMul", net.op("MatMul", net.x, net.random(5, 3)), net.random(2, 3, 6), name="b")
-    conversion = assert_all_linear(net.model(y), left=1)
-    (left,) = conversion.left_alone
-    assert left.reason == "its weight has shape [2, 3, 6]; only a constant matrix is a layer"
+    assert_all_linear(net.model(y), layers=2, untraced=1)
 
 
 def test_nothing_to_convert() -> None:
