@@ -159,7 +159,7 @@ size and, cell by cell, at larger ones.
     done = ConversionReport(str(model), str(output), conversion)
     terminal.conversion(done)
     try:
-        with staged(target, conversion.model, overwrite=overwrite) as pending:
+        with staged(target, conversion.model, overwrite=overwrite, source=source) as pending:
             if check:
                 from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
 
