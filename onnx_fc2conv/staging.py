@@ -25,7 +25,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnx_fc2conv.embedded_weights import MappedTensor, read_model, write_model
+from onnx_fc2conv.embedded_weights import read_model, write_model
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.external_data import write_with_data
 from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
@@ -40,10 +40,12 @@ def staged(
     *,
     overwrite: bool,
     write: Callable[[ir.Model, Path], None] | None = None,
+    source: ir.Model | None = None,
 ) -> Generator[Path]:
     """Write the model beside ``target`` under a temporary name; keep it if the block ends well.
 
-    ``write`` makes the file, where it is to be another than onnx_ir's: of one piece.
+    ``write`` makes the file, where it is to be another than onnx_ir's: of one piece. The files of
+    ``source``, from which the model was made, are left alone, as are those of the model itself.
 
     Yields:
         The temporary model file, whole and closed, for the checks to read.
@@ -53,7 +55,10 @@ def staged(
     """
     path = Path(target).absolute()
     check_writable(path, overwrite=overwrite)
-    data = _data_name(path, model) if write is None and needs_data_file(model) else None
+    read = _weight_files(model) | (set() if source is None else _weight_files(source))
+    if path.resolve() in read:
+        raise ArgumentError("OUT is a file that IN keeps weights in; give another name")
+    data = _data_name(path, read) if write is None and needs_data_file(model) else None
     if data is not None:
         check_writable(path.with_name(data), overwrite=overwrite)
     with _temporary_folder(path) as folder:
@@ -67,7 +72,7 @@ def staged(
                 write_with_data(model, temporary, data)
         yield temporary
         with _writing(target), _others_locked_out(path.parent):
-            _put_in_place(temporary, path, _sources(model), overwrite=overwrite)
+            _put_in_place(temporary, path, read, overwrite=overwrite)
 
 
 def check_writable(path: Path, *, overwrite: bool, source: Path | None = None) -> None:
@@ -92,7 +97,7 @@ def data_beside(temporary: Path) -> str | None:
     return next((file.name for file in temporary.parent.iterdir() if file != temporary), None)
 
 
-def _put_in_place(temporary: Path, path: Path, sources: set[Path], *, overwrite: bool) -> None:
+def _put_in_place(temporary: Path, path: Path, read: set[Path], *, overwrite: bool) -> None:
     """Rename a staged model and its data file, and delete the data file that it replaces."""
     check_writable(path, overwrite=overwrite)  # another run may have been quicker
     old, data = _data_in_use(path), data_beside(temporary)
@@ -106,7 +111,7 @@ def _put_in_place(temporary: Path, path: Path, sources: set[Path], *, overwrite:
         if data is not None and temporary.exists():
             path.with_name(data).unlink(missing_ok=True)
     for name in old:
-        if path.with_name(name).resolve() not in sources:
+        if path.with_name(name).resolve() not in read:
             path.with_name(name).unlink(missing_ok=True)
 
 
@@ -116,11 +121,11 @@ def needs_data_file(model: ir.Model) -> bool:
     return external or weigh(model) > INLINE_LIMIT
 
 
-def _data_name(path: Path, model: ir.Model) -> str:
-    """The first name that neither the present OUT nor the source of the weights uses."""
-    taken, sources = _data_in_use(path), _sources(model)
+def _data_name(path: Path, read: set[Path]) -> str:
+    """The first name that neither the present OUT uses, nor any weights are read from."""
+    taken = _data_in_use(path)
     names = (name for name in _data_names(path) if name not in taken)
-    return next(name for name in names if path.with_name(name).resolve() not in sources)
+    return next(name for name in names if path.with_name(name).resolve() not in read)
 
 
 def _data_names(path: Path) -> Iterator[str]:
@@ -142,13 +147,10 @@ def _data_in_use(path: Path) -> set[str]:
     return {name for name in used if name.startswith(f"{path.name}.") and name.endswith(".data")}
 
 
-def _sources(model: ir.Model) -> set[Path]:
-    """The files that the weights are read from."""
-    return {
-        Path(tensor.path).resolve()
-        for tensor in stored_tensors(model)
-        if isinstance(tensor, (ir.ExternalTensor, MappedTensor))
-    }
+def _weight_files(model: ir.Model) -> set[Path]:
+    """The files of external data."""
+    tensors = (t for t in stored_tensors(model) if isinstance(t, ir.ExternalTensor))
+    return {Path(tensor.path).resolve() for tensor in tensors}
 
 
 @contextmanager

@@ -60,8 +60,8 @@ class Terminal:
         self.program = program
         self.quiet = quiet
         width = None if sys.stdout.isatty() else _PIPE_WIDTH
-        self._out = Console(quiet=quiet, width=width, highlight=False)
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._out = Console(quiet=quiet, width=width, highlight=False, emoji=False)
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
     def error(self, message: str) -> None:
         """One line, whatever the terminal's width."""

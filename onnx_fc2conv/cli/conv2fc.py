@@ -141,7 +141,9 @@ passes.
         conversion = convert_to_fc(
             source, input_shapes=shapes, form=form.value, layers=layers or (), max_bytes=limit
         )
-    with staged(target, conversion.model, overwrite=overwrite, write=write) as pending:
+    with staged(
+        target, conversion.model, overwrite=overwrite, write=write, source=source
+    ) as pending:
         if check:
             bounds = (parse_bounds("--rtol", rtol), parse_bounds("--atol", atol))
             with terminal.progress("Checking") as say:

@@ -209,7 +209,7 @@ size and, cell by cell, at larger ones.
         terminal.line("Detector: pixels of an image of any size → boxes, scores, classes")
     try:
         write, data_folder = (write_linked, target.parent) if link_weights else (None, None)
-        with staged(target, written, overwrite=overwrite, write=write) as pending:
+        with staged(target, written, overwrite=overwrite, write=write, source=source) as pending:
             if check:
                 from onnx_fc2conv.equivalence import check as run_check  # noqa: PLC0415
 

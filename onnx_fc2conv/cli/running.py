@@ -34,7 +34,9 @@ def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) 
     except Fc2ConvError as error:
         _fail(program, [str(error)], 2)
     except MemoryError:
-        _fail(program, ["out of memory; nothing was written"], 2)
+        # Nothing is imported any more, and nothing is drawn.
+        sys.stderr.write(f"{program}: out of memory\n")
+        raise SystemExit(2) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(program, [f"{where}{error.strerror or error}"], 2)

@@ -17,12 +17,12 @@ from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_growth"]
 
-_MOST = 1 << 25
-"""Elements; an attention mask of 4,096 tokens has half of them."""
+_MOST = 1 << 24
+"""Elements: an attention mask of 4,096 tokens has as many."""
 
 _RESIZE = ("roi", "scales", "sizes")
 
-_MOST_RESIZED = 1 << 21
+_MOST_RESIZED = 1 << 20
 """Elements: ONNX's reference implementation of Resize computes them one by one."""
 
 
