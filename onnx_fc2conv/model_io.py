@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import onnx
@@ -33,6 +34,10 @@ _VALUES = (
     "string_data",
 )
 """The fields of a TensorProto of which one has the values."""
+
+
+_MOST_AXES = 32
+"""NumPy's before version 2."""
 
 
 def as_model(source: ModelSource) -> ir.Model:
@@ -166,8 +171,7 @@ def _validate_inline(tensor: ir.TensorProtoTensor, name: str) -> None:
         shape, dtype, needed = list(tensor.shape), tensor.dtype, tensor.nbytes
     except (TypeError, ValueError) as error:
         raise InvalidModelError(f"{what} is of no type that ONNX knows") from error
-    if min(tensor.raw.dims, default=0) < 0:
-        raise InvalidModelError(f"{what} has shape {shape}")
+    _validate_shape(tensor, what)
     if sum(bool(getattr(tensor.raw, kind)) for kind in _VALUES) > 1:
         raise InvalidModelError(f"{what} has values in several forms")
     if tensor.raw.HasField("raw_data"):
@@ -183,10 +187,18 @@ def _validate_inline(tensor: ir.TensorProtoTensor, name: str) -> None:
         raise InvalidModelError(f"{what} of shape {shape}: {_first_line(error)}") from error
 
 
+def _validate_shape(tensor: ir.TensorProtocol, what: str) -> None:
+    """Find a shape that no array has, even where another dim is 0."""
+    dims = tensor.shape.numpy()
+    if min(dims, default=0) < 0 or len(dims) > _MOST_AXES or prod(max(n, 1) for n in dims) >> 56:
+        raise InvalidModelError(f"{what} has shape {list(dims)}")
+
+
 def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
     location = str(tensor.location)
     if isinstance(tensor.location, bytes):  # protobuf's for what is no UTF-8
         raise InvalidModelError(f"{name} keeps the weight {tensor.name!r} in {location}: no name")
+    _validate_shape(tensor, f"{name} is not valid: the weight {tensor.name!r}")
     if tensor.dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING):
         raise InvalidModelError(
             f"{name} keeps the weight {tensor.name!r} of type {tensor.dtype} in {location!r}, "
