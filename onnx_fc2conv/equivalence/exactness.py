@@ -116,7 +116,8 @@ def magnitudes(
     """Upper bounds of Σ|x||w| of these tensors, over every order of summation.
 
     The model is run with the magnitudes of its weights on the magnitudes of its inputs; Sub adds,
-    Clip lets through. By induction no partial sum of the model itself is larger.
+    Clip lets through. By induction no partial sum of the model itself is larger. Integers, which
+    are shapes and positions, stay.
     """
     positive = model.clone()
     fixed = constants(positive.graph)
@@ -125,6 +126,9 @@ def magnitudes(
         if tensor is not None and tensor.dtype.is_floating_point():
             value.const_value = ir.tensor(np.abs(tensor.numpy()), name=value.name)
     for node in list(positive.graph):
+        dtype = node.outputs[0].dtype
+        if dtype is not None and not dtype.is_floating_point():
+            continue
         moving = [v for v in node.inputs if v is not None and v not in fixed]
         if node.op_type == "Sub":
             _replace(positive.graph, node, "Add", [v for v in node.inputs if v is not None])

@@ -18,7 +18,7 @@ from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Session
 from onnx_fc2conv.equivalence.structure import with_outputs
 from tests.equivalence.conftest import SQUARE, Case
-from tests.nets import Net, Tensor
+from tests.nets import Net, Tensor, conv, i64
 from tests.oracle import converted_model
 
 SHAPE = {"x": (1, *SQUARE)}
@@ -205,3 +205,19 @@ def test_models_with_more_weights_than_can_be_coded_say_so(
     assert (skipped.tier, skipped.status) == ("integers", "skipped")
     assert "weights are too many to be coded" in skipped.detail
     assert report
+
+
+def test_a_shape_that_is_computed_by_a_difference_stays() -> None:
+    """Half of the channels and the rest of them, as an exporter writes it."""
+    net = Net(image=(4, 8, 10), batch=1)
+    y = net.op("Relu", net.x, shape=net.x.shape)
+    channels = net.op("Gather", net.op("Shape", y), i64(1))
+    rest = net.op("Sub", channels, i64(1))
+    sizes = net.op("Concat", i64(1), rest, axis=0)
+    one, two = net.ops("Split", y, sizes, outputs=2, axis=1)
+    y = net.op("Concat", two, one, axis=1, shape=net.x.shape)
+    model = net.model(net.head(conv(net, y, (6, 8))))
+    report = check(model, converted_model(convert(model, static=True)))
+    assert report, report.to_markdown()
+    found = magnitudes(ir.from_proto(model), {"x": np.ones((1, 4, 8, 10), np.float32)}, ["y"])
+    assert set(found) == {"y"}
