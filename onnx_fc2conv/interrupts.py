@@ -44,7 +44,18 @@ def interruptible(program: str) -> Generator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     global _pressed  # noqa: PLW0603
+    if _initialises_an_extension(frame):  # some abort the process at any exception: a moment later
+        threading.Timer(0.02, signal.raise_signal, (number,)).start()
+        return
     _pressed = True
     raise Interrupted
+
+
+def _initialises_an_extension(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_qualname.startswith("ExtensionFileLoader."):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,11 +1,12 @@
 """Scan an image that is larger than memory: peak memory, speed against one pass, equality.
 
-    python -m tools.scan_large                            (16384x16384; about 6 minutes)
+    python -m tools.scan_large                            (16384x16384; about 3 minutes)
     python -m tools.scan_large --side 8192 --memory 300MB
 
-Each figure is taken in a process of its own, so that peaks do not mix: an untiled pass over
-2048x2048 pixels (the fastest of three), the tiled scan through the command line, and an untiled
-pass over a 4096x4096 part of the image, whose scores are compared with the tiled ones.
+Each figure is taken in a process of its own, so that peaks do not mix: by turns 50 untiled passes
+over 2048x2048 pixels (the model alone in onnxruntime, warm) and the tiled scan, by itself and
+through the command line; at last an untiled pass over a 4096x4096 part of the image, whose scores
+are compared with the tiled ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,19 +36,35 @@ def make_image(path: Path, side: int) -> None:
 
 
 def untiled(model: Path, image: Path, side: int, times: int) -> tuple[float, np.ndarray]:
-    """Seconds of one pass over the corner of the image, and its scores."""
+    """Seconds of a run of the model alone on the corner of the image, the mean, and its scores."""
+    from onnx_fc2conv.equivalence.runtime import Session  # noqa: PLC0415
     from onnx_fc2conv.scanning import Settings, prepare  # noqa: PLC0415
-    from onnx_fc2conv.scanning.sources import ArraySource  # noqa: PLC0415
 
     prepared = prepare(model, Settings(memory=10**12, threshold={None: 2.0}))
-    part = np.array(np.load(image, mmap_mode="r")[:side, :side, None])
-    fastest = float("inf")
-    for _ in range(times):
-        start = time.perf_counter()
-        found = prepared.run(ArraySource(part))
-        fastest = min(fastest, time.perf_counter() - start)
-        assert len(found.levels[0].plan) == 1
-    return fastest, found.scores
+    scanning = prepared.scanning
+    pixels = np.load(image, mmap_mode="r")[:side, :side, None]
+    planes = prepared.preprocessing.apply(pixels, scanning.channels, scanning.dtype)
+    feeds = {scanning.input: scanning.sample(planes)}
+    session = Session(scanning.model)
+    for turn in range(1 + times):
+        if turn == 1:  # the first one touches the memory
+            start = time.perf_counter()
+        scores = session.run(feeds, [scanning.output])[scanning.output]
+    seconds = (time.perf_counter() - start) / times
+    return seconds, scores.reshape(-1, *scores.shape[-2:])
+
+
+def tiled(model: Path, image: Path, memory: str) -> float:
+    """Seconds of a scan of the image: reading, preprocessing, running, writing into memory."""
+    from onnx_fc2conv.scanning import Settings, prepare  # noqa: PLC0415
+    from onnx_fc2conv.scanning.memory import parse_memory  # noqa: PLC0415
+    from onnx_fc2conv.scanning.sources import open_image  # noqa: PLC0415
+
+    prepared = prepare(model, Settings(memory=parse_memory(memory), threshold={None: 2.0}))
+    source = open_image(image)
+    start = time.perf_counter()
+    prepared.run(source)
+    return time.perf_counter() - start
 
 
 def in_child(*arguments: object) -> tuple[float, str, float]:
@@ -62,26 +80,43 @@ def in_child(*arguments: object) -> tuple[float, str, float]:
         return seconds, out.read(), usage.ru_maxrss * 1024
 
 
-def measure(model: Path, side: int, memory: str, part: int, folder: Path) -> None:
+def measure(model: Path, side: int, memory: str, part: int, rounds: int, folder: Path) -> None:
     """Print all figures."""
     image, scores = folder / "image.npy", folder / "image.scores.npy"
     make_image(image, side)
-    _, text, peak = in_child(__file__, "--pass", 2048, "--image", image, "--model", model)
-    once = json.loads(text)["seconds"]
-    rate = 2048**2 / once
-    print(f"untiled 2048x2048: {once:.2f} s, {rate / 1e6:.2f} Mpixel/s, peak {peak / 1e9:.2f} GB")
-    options = ("--memory", memory, "--threshold", 2, "-o", folder, "-q")
-    seconds, _, peak = in_child("-m", "onnx_fc2conv", "scan", model, image, *options)
-    tiled = side**2 / seconds
-    print(
-        f"tiled {side}x{side}, --memory {memory}: {seconds:.1f} s with start and picture, "
-        f"{tiled / 1e6:.2f} Mpixel/s = {tiled / rate:.0%} of untiled, peak {peak / 1e9:.2f} GB"
+    given = (__file__, "--image", image, "--model", model)
+    options = ("--memory", memory, "--threshold", 2, "-o", folder, "-q", "--overwrite")
+    once: list[float] = []
+    scans: list[float] = []
+    whole: list[float] = []
+    peaks: list[list[float]] = [[], [], []]
+    for turn in range(2 * rounds + 1):  # the machine's speed may drift: by turns
+        if turn % 2 == 0:
+            _, text, peak = in_child(*given, "--untiled", 2048)
+            once.append(2048**2 / 1e6 / json.loads(text)["seconds"])
+            peaks[0].append(peak)
+            continue
+        _, text, peak = in_child(*given, "--tiled", "--memory", memory)
+        scans.append(side**2 / 1e6 / json.loads(text)["seconds"])
+        peaks[1].append(peak)
+        seconds, _, peak = in_child("-m", "onnx_fc2conv", "scan", model, image, *options)
+        whole.append(side**2 / 1e6 / seconds)
+        peaks[2].append(peak)
+    names = (
+        "untiled 2048x2048",
+        f"tiled {side}x{side}, --memory {memory}",
+        "the same by the command line, with start and picture",
     )
-    _, _, peak = in_child(
-        __file__, "--pass", part, "--image", image, "--model", model, "--save", folder / "part.npy"
-    )
-    whole, expected = np.load(scores, mmap_mode="r"), np.load(folder / "part.npy")
-    found = whole[:, : expected.shape[1], : expected.shape[2]]
+    for name, rates, most in zip(names, (once, scans, whole), peaks, strict=True):
+        rate = statistics.median(rates)
+        print(
+            f"{name}: {rate:.1f} Mpixel/s ({min(rates):.1f} to {max(rates):.1f}, {len(rates)} runs)"
+            f" = {rate / statistics.median(once):.0%} of untiled; peak {max(most) / 1e9:.2f} GB"
+        )
+    corner = (*given, "--untiled", part, "--save", folder / "part.npy")
+    _, _, peak = in_child(*corner)
+    all_scores, expected = np.load(scores, mmap_mode="r"), np.load(folder / "part.npy")
+    found = all_scores[:, : expected.shape[1], : expected.shape[2]]
     same = np.array_equal(found, expected)
     worst = float(np.abs(found - expected).max())
     print(
@@ -97,19 +132,25 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16384)
     parser.add_argument("--memory", default="1GB")
     parser.add_argument("--part", type=int, default=4096)
-    parser.add_argument("--pass", dest="once", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--untiled", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--tiled", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--image", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--save", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.once is not None:
-        times = 1 if given.save else 3
-        seconds, scores = untiled(given.model, given.image, given.once, times)
+    if given.tiled:
+        print(json.dumps({"seconds": tiled(given.model, given.image, given.memory)}))
+        return
+    if given.untiled is not None:
+        seconds, scores = untiled(
+            given.model, given.image, given.untiled, times=1 if given.save else 50
+        )
         if given.save:
             np.save(given.save, scores)
         print(json.dumps({"seconds": seconds}))
         return
     with tempfile.TemporaryDirectory() as folder:
-        measure(given.model, given.side, given.memory, given.part, Path(folder))
+        measure(given.model, given.side, given.memory, given.part, given.rounds, Path(folder))
 
 
 if __name__ == "__main__":

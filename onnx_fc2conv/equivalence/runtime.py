@@ -91,9 +91,6 @@ class Session:
     A model in float64 or bfloat16, for which onnxruntime lacks kernels, runs in ONNX's reference
     implementation if onnxruntime does not load it, and any model does ``by_reference``.
 
-    With ``shrink_arena`` onnxruntime gives its memory back after each run: it would keep the most
-    that any run has taken.
-
     Graph optimization is EXTENDED: ALL would pack a second copy of every large kernel (a 7×7
     convolution of 512 channels takes seconds and gigabytes to load).
 
@@ -113,12 +110,11 @@ class Session:
         *,
         tf32: bool = False,
         by_reference: bool = False,
-        shrink_arena: bool = False,
     ) -> None:
         self.outputs: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
         self.not_loaded: str | None = None
         self._session: Any
-        self._run_options: tuple[Any, ...] = ()
+        self._provider = provider
         if hands_over_bfloat16(model):
             by_reference, self.not_loaded = True, "it takes no bfloat16 from NumPy"
         if by_reference:
@@ -158,15 +154,20 @@ class Session:
             raise InvalidModelError(
                 f"onnxruntime does not load the model: {self.not_loaded}"
             ) from error
-        if shrink_arena:
-            self._run_options = (_shrinking(ort, provider),)
         if self._session.get_providers()[0] != name:
             raise RuntimeUnavailableError(f"{name} does not start: {why_no_cuda()}")
 
     def run(
-        self, feeds: Mapping[str, AnyArray], outputs: Sequence[str] | None = None
+        self,
+        feeds: Mapping[str, AnyArray],
+        outputs: Sequence[str] | None = None,
+        *,
+        shrink_arena: bool = False,
     ) -> dict[str, AnyArray]:
         """Outputs by name.
+
+        With ``shrink_arena`` onnxruntime gives its memory back after the run: it would keep the
+        most that any run has taken. That is as much to be touched anew by the next.
 
         Raises:
             RunError: If the model does not compute on these inputs.
@@ -174,8 +175,10 @@ class Session:
         names = list(self.outputs if outputs is None else outputs)
         if not names:  # onnxruntime takes none for all
             return {}
+        shrinks = shrink_arena and not isinstance(self._session, ReferenceRunner)
+        options = (_shrinking(self._provider),) if shrinks else ()
         try:
-            arrays = self._session.run(names, dict(feeds), *self._run_options)
+            arrays = self._session.run(names, dict(feeds), *options)
         except Exception as error:
             raise RunError(_text(error)) from error
         return dict(zip(names, arrays, strict=True))
@@ -185,9 +188,9 @@ class RunError(Exception):
     """A model does not compute on these inputs; the message is onnxruntime's, in one line."""
 
 
-def _shrinking(ort: Any, provider: Provider) -> Any:
+def _shrinking(provider: Provider) -> Any:
     """Options of a run that gives the memory back that it does not use any more."""
-    options = ort.RunOptions()
+    options = _onnxruntime().RunOptions()
     devices = {"cpu": "cpu:0", "cuda": "cpu:0;gpu:0"}
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", devices[provider])
     return options

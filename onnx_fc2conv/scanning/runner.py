@@ -28,7 +28,7 @@ class Scanner:
     def __init__(self, scanning: ScanModel, preprocessing: Preprocessing) -> None:
         self.scanning = scanning
         self.preprocessing = preprocessing
-        self._session = Session(scanning.model, shrink_arena=True)
+        self._session = Session(scanning.model)
 
     def run(
         self,
@@ -60,7 +60,7 @@ class Scanner:
                 image = ahead.result()
                 if position + 1 < len(waiting):
                     ahead = reader.submit(self._input, source, waiting[position + 1][1])
-                cells = self._cells(image, tile.inner)
+                cells = self._cells(image, tile.inner, last=position + 1 == len(waiting))
                 if written is not None:
                     written.result()
                     progress(height * width)
@@ -82,7 +82,7 @@ class Scanner:
         Raises:
             ArgumentError: If the model does not compute on it.
         """
-        return self._cells(self._prepared(pixels), inner)
+        return self._cells(self._prepared(pixels), inner, last=True)
 
     def _input(self, source: ImageSource, tile: Tile) -> AnyArray:
         return self._prepared(source.read(*tile.pixels))
@@ -92,12 +92,13 @@ class Scanner:
         planes = self.preprocessing.apply(pixels, self.scanning.channels, self.scanning.dtype)
         return self.scanning.sample(planes)
 
-    def _cells(self, image: AnyArray, inner: tuple[slice, slice]) -> AnyArray:
-        """The tile's own cells, [K, h, w]."""
+    def _cells(self, image: AnyArray, inner: tuple[slice, slice], *, last: bool) -> AnyArray:
+        """The tile's own cells, [K, h, w]; the last one of its size leaves no memory behind."""
         name = self.scanning.output
         try:
-            scores = self._session.run({self.scanning.input: image}, [name])[name]
+            found = self._session.run({self.scanning.input: image}, [name], shrink_arena=last)
         except RunError as error:
             raise ArgumentError(f"the model does not compute on a tile: {error}") from error
+        scores = found[name]
         planes = scores.reshape(-1, *scores.shape[-2:])
         return planes[:, *inner]
