@@ -1,11 +1,11 @@
-"""bench(): windows a second of the dense pass, and of crops through the original."""
+"""bench(): windows a second of the dense pass, at once and in tiles, and of crops."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -16,16 +16,20 @@ from onnx_fc2conv.benchmark.macs import multiply_adds
 from onnx_fc2conv.benchmark.measuring import Task, measure
 from onnx_fc2conv.benchmark.report import BenchReport, Latency, SizeResult
 from onnx_fc2conv.equivalence.runtime import runtime_version
-from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.model_io import load
 from onnx_fc2conv.pipeline import Conversion, convert
+from onnx_fc2conv.scanning.tiles import TilePlan, plan_tiles
 from onnx_fc2conv.views import Pool
 
 __all__ = ["bench"]
 
 _NATIVE_BATCHES = (1, 64)
 _SINGLES = 32
+_TILES = 4
+"""As many tiles at least as an image is measured in."""
+
 _BATCHED = 4
 """Batches of crops that are run for one measurement: their rate is the rate of all."""
 
@@ -157,26 +161,42 @@ class _Subject:
         count, shape = prod(grid), (1, self.channels, *size)
         single = self.fixed_batch or 1
         several, few = (self._corners(grid, most) for most in (self.batch * _BATCHED, _SINGLES))
+        tiles = self._tiles(size)
         tasks = {
             "dense pass": self._task(self.dense_file, shape),
             "batched crops": self._crops(shape, several, self.batch),
             "crops one by one": self._crops(shape, few, single),
         }
+        if tiles is not None:
+            corners = tuple((r.start, c.start) for r, c in (tile.pixels for tile in tiles))
+            tasks["tiles"] = replace(
+                tasks["dense pass"], window=tiles.tile_size, corners=corners, batch=1
+            )
         timings = measure(tasks, repeats, lambda step: say(f"{text}: {step}"))
-        dense, batched, one = timings.values()
         name = self.meaning.input
         per_run = multiply_adds(self.source, {name: (single, self.channels, *window)})
         return SizeResult(
             size,
             stride,
             count,
-            dense,
-            batched,
-            one,
+            timings["dense pass"],
+            timings["batched crops"],
+            timings["crops one by one"],
+            timings.get("tiles"),
+            None if tiles is None else tiles.tile_size,
             self.batch,
             multiply_adds(self.converted, {name: shape}),
             None if per_run is None else per_run // single,
         )
+
+    def _tiles(self, size: tuple[int, ...]) -> TilePlan | None:
+        """Tiles of a quarter of an image at most; None where it takes one, or has no two axes."""
+        try:
+            height, width = size
+            plan = plan_tiles(self.meaning, (height, width), height * width // _TILES)
+        except (ValueError, ArgumentError, RefusedError):
+            return None
+        return plan if len(plan) > 1 else None
 
     def native(self, count: int, repeats: int, say: Callable[[str], None]) -> Latency:
         """Both at the native size."""

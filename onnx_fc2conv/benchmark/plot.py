@@ -12,6 +12,14 @@ from onnx_fc2conv.errors import RuntimeUnavailableError
 __all__ = ["plot", "require_matplotlib"]
 
 
+_WAYS = {
+    "single": "crops, one by one",
+    "batched": "crops, batched",
+    "dense": "dense pass",
+    "tiled": "dense pass in tiles",
+}
+
+
 def require_matplotlib() -> None:
     """Find out before any work whether pictures can be drawn.
 
@@ -29,15 +37,15 @@ def plot(report: BenchReport, path: Path) -> None:
     figure_module: Any = import_module("matplotlib.figure")
     figure = figure_module.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    names = ("single", "batched", "dense")
-    labels = ("crops, one by one", "crops, batched", "dense pass")
-    for position, (name, label) in enumerate(zip(names, labels, strict=True)):
-        rates = [size.rates[name] for size in report.sizes]
-        axes.bar([n + (position - 1) * 0.27 for n in range(len(rates))], rates, 0.25, label=label)
+    for position, (name, label) in enumerate(_WAYS.items()):
+        bars = {n: s.rates[name] for n, s in enumerate(report.sizes) if name in s.rates}
+        if bars:
+            places = [n + (position - 1.5) * 0.21 for n in bars]
+            axes.bar(places, list(bars.values()), 0.2, label=label)
     for n, size in enumerate(report.sizes):
         if size.ceiling is not None:
             height = size.rates["batched"] * size.ceiling
-            axes.hlines(height, n + 0.12, n + 0.42, colors="black", linestyles="dotted")
+            axes.hlines(height, n, n + 0.42, colors="black", linestyles="dotted")
     axes.plot([], [], ":", color="black", label="what multiply-adds promise")
     axes.set_xticks(range(len(report.sizes)))
     axes.set_xticklabels(["×".join(map(str, size.size)) for size in report.sizes])

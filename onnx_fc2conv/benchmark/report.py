@@ -53,6 +53,8 @@ class SizeResult:
         dense: The dense pass over the image.
         batched: Crops through the original, in batches.
         single: Crops through the original, one by one.
+        tiled: The dense pass in tiles of a quarter of the image at most; None where there are none.
+        tile: Spatial size of a tile.
         batch: Crops in a batch.
         dense_macs: Multiply-adds of the dense pass; None where shapes are not known.
         crop_macs: Multiply-adds of the original for one crop.
@@ -64,6 +66,8 @@ class SizeResult:
     dense: Timing
     batched: Timing
     single: Timing
+    tiled: Timing | None
+    tile: tuple[int, ...] | None
     batch: int
     dense_macs: int | None
     crop_macs: int | None
@@ -71,11 +75,14 @@ class SizeResult:
     @property
     def rates(self) -> dict[str, float]:
         """Windows a second, by way."""
-        return {
+        rates = {
             "dense": self.windows / self.dense.median,
             "batched": self.batched.cells[0] / self.batched.median,
             "single": self.single.cells[0] / self.single.median,
         }
+        if self.tiled is not None:
+            rates["tiled"] = self.windows / self.tiled.median
+        return rates
 
     @property
     def ratio(self) -> float:
@@ -101,11 +108,14 @@ class SizeResult:
         """All of it as plain values."""
         rates = self.rates
         ways = {"dense": self.dense, "batched": self.batched, "single": self.single}
+        if self.tiled is not None:
+            ways["tiled"] = self.tiled
         return {
             "size": list(self.size),
             "stride": list(self.stride),
             "windows": self.windows,
             "batch": self.batch,
+            "tile": None if self.tile is None else list(self.tile),
             **{
                 name: {"windows_per_second": rates[name], **timing.as_dict()}
                 for name, timing in ways.items()

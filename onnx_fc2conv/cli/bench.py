@@ -1,4 +1,4 @@
-"""fc2conv bench: windows a second, dense and by crops."""
+"""fc2conv bench: windows a second, dense, in tiles and by crops."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measure the dense pass against crops through the original, on the CPU.
+    """Measure the dense pass against tiles, and crops through the original, on the CPU.
 
-    Batched crops are the fair baseline. What multiply-adds promise is the number of windows times \
+    Batched crops are the fair baseline. Tiles are a quarter of the image at most (`fc2conv scan` \
+takes as large ones as --memory allows). What multiply-adds promise is the number of windows times \
 those of one crop, divided by those of the dense pass. Models run in processes of their own, in \
 turns; random pixels are the image.
 
@@ -116,11 +117,14 @@ def _show(terminal: Terminal, report: BenchReport) -> None:
         size, stride = ("×".join(map(str, pair)) for pair in (result.size, result.stride))
         terminal.line(f"Image {size}: {result.windows:,} windows at stride {stride}")
         rates = result.rates
-        ways = (
+        ways = [
             ("dense pass", "dense", result.dense),
             (f"crops, {result.batch} at once", "batched", result.batched),
             ("crops, one by one", "single", result.single),
-        )
+        ]
+        if result.tiled is not None and result.tile is not None:
+            tiles = f"{result.tiled.cells[0]} tiles of {'×'.join(map(str, result.tile))}"
+            ways.insert(1, (tiles, "tiled", result.tiled))
         rows = [
             (name, f"{rates[key]:,.0f}", _factor(rates, key), _spread(timing), _memory(timing))
             for name, key, timing in ways

@@ -36,8 +36,8 @@ def test_grouped_convolutions_count_their_own_channels() -> None:
 def test_the_ratio_and_its_ceiling() -> None:
     dense = Timing((2.0, 1.0, 4.0), 1 << 20, (1, 2, 10, 10))
     crops = Timing((4.0, 2.0, 8.0), 1 << 20, (50,))
-    found = SizeResult((64, 64), (4, 4), 100, dense, crops, crops, 50, 1000, 40)
-    assert found.rates == {"dense": 50.0, "batched": 12.5, "single": 12.5}
+    found = SizeResult((64, 64), (4, 4), 100, dense, crops, crops, dense, (40, 40), 50, 1000, 40)
+    assert found.rates == {"dense": 50.0, "batched": 12.5, "single": 12.5, "tiled": 50.0}
     assert found.ratio == 4.0
     assert found.ceiling == 4.0
 
@@ -45,20 +45,27 @@ def test_the_ratio_and_its_ceiling() -> None:
 def test_a_benchmark_reports_every_way(run: Run, face25: Path, tmp_path: Path) -> None:
     target = tmp_path / "bench.json"
     result = run(
-        *("bench", face25, "--size", "41,33", "--size", "25x25"),
+        *("bench", face25, "--size", "101,65", "--size", "25x25"),
         *("--repeats", "2", "--batch", "4", "--threads", "1", "--json", target),
     )
     assert result.code == 0
-    for expected in ("45 windows at stride 2×2", "crops, 4 at once", "multiply-adds promise"):
+    for expected in (
+        "819 windows at stride 2×2",
+        "15 tiles of 39×37",
+        "crops, 4 at once",
+        "multiply-adds promise",
+    ):
         assert expected in result.out
     report = json.loads(target.read_text())
     first = report["sizes"][0]
-    assert first["windows"] == 45
+    assert first["windows"] == 819
     assert len(first["dense"]["seconds"]["runs"]) == 2
     assert first["dense"]["peak_bytes"] > 0
     assert first["ceiling"] == pytest.approx(
-        45 * first["multiply_adds"]["crop"] / first["multiply_adds"]["dense"]
+        819 * first["multiply_adds"]["crop"] / first["multiply_adds"]["dense"]
     )
+    alone = report["sizes"][1]
+    assert (alone["tile"], "tiled" in alone) == (None, False)
     assert [native["batch"] for native in report["native"]] == [1, 64]
 
 
