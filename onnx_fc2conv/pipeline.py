@@ -306,11 +306,18 @@ def _refined(
     refined: dict[str, Geometry] = {}
     for name, meaning in geometry.items():
         counts = now.get(name, meaning)
+        strides = refined_strides(meaning.stride, stride)
+        # Where a window has room for more cells than before, these are windows that reach out of it.
+        over = (
+            rest + (many - own) * step
+            for rest, many, own, step in zip(
+                counts.remainder, counts.cells, meaning.cells, strides, strict=True
+            )
+        )
         refined[name] = replace(
             meaning,
-            stride=refined_strides(meaning.stride, stride),
-            cells=counts.cells,
-            remainder=counts.remainder,
+            stride=strides,
+            remainder=tuple(over),
             sizes=counts.sizes,
             tile_cells=counts.tile_cells,
         )

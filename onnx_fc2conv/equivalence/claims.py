@@ -149,12 +149,13 @@ class _Claims:
     ) -> int | None:
         """The first of the axes along which the cells are, if they are as many as claimed."""
         rank = len(claimed)
+        own = self.geometry.output_size(self.geometry.window)
         if not any(self.geometry.stride):
             return 1 if native[1:] == shape[1:] else None
         for first in range(len(shape) - rank, 0, -1):
             axes = slice(first, first + rank)
             rest = native[1:first] + native[axes.stop :]
-            if (native[axes], shape[axes]) == (self.geometry.cells, claimed) and (
+            if (native[axes], shape[axes]) == (own, claimed) and (
                 rest == shape[1:first] + shape[axes.stop :]
             ):
                 return first

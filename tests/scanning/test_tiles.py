@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from onnx_fc2conv import RefusedError
+from onnx_fc2conv import RefusedError, convert
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry, SizeRule, TileCells
 from onnx_fc2conv.scanning.model import ScanModel, scan_model
@@ -20,6 +20,7 @@ from onnx_fc2conv.scanning.sources import ArraySource
 from onnx_fc2conv.scanning.tiles import TilePlan, plan_tiles
 from tests.geometry.random_nets import RandomNet
 from tests.nets import Array, Net, i64
+from tests.oracle import converted_model
 
 INEXACT = {"AveragePool", "Sigmoid"}
 
@@ -200,3 +201,25 @@ def test_channels_last_and_single_scores() -> None:
     whole, tiled = (computed(model, image, plan) for plan in plans)
     assert whole.shape == (1, 39, 28)
     np.testing.assert_allclose(tiled, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [2, 1])
+def test_a_denser_grid_that_finds_room_in_a_window(stride: int) -> None:
+    """The layers leave three pixels of a window over; closer windows begin there too."""
+    net = IntegerNet(image=(1, 31, 31))
+    y = net.op("Conv", net.x, net.random(4, 1, 3, 3), shape=(4, 29, 29))
+    y = net.op("MaxPool", y, kernel_shape=[2, 2], strides=[4, 4], shape=(4, 7, 7))
+    y = net.op("Conv", y, net.random(4, 4, 3, 3), strides=[4, 4], shape=(4, 2, 2))
+    conversion = convert(net.model(net.head(y)), stride=stride)
+    model = scan_model(converted_model(conversion))
+    assert model.geometry.cells == (1, 1)
+    assert model.geometry.cell_to_window((1, 2)) == (
+        slice(stride, stride + 31),
+        slice(2 * stride, 2 * stride + 31),
+    )
+    image = net.rng.integers(0, 5, (80, 71, 1)).astype(np.float32)
+    untiled = computed(model, image, plan_tiles(model.geometry, (80, 71), 80 * 71))
+    plan = plan_tiles(model.geometry, (80, 71), 1500)
+    assert len(plan) > 1
+    assert plan.map_size == ((80 - 28) // stride + 1, (71 - 28) // stride + 1)
+    assert np.array_equal(computed(model, image, plan), untiled)
