@@ -307,7 +307,7 @@ def _refined(
     for name, meaning in geometry.items():
         counts = now.get(name, meaning)
         strides = refined_strides(meaning.stride, stride)
-        # Where a window has room for more cells than before, these are windows that reach out of it.
+        # A window may have room for more cells than before: these are windows that reach out of it.
         over = (
             rest + (many - own) * step
             for rest, many, own, step in zip(

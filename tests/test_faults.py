@@ -157,6 +157,23 @@ builtins.__import__ = imported"""
 
 
 @POSIX
+def test_ctrl_c_while_an_extension_module_begins(tmp_path: Path) -> None:
+    """onnx's aborts the process at any exception while it makes its enums."""
+    hook = """
+import builtins, signal, sys
+plain = builtins.__import__
+def imported(name, *rest):
+    if name == "enum" and sys._getframe(1).f_code.co_name == "_call_with_frames_removed":
+        signal.raise_signal(signal.SIGINT)
+    return plain(name, *rest)
+import onnx_fc2conv.__main__
+builtins.__import__ = imported"""
+    result = start(FACE, tmp_path / "out.onnx", before=hook)
+    assert (result.returncode, result.stderr) == (130, "fc2conv: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
+@POSIX
 @pytest.mark.parametrize("moment", ["write_model", "_put_in_place", "data_beside"])
 def test_a_kill_leaves_the_old_model(moment: str, tmp_path: Path) -> None:
     model, out = source(tmp_path, external=False), tmp_path / "out.onnx"
