@@ -20,6 +20,7 @@ class Interrupted(BaseException):
 
 
 _pressed = False
+_later: threading.Timer | None = None
 
 
 @contextmanager
@@ -38,6 +39,7 @@ def interruptible(program: str) -> Generator[None]:
     except BaseException:  # extension modules make other exceptions of it, as an ImportError
         if not _pressed:
             raise
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # some press it twice
         sys.stderr.write(f"{program}: interrupted\n")
         raise SystemExit(130) from None
     finally:
@@ -45,9 +47,11 @@ def interruptible(program: str) -> Generator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _pressed  # noqa: PLW0603
+    global _pressed, _later  # noqa: PLW0603
     if _initialises_an_extension(frame):  # some abort the process at any exception: a moment later
-        threading.Timer(0.02, signal.raise_signal, (number,)).start()
+        if _later is None or not _later.is_alive():
+            _later = threading.Timer(0.02, signal.raise_signal, (number,))
+            _later.start()
         return
     _pressed = True
     raise Interrupted
