@@ -197,11 +197,11 @@ def test_tiles_that_are_done_are_not_computed_again(
 
     plain, count = Scanner._cells, [0]
 
-    def counted(self: Scanner, *arguments: object) -> object:
+    def counted(self: Scanner, *arguments: object, **named: object) -> object:
         count[0] += 1
         if count[0] == 5:
             raise KeyboardInterrupt
-        return plain(self, *arguments)  # type: ignore[arg-type]
+        return plain(self, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Scanner, "_cells", counted)
     stopped = run("scan", face25, photo, "-o", out, "--memory", "200kB")
