@@ -23,6 +23,7 @@ from onnx_fc2conv.equivalence.integers import check_integers
 from onnx_fc2conv.equivalence.interface import match_interfaces
 from onnx_fc2conv.equivalence.kernels import missing_kernels
 from onnx_fc2conv.equivalence.larger import check_sizes
+from onnx_fc2conv.equivalence.layer_by_layer import check_layer_by_layer
 from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes
@@ -37,12 +38,10 @@ from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, Tier
 from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
-from onnx_fc2conv.equivalence.single_layers import check_single_layers
 from onnx_fc2conv.equivalence.stored import release_weights
 from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
-from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
@@ -173,10 +172,8 @@ def _run(
     pair = subject.pair
     results: list[TierResult] = missing_kernels(pair)
     results.extend(check_lifted(original, pair))
-    say("weights")
-    results.extend(check_weights(pair))
     say("layers")
-    results.extend(check_single_layers(pair))
+    results.extend(check_layer_by_layer(pair))
     for model in (pair.reference, pair.converted):
         release_weights(model)
     say("native")

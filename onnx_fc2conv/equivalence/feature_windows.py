@@ -58,14 +58,16 @@ def check_feature_windows(
     """
     results: list[TierResult] = []
     for output in pair.reference.graph.outputs:
-        windows_of = _FeatureWindows(pair, output, strides, whole)
-        windows_of.reduction = (reduced or {}).get(output.name or "")
-        results.extend(windows_of.check())
+        how = (reduced or {}).get(output.name or "")
+        results.extend(_FeatureWindows(pair, output, strides, whole, how).check())
     return results
 
 
 class _FeatureWindows:
-    """The feature windows of one output."""
+    """The feature windows of one output.
+
+    One model after the other runs on all images: two large ones are not in memory together.
+    """
 
     tier = "feature windows"
 
@@ -75,12 +77,13 @@ class _FeatureWindows:
         output: ir.Value,
         strides: Mapping[str, Sequence[int]],
         whole: Collection[str],
+        reduction: str | None,
     ) -> None:
         self.pair = pair
         self.output = output.name or ""
         self.strides = strides
         self.whole = self.output in whole
-        self.reduction: str | None = None
+        self.reduction = reduction
         self.steps: tuple[int, ...] | None = None
         self.frontier = frontier(pair.reference.graph, [output], pair.shared)
 
@@ -89,30 +92,33 @@ class _FeatureWindows:
             return [self._result("skipped", "the converted model takes the native size only")]
         if self.output in self.pair.missing:
             return [self._result("failed", "the converted model has no such output")]
-        images = {name for name, axes in self.pair.growing.items() if axes}
+        growing = {name for name, axes in self.pair.growing.items() if axes}
         if not self.frontier:
             return [self._result("skipped", "it does not depend on the inputs")]
-        if images.intersection(self.frontier) and self._has_trunk:
+        if growing.intersection(self.frontier) and self._has_trunk:
             why = "the models compute no feature map alike: see the image windows"
             return [self._result("skipped", why)]
         trunk = self.pair.comparison(self.output)
+        images = list(enlarged(self.pair, self.strides, self.pair.kinds_of(_KINDS)))
         try:
-            self._compare_native_trunk(trunk)
+            got = self._run_converted([self._native_feeds, *(image.feeds for image in images)])
+            self._compare_native_trunk(got[0], trunk)
             if not trunk.passed:
                 return [as_result(self.tier, self.output, trunk, "the feature maps at native size")]
-            return self._larger(trunk)
+            return self._larger(images, got[1:], trunk)
         except (RunError, SizeDependent, ValueError) as error:
             return [self._result("failed", str(error))]
 
-    def _larger(self, trunk: Comparison) -> list[TierResult]:
+    def _larger(
+        self, images: Sequence[Enlarged], got: Sequence[dict[str, AnyArray]], trunk: Comparison
+    ) -> list[TierResult]:
         comparisons = {name: self.pair.comparison(name) for name in self.names}
         arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
         count = 0
-        for image in enlarged(self.pair, self.strides, self.pair.kinds_of(_KINDS)):
-            got = self._run_converted(image.feeds)
-            self._compare_trunk(image, got, trunk)
-            if self.output not in self.frontier:
-                count += self._compare(image, got, comparisons, arrays)
+        self._compare_trunk(images, got, trunk)
+        if self.output not in self.frontier:
+            for image, found in zip(images, got, strict=True):
+                count += self._compare(image, found, comparisons, arrays)
         self.pair.compare(comparisons, arrays)
         maps = ", ".join(f"{name} {list(self._extent(name))}" for name in self.frontier)
         if self.output in self.frontier or not trunk.passed:
@@ -142,15 +148,16 @@ class _FeatureWindows:
         logits = self.pair.logits.get(self.output)
         return {self.output: self.output} | (dict([logits]) if logits is not None else {})
 
-    @cached_property
-    def _wanted(self) -> dict[str, str]:
-        """What the converted model gives out: names in the reference, and in the model itself."""
-        return self.names | {name: self.pair.shared[name] for name in self.frontier}
-
-    def _run_converted(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    def _run_converted(self, feeds: Sequence[Mapping[str, AnyArray]]) -> list[dict[str, AnyArray]]:
         """Outputs and feature maps of the converted model, by the names of the reference."""
-        got = self.converted.run(feeds, list(dict.fromkeys(self._wanted.values())))
-        return {name: got[own] for name, own in self._wanted.items()}
+        wanted = self.names | {name: self.pair.shared[name] for name in self.frontier}
+        own = list(dict.fromkeys(wanted.values()))
+        converted = self.pair.session(with_outputs(self.pair.converted, own))
+        found: list[dict[str, AnyArray]] = []
+        for one in feeds:
+            got = converted.run(one, own)
+            found.append({name: got[own] for name, own in wanted.items()})
+        return found
 
     @cached_property
     def _has_trunk(self) -> bool:
@@ -162,17 +169,6 @@ class _FeatureWindows:
         """The original head: from the feature maps to the output."""
         types = {name: ir.DataType.from_numpy(a.dtype) for name, a in self._native_maps.items()}
         return self.pair.session(subgraph(self.pair.reference, types, self.names))
-
-    @cached_property
-    def trunk(self) -> Session:
-        """The original trunk: from the inputs to the feature maps, at any size."""
-        return self.pair.session(free_trunk(self.pair, self.frontier))
-
-    @cached_property
-    def converted(self) -> Session:
-        """The converted model, which gives out its feature maps too."""
-        model = with_outputs(self.pair.converted, self._wanted.values())
-        return self.pair.session(model)
 
     @cached_property
     def _native_maps(self) -> dict[str, AnyArray]:
@@ -190,28 +186,32 @@ class _FeatureWindows:
     def _extent(self, name: str) -> tuple[int, ...]:
         return self._native_maps[name].shape[1:]
 
-    def _compare_native_trunk(self, comparison: Comparison) -> None:
+    def _compare_native_trunk(self, got: Mapping[str, AnyArray], comparison: Comparison) -> None:
         """The tensors taken for the same are the same, at the native size."""
-        got = self._run_converted(self._native_feeds)
         for name in self.frontier:
             native = self._native_maps[name]
             comparison.add(name, native, to_reference_shape(got[name], native.shape))
 
     def _compare_trunk(
-        self, image: Enlarged, got: Mapping[str, AnyArray], comparison: Comparison
+        self,
+        images: Sequence[Enlarged],
+        got: Sequence[Mapping[str, AnyArray]],
+        comparison: Comparison,
     ) -> None:
-        """They are the same at the larger size too.
+        """They are what the original's trunk, at any size, makes of the larger images too.
 
         A trunk in which the original moves data in its own way (a channel shuffle by reshapes of a
         fixed size) cannot be run at another size.
         """
         if self.pair.moved:
             return
-        feeds = {name: image.feeds[name] for name in self.pair.native}
-        expected = self.trunk.run(feeds, self.frontier)
-        for name in self.frontier:
-            shaped = to_reference_shape(got[name], expected[name].shape)
-            comparison.add(f"{name} at {image}", expected[name], shaped)
+        trunk = self.pair.session(free_trunk(self.pair, self.frontier))
+        for image, found in zip(images, got, strict=True):
+            feeds = {name: image.feeds[name] for name in self.pair.native}
+            expected = trunk.run(feeds, self.frontier)
+            for name in self.frontier:
+                shaped = to_reference_shape(found[name], expected[name].shape)
+                comparison.add(f"{name} at {image}", expected[name], shaped)
 
     def _compare(
         self,

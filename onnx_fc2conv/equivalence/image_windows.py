@@ -132,22 +132,34 @@ class _ImageWindows:
             RunError: If a model does not run, or the cells are not as many as the crops.
         """
         pair = self.pair
+        images = list(enlarged(pair, strides, kinds))
+        got = self._run_converted(images)
+        # Only then the original: two large models are not in memory together.
         original = pair.session(with_outputs(pair.reference, self.names))
-        converted = pair.session(with_outputs(pair.converted, self.names.values()))
+        at_once = 1 if pair.is_heavy and pair.fixed_batch is None else pair.fixed_batch
         found: dict[str, list[Arrays]] = {name: [] for name in self.names}
-        for image in enlarged(pair, strides, kinds):
-            got = converted.run(image.feeds, list(dict.fromkeys(self.names.values())))
-            grid = self._grid(image, got[self.output].shape)
+        for image, dense_of in zip(images, got, strict=True):
+            grid = self._grid(image, dense_of[self.output].shape)
             chosen = chosen_cells(pair, int(np.prod(grid)), most)
             feeds = self._crops(image, grid, chosen)
-            expected = run_in_batches(original, feeds, list(self.names), pair.fixed_batch)
-            for name, own in self.names.items():
-                dense = self._cells(got[own], image.batch, grid)
+            expected = run_in_batches(original, feeds, list(self.names), at_once)
+            for name in self.names:
+                dense = self._cells(dense_of[name], image.batch, grid)
                 if dense is None:
-                    raise RunError(self._other_cells(image, got[own].shape))
+                    raise RunError(self._other_cells(image, dense_of[name].shape))
                 dense = take(dense, image.batch, chosen)
                 label = f"{image} cell"
                 found[name].append((label, expected[name].reshape(len(dense), -1), dense))
+        return found
+
+    def _run_converted(self, images: Sequence[Enlarged]) -> list[dict[str, AnyArray]]:
+        """The map of each image (and its logits), by the names of the reference."""
+        own = list(dict.fromkeys(self.names.values()))
+        converted = self.pair.session(with_outputs(self.pair.converted, own))
+        found: list[dict[str, AnyArray]] = []
+        for image in images:
+            got = converted.run(image.feeds, own)
+            found.append({name: got[two] for name, two in self.names.items()})
         return found
 
     def _grid(self, image: Enlarged, shape: Sequence[int]) -> tuple[int, ...]:

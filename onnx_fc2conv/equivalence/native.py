@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, largest_magnitude
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError
+from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import POSITIVE, sample
 from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.views.labels import AnyArray
@@ -25,21 +26,21 @@ _FEW = 2
 
 
 def check_native(pair: Pair) -> list[TierResult]:
-    """Compare all outputs, and the logits before a saturating one, on every kind of input."""
+    """Compare all outputs, and the logits before a saturating one, on every kind of input.
+
+    The reference runs on all of them, then the converted model: two large models are not in memory
+    together.
+    """
     native = _Native(pair)
     comparisons = {name: pair.comparison(name) for name in pair.outputs}
     for name in pair.missing & set(comparisons):
         comparisons[name].problems.append("the converted model has no such output")
-    kinds: list[str] = []
     try:
-        for number, kind in enumerate(pair.kinds):
-            if native.compare(kind, number, comparisons):
-                kinds.append(kind)
-        if any(share < 1 for share in pair.defined.values()):
-            native.compare(POSITIVE, len(pair.kinds), comparisons)
-            kinds.append(POSITIVE)
+        expected = _Reference(native).all_kinds()
+        native.compare(expected, comparisons)
     except _DoesNotRun as error:
         return [TierResult(_TIER, error.subject, "failed", f"does not run: {error.__cause__}")]
+    kinds = list(expected)
     batches = " and ".join(map(str, pair.batches))
     what = f"{len(kinds)} kinds of input ({', '.join(kinds)}) at batch {batches}"
     if len(kinds) == 1:
@@ -59,68 +60,124 @@ class _DoesNotRun(Exception):  # noqa: N818 - a finding, not an error
         self.subject = subject
 
 
+@dataclass(frozen=True)
+class _Expected:
+    """What the reference gives on inputs of one kind.
+
+    Attributes:
+        number: The number of the kind.
+        outputs: By batch size, by name.
+        at_once: By batch size, how many samples it takes at once.
+        errors: By name, the scale of rounding errors, where the outputs do not tell it.
+    """
+
+    number: int
+    outputs: dict[int, dict[str, AnyArray]]
+    at_once: dict[int, int]
+    errors: dict[str, float]
+
+
 class _Native:
-    """Both models, with what is compared of them."""
+    """Inputs at the native size, and what the converted model makes of them."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
         self.names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
-        self.at_once = 1
-        self.reference = pair.session(with_outputs(pair.reference, self.names))
-        self.converted = pair.session(with_outputs(pair.converted, self.names.values()))
 
     def batches_of(self, number: int) -> tuple[int, ...]:
         """The batch sizes at which a kind of input is compared."""
         return self.pair.batches[:1] if number and self.pair.is_heavy else self.pair.batches
 
-    def compare(self, kind: str, number: int, comparisons: Mapping[str, Comparison]) -> bool:
-        """Compare on inputs of one kind; False where the original overflows on large ones."""
-        arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
-        errors = dict.fromkeys(self.names, 0.0)
-        for batch in self.batches_of(number):
-            rng = self.pair.rng(1, batch, number)
-            feeds = sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
-            expected = self._expected(feeds, batch)
-            self.pair.defined[kind] = _share_finite(expected.values())
-            if kind == _LARGE and self.pair.defined.pop(kind) < 1:
-                return False
-            if kind == _LARGE or any(array.size <= _FEW for array in expected.values()):
-                self._measure(feeds, expected, rng, errors, batch)
-            got = self._got(feeds)
-            for one, two in self.names.items():
-                shaped = to_reference_shape(got[two], expected[one].shape)
-                arrays[one].append((f"{kind}, batch {batch}", expected[one], shaped))
-        self.pair.compare(comparisons, arrays, errors)
-        return True
+    def feeds(self, kind: str, number: int, batch: int) -> dict[str, AnyArray]:
+        """Inputs of one kind, the same ones for both models."""
+        rng = self.pair.rng(1, batch, number)
+        return sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
 
-    def _got(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    def compare(
+        self, expected: Mapping[str, _Expected], comparisons: Mapping[str, Comparison]
+    ) -> None:
+        """Run the converted model too, and compare."""
+        names = list(self.names.values())
+        converted = self.pair.session(with_outputs(self.pair.converted, names))
+        for kind, found in expected.items():
+            arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
+            for batch, outputs in found.outputs.items():
+                feeds = self.feeds(kind, found.number, batch)
+                got = self._got(converted, feeds, names, found.at_once[batch])
+                for one, two in self.names.items():
+                    shaped = to_reference_shape(got[two], outputs[one].shape)
+                    arrays[one].append((f"{kind}, batch {batch}", outputs[one], shaped))
+            self.pair.compare(comparisons, arrays, found.errors)
+
+    def _got(
+        self,
+        converted: Session,
+        feeds: Mapping[str, AnyArray],
+        names: Sequence[str],
+        at_once: int,
+    ) -> dict[str, AnyArray]:
         """Outputs of the converted model.
 
         One with the original's interface gets as many samples at once as the original took.
         """
-        names = list(self.names.values())
         try:
             if self.pair.keeps_batch or any(self.pair.growing.values()):
-                return self.converted.run(feeds, names)
-            return run_in_batches(self.converted, feeds, names, self.at_once)
+                return converted.run(feeds, names)
+            return run_in_batches(converted, feeds, names, at_once)
         except (RunError, ValueError) as error:
             raise _DoesNotRun("the converted model") from error
 
-    def _expected(self, feeds: Mapping[str, AnyArray], batch: int) -> dict[str, AnyArray]:
-        """Outputs of the reference, all samples at once or, if it takes no several, one by one."""
-        names = list(self.names)
+
+class _Reference:
+    """The reference on the same inputs."""
+
+    def __init__(self, native: _Native) -> None:
+        self.native = native
+        self.pair = native.pair
+        self.names = list(native.names)
+        self.session = self.pair.session(with_outputs(self.pair.reference, self.names))
+        self.at_once = 1
+
+    def all_kinds(self) -> dict[str, _Expected]:
+        """What it gives on each kind of input; large ones on which it overflows are left out."""
+        found = {
+            kind: expected
+            for number, kind in enumerate(self.pair.kinds)
+            if (expected := self._on(kind, number)) is not None
+        }
+        if any(share < 1 for share in self.pair.defined.values()):
+            more = self._on(POSITIVE, len(self.pair.kinds))
+            assert more is not None
+            found[POSITIVE] = more
+        return found
+
+    def _on(self, kind: str, number: int) -> _Expected | None:
+        made = _Expected(number, {}, {}, dict.fromkeys(self.names, 0.0))
+        for batch in self.native.batches_of(number):
+            feeds = self.native.feeds(kind, number, batch)
+            outputs = self._outputs(feeds, batch)
+            self.pair.defined[kind] = _share_finite(outputs.values())
+            if kind == _LARGE and self.pair.defined.pop(kind) < 1:
+                return None
+            made.outputs[batch], made.at_once[batch] = outputs, self.at_once
+            if kind == _LARGE or any(array.size <= _FEW for array in outputs.values()):
+                self._measure(feeds, outputs, made.errors, batch, self.pair.rng(10, batch, number))
+        return made
+
+    def _outputs(self, feeds: Mapping[str, AnyArray], batch: int) -> dict[str, AnyArray]:
+        """All samples at once or, if it takes no several, one by one."""
         fixed = self.pair.fixed_batch
         self.at_once = batch if fixed is None else fixed
         try:
             if self.pair.keeps_batch:  # whatever the first axis of the outputs is
-                return self.reference.run(feeds, names)
-            return run_in_batches(self.reference, feeds, names, self.at_once)
+                return self.session.run(feeds, self.names)
+            return run_in_batches(self.session, feeds, self.names, self.at_once)
         except (RunError, ValueError) as error:
             if fixed is not None or batch == 1:
                 raise _DoesNotRun("the reference") from error
         self.at_once = 1
         try:
-            return run_in_batches(self.reference, feeds, names, 1)
+            return run_in_batches(self.session, feeds, self.names, 1)
         except (RunError, ValueError) as error:
             raise _DoesNotRun("the reference") from error
 
@@ -128,9 +185,9 @@ class _Native:
         self,
         feeds: Mapping[str, AnyArray],
         expected: Mapping[str, AnyArray],
-        rng: np.random.Generator,
         scales: dict[str, float],
         batch: int,
+        rng: np.random.Generator,
     ) -> None:
         """Find the scale of rounding errors: how far one of the inputs carries, in units of it.
 
@@ -139,7 +196,7 @@ class _Native:
         types = [array.dtype for array in feeds.values() if np.issubdtype(array.dtype, np.floating)]
         epsilon = max((float(np.finfo(dtype.name).eps) for dtype in types), default=1.0)
         moved = {name: _rounded_otherwise(array, rng) for name, array in feeds.items()}
-        for name, array in self._expected(moved, batch).items():
+        for name, array in self._outputs(moved, batch).items():
             if _is_finite(array) and np.issubdtype(array.dtype, np.floating):
                 change = array.astype(np.float64) - expected[name]
                 scales[name] = max(scales[name], largest_magnitude(change) / epsilon)

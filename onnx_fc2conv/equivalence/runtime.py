@@ -114,7 +114,7 @@ class Session:
         self.outputs: tuple[str, ...] = tuple(value.name or "" for value in model.graph.outputs)
         self.not_loaded: str | None = None
         self._session: Any
-        self._provider = provider
+        self._provider: Provider = provider
         if hands_over_bfloat16(model):
             by_reference, self.not_loaded = True, "it takes no bfloat16 from NumPy"
         if by_reference:

@@ -7,21 +7,23 @@ feature is dead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.bounds import largest_difference
 from onnx_fc2conv.equivalence.exactness import ROUNDED, exactly
 from onnx_fc2conv.equivalence.integer_coding import bit_patterns, integers_of
 from onnx_fc2conv.equivalence.layer_windows import LayerWindows, Products, chosen_outputs
 from onnx_fc2conv.equivalence.layers import LayerPair, Layers, NotComparable, layer_key
-from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced
 from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import Provider, RunError
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["check_single_layers"]
+__all__ = ["check_single_layer"]
 
 _LAYERS, _INTEGERS = "layers", "integers"
 _LARGEST_INTEGER = 8
@@ -30,29 +32,30 @@ _ROUNDINGS_OF_FOLDING = 66
 """A scale that is folded into a kernel is compared to 64 units in the last place."""
 
 
-def check_single_layers(pair: Pair) -> list[TierResult]:
-    """Compare every layer that the converted model names with its Conv, on its own.
+def check_single_layer(
+    layers: Layers, layer: ir.Node, convs: Sequence[ir.Node], number: int
+) -> list[TierResult]:
+    """Compare a layer with its Conv, on its own.
 
-    Returns:
-        Two results a layer; none if the converted model names no layers.
+    Args:
+        layers: All layers.
+        layer: The one.
+        convs: The Conv that stands for it, or all that its sum is split into.
+        number: Another one for each layer, from which its random numbers come.
     """
-    layers = Layers(pair)
-    results: list[TierResult] = []
-    for layer, convs in layers.together.items():
-        name = f"{layer_key(layer)} alone"
-        try:
-            windows = LayerWindows(pair, _of_floats(layers.read(layer, convs)))
-            rng = pair.rng(6, len(results))
-            results += [_within_bound(windows, name, rng), _exact(windows, name, rng)]
-        except NotTraced as reason:
-            results.append(TierResult(_LAYERS, name, "skipped", str(reason)))
-        except (NotComparable, Fc2ConvError, RunError, ValueError) as error:
-            if layers.is_matrix(layer, convs):
-                why = "its operand is made a map for it alone; the other tiers compare it"
-                results.append(TierResult(_LAYERS, name, "skipped", why))
-            else:
-                results.append(TierResult(_LAYERS, name, "failed", str(error)))
-    return results
+    name = f"{layer_key(layer)} alone"
+    try:
+        windows = LayerWindows(layers.pair, _of_floats(layers.read(layer, convs)))
+        rng = layers.pair.rng(6, number)
+        within = _within_bound(windows, name, rng)
+        return [within, _exact(windows, name, rng)]
+    except NotTraced as reason:
+        return [TierResult(_LAYERS, name, "skipped", str(reason))]
+    except (NotComparable, Fc2ConvError, RunError, ValueError) as error:
+        if layers.is_matrix(layer, convs):
+            why = "its operand is made a map for it alone; the other tiers compare it"
+            return [TierResult(_LAYERS, name, "skipped", why)]
+        return [TierResult(_LAYERS, name, "failed", str(error))]
 
 
 def _of_floats(both: LayerPair) -> LayerPair:

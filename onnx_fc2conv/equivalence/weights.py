@@ -16,7 +16,6 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
 from onnx_fc2conv.equivalence.layers import LayerPair, Layers, NotComparable, last_node
-from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
@@ -25,40 +24,23 @@ from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["check_weights"]
+__all__ = ["check_other_convs", "check_weights"]
 
 _CHUNK = 1 << 24
 """Bytes that are compared at a time."""
 
 
-def check_weights(pair: Pair) -> list[TierResult]:
-    """Compare the kernel of every emitted Conv with the weight of the layer that it stands for.
-
-    The Conv says in its metadata which layer that is; a Conv that says nothing is not checked here,
-    nor is one that the reference has already, being a conversion itself.
-    """
-    layers = Layers(pair)
-    if not layers.found:
-        reason = "the converted model does not say which Conv stands for which layer"
-        return [TierResult("weights", "all layers", "skipped", reason)]
-    results = [
-        same_conv(pair, conv) or _result(conv, "failed", "the reference has no such layer")
+def check_other_convs(layers: Layers) -> list[TierResult]:
+    """Compare the Convs that name a layer which the reference does not have."""
+    return [
+        same_conv(layers.pair, conv) or _result(conv, "failed", "the reference has no such layer")
         for layer, conv in layers.found
         if layer is None
     ]
-    results += [_check_layer(layers, layer, convs) for layer, convs in layers.together.items()]
-    reason = "no Conv of the converted model says that it stands for this layer"
-    return results + [TierResult("weights", key, "skipped", reason) for key in layers.silent]
 
 
-def _result(
-    conv: ir.Node, status: Status, detail: str, elements: int = 0, worst: float | None = None
-) -> TierResult:
-    return TierResult("weights", conv.metadata_props[ORIGIN], status, detail, elements, worst)
-
-
-def _check_layer(layers: Layers, layer: ir.Node, convs: Sequence[ir.Node]) -> TierResult:
-    """Compare the weight with the kernel of the Conv, or of all that its sum is split into.
+def check_weights(layers: Layers, layer: ir.Node, convs: Sequence[ir.Node]) -> TierResult:
+    """Compare the weight of a layer with the kernel of its Conv, or of all that add up to it.
 
     Where the elements that it reads cannot be followed, the matrix itself will do.
     """
@@ -67,6 +49,12 @@ def _check_layer(layers: Layers, layer: ir.Node, convs: Sequence[ir.Node]) -> Ti
         detail = "the layer's matrix, byte for byte; what it is applied to the other tiers compare"
         return replace(result, status="passed", detail=detail)
     return result
+
+
+def _result(
+    conv: ir.Node, status: Status, detail: str, elements: int = 0, worst: float | None = None
+) -> TierResult:
+    return TierResult("weights", conv.metadata_props[ORIGIN], status, detail, elements, worst)
 
 
 def _check_places(layers: Layers, layer: ir.Node, convs: Sequence[ir.Node]) -> TierResult:

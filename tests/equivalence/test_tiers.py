@@ -10,10 +10,10 @@ import pytest
 
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.layer_by_layer import check_layer_by_layer
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.weights import check_weights
 from tests.equivalence.conftest import Case
 from tests.equivalence.planting import (
     Plant,
@@ -34,6 +34,10 @@ def pair_of(case: Case) -> Pair:
     return Pair(ir.from_proto(case.reference), case.converted, {"x": (1, 2, 8, 8)})
 
 
+def weights(pair: Pair) -> list[TierResult]:
+    return [result for result in check_layer_by_layer(pair) if result.tier == "weights"]
+
+
 def image_windows(pair: Pair) -> list[TierResult]:
     return check_image_windows(pair, "y", STRIDES, asserted=True)
 
@@ -43,7 +47,7 @@ def feature_windows(pair: Pair) -> list[TierResult]:
 
 
 TIERS = {
-    "weights": check_weights,
+    "weights": weights,
     "native": check_native,
     "feature windows": feature_windows,
     "image windows": image_windows,
