@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -158,15 +159,40 @@ class Terminal:
         for refusal in refusals:
             self.error(f"refused: {refusal}")
 
-    def equivalence(self, report: EquivalenceReport) -> None:
-        """Every tier of a check with its worst error."""
+    def equivalence(self, report: EquivalenceReport, *, brief: bool = False) -> None:
+        """Every comparison of a check; or ``brief``, one line for all that passed of a tier."""
         for note in report.notes:
             self.line(f"Note: {note}")
         for run in report.runs:
             settings = "".join(f", {key}={value}" for key, value in run.settings.items())
             where = f"onnxruntime {report.runtime}, {run.provider}{settings}, seed {report.seed}"
             self._out.print(f"[bold]Check[/] ({_shown(where)}, {run.seconds:.1f} s)")
-            self.results(run.results)
+            if brief:
+                self._by_tier(run.results)
+            else:
+                self.results(run.results)
+
+    def _by_tier(self, results: Sequence[TierResult]) -> None:
+        for tier in dict.fromkeys(result.tier for result in results):
+            own = [result for result in results if result.tier == tier]
+            passed = [result for result in own if result.status == "passed"]
+            if passed:
+                self._passed(tier, passed)
+            self.results([result for result in own if result.status != "passed"])
+
+    def _passed(self, tier: str, results: Sequence[TierResult]) -> None:
+        """A tier in one line: what was compared, and the largest errors."""
+        count = len(results)
+        what = _shown(results[0].subject) if count == 1 else f"{count} comparisons"
+        errors = [r.worst_error for r in results if r.worst_error is not None]
+        bounds = [r.required_rtol for r in results if r.required_rtol is not None]
+        worst = replace(
+            results[0],
+            worst_error=max(errors, default=None),
+            required_rtol=max(bounds, default=None),
+        )
+        figures = _figures(worst)
+        self._out.print(f"  {_MARKS['passed']} {tier}: {what}{figures and ', '}{figures}")
 
     def results(self, results: Sequence[TierResult]) -> None:
         """What was compared, with the worst error of each."""
@@ -177,7 +203,8 @@ class Terminal:
         what = f"{result.tier}: {_shown(result.subject)}"
         figures = _figures(result)
         self._out.print(f"  {_MARKS[result.status]} {what}{figures and ', '}{figures}")
-        self._out.print(Padding(f"[dim]{_shown(result.sentence, _LINE)}[/]", (0, 0, 0, 6)))
+        sentence = Padding(f"[dim]{_shown(result.sentence, _LINE)}[/]", (0, 0, 0, 6), expand=False)
+        self._out.print(sentence)
 
     def _section(self, title: str, table: Table) -> None:
         self._out.print(f"[bold]{_shown(title)}[/]")

@@ -184,7 +184,7 @@ def _proven(  # noqa: PLR0913 - what a check takes
         seed=seed,
         progress=lambda tier: say(f"Checking: {tier}"),
     )
-    terminal.equivalence(equivalence)
+    terminal.equivalence(equivalence, brief=True)
     return bool(equivalence)
 
 

@@ -115,7 +115,8 @@ def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then o
     The command name may be left out: [bold]fc2conv IN.onnx OUT.onnx[/].
 
     OUT is written only if the check passes: both models are run and compared at the native \
-size and, cell by cell, at larger ones.
+size and, cell by cell, at larger ones. `fc2conv check IN OUT` shows every comparison, --report \
+writes them all.
 
     Exit codes: 0 converted · 1 not equivalent, OUT not written · 2 bad usage or input · \
 3 refused: nothing to convert, or a head that cannot be converted.
@@ -229,7 +230,7 @@ size and, cell by cell, at larger ones.
                         say("Checking: detector")
                         equivalence = detecting.checked(equivalence, pending, seed)
                 done = ConversionReport(str(model), str(output), conversion, equivalence)
-                terminal.equivalence(equivalence)
+                terminal.equivalence(equivalence, brief=True)
                 if not equivalence:
                     raise _NotEquivalent
             data = data_beside(pending)
