@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
-from onnx_fc2conv.geometry import Geometry, write_geometry
+from onnx_fc2conv.geometry import GEOMETRY_KEY, Geometry, write_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import (
     FcToConv,
@@ -241,6 +241,8 @@ def _rewrite(  # noqa: PLR0913 - the passes
     """Convert a normalized model in place, as far as that is possible."""
     if not (has_fc_layer(source) or fc_to_conv.pool == "window"):
         reason = "the model has no Gemm or MatMul: there is nothing to convert"
+        if GEOMETRY_KEY in source.metadata_props:
+            reason = f"it is a conversion already; {GEOMETRY_KEY} in its metadata has its grid"
         return Conversion(None, (), (), (_nothing(reason),), {}, before, None)
     try:
         plan = fc_to_conv.plan(source)

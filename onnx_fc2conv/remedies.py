@@ -41,8 +41,9 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "no-rule": f"Report it with the operator's name. {_STATIC}",
         "not-a-matrix": "`--input-shape`, or choose other layers with `--layers`.",
         "not-computable": "Fold the model's constants first, or repair it.",
-        "nothing-to-convert": "Use the model as it is. With `fc2conv --pool window` a global "
-        "pooling is replaced, so that it gives a map.",
+        "nothing-to-convert": "Use the model as it is; for `--stride` or `--detector`, convert the "
+        "original. With `fc2conv --pool window` a global pooling is replaced, so that it gives a "
+        "map.",
         "old-opset": "Export the model again, or replace the node.",
         "other-domain": f"Export with standard operators, or cut it off. {_STATIC}",
         "other-input": "Give that input the shape [N, D].",

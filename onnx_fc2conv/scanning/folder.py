@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,10 +65,9 @@ class ScanFolder:
                     f"{other} and {image} would both be written to "
                     f"{map_name(image.stem, scales[0])}; scan them into two folders"
                 )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArgumentError(f"cannot write {self.path}: {error.strerror or error}") from error
+        there = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ArgumentError(f"cannot write {self.path}: {there} is no folder to write to")
         if self.overwrite:
             return
         begun = [stem for stem in stems if self._journal_path(stem).exists()]
@@ -101,6 +101,7 @@ class ScanFolder:
             return FileMap(files[-1], shape, journal, level)
 
         prepared.plans(source)  # a bad image leaves nothing behind
+        self.path.mkdir(parents=True, exist_ok=True)
         if self.resume and journal.path.exists():
             journal.resume()
         else:

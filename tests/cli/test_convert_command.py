@@ -292,3 +292,10 @@ def test_a_limit_below_one_is_bad_usage(
     run: Run, face25: Path, tmp_path: Path, option: str
 ) -> None:
     assert run(face25, tmp_path / "out.onnx", option, "0").code == 2
+
+
+def test_a_conversion_is_no_model_to_convert(run: Run, face25: Path, tmp_path: Path) -> None:
+    assert run(face25, tmp_path / "dense.onnx", "--quiet").code == 0
+    result = run(tmp_path / "dense.onnx", tmp_path / "again.onnx")
+    assert result.code == 3
+    assert "it is a conversion already; fc2conv.geometry in its metadata" in result.err

@@ -226,3 +226,16 @@ def test_a_model_without_a_map_is_refused_with_a_remedy(
     assert "[no-map]" in outcome.err
     assert "--pool window" in outcome.err
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_what_cannot_be_scanned_leaves_no_folder(run: Run, face25: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("scan", face25, tmp_path / "none.png", "-o", out).code == 2
+    assert not out.exists()
+    file = tmp_path / "file"
+    file.touch()
+    result = run("scan", face25, tmp_path / "none.png", "-o", file / "out")
+    assert (result.code, result.error_lines) == (
+        2,
+        [f"fc2conv: cannot write {file / 'out'}: {file} is no folder to write to"],
+    )
