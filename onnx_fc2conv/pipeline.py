@@ -242,7 +242,10 @@ def _rewrite(  # noqa: PLR0913 - the passes
     if not (has_fc_layer(source) or fc_to_conv.pool == "window"):
         reason = "the model has no Gemm or MatMul: there is nothing to convert"
         if GEOMETRY_KEY in source.metadata_props:
-            reason = f"it is a conversion already; {GEOMETRY_KEY} in its metadata has its grid"
+            reason = (
+                "it is a conversion already, there is nothing to convert; "
+                f"{GEOMETRY_KEY} in its metadata says what its cells mean"
+            )
         return Conversion(None, (), (), (_nothing(reason),), {}, before, None)
     try:
         plan = fc_to_conv.plan(source)

@@ -35,3 +35,12 @@ def test_a_file_that_did_harm_once(file: Path, mode: str, run: Run, tmp_path: Pa
         onnx.checker.check_model(str(out))
     else:
         assert list(out.parent.iterdir()) == []
+
+
+def test_a_bomb_is_not_run(run: Run, tmp_path: Path) -> None:
+    (file,) = (file for file in FOUND if file.stem == "range-of-four-quintillion")
+    result = run(file, tmp_path / "out.onnx", "--static")
+    assert (result.code, result.error_lines) == (
+        2,
+        ["fc2conv: Range bomb would make a tensor of 4.61e+18 elements"],
+    )

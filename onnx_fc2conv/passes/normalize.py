@@ -10,6 +10,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInfere
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.passes.fold_constant_if import FoldConstantIf
 from onnx_fc2conv.passes.lift_opset import LiftOpset
+from onnx_fc2conv.views.growth import check_sizes
 
 __all__ = ["Normalize"]
 
@@ -24,6 +25,7 @@ class Normalize(ir.passes.InPlacePass):
 
     Raises:
         RefusedError: If a node of an old opset cannot be lifted, or a function not be inlined.
+        InvalidModelError: If a node would make a tensor that no memory holds.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -34,6 +36,7 @@ class Normalize(ir.passes.InPlacePass):
         modified |= FoldConstantIf()(model).modified
         modified |= _lower_casts(model)
         modified |= RemoveUnusedNodesPass()(model).modified
+        check_sizes(model.graph)
         return ir.passes.PassResult(model, modified=modified)
 
 

@@ -12,13 +12,21 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.views.known import NotComputable
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["check_growth"]
+__all__ = ["check_growth", "check_sizes"]
 
 _MOST = 1 << 24
 """Elements: an attention mask of 4,096 tokens has as many."""
+
+_ANY_MEMORY = 1 << 40
+"""Elements that no machine holds."""
+
+_GROWING = {"ConstantOfShape", "Expand", "OneHot", "Range", "Resize", "Tile", "Upsample"}
+_SMALL = 1 << 10
+"""Elements of an operand whose values may say how large the output is."""
 
 _RESIZE = ("roi", "scales", "sizes")
 
@@ -36,6 +44,25 @@ def check_growth(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
     most = _MOST_RESIZED if node.op_type in ("Resize", "Upsample") else _MOST
     if elements > most:
         raise NotComputable(f"{node.op_type} would make a tensor of {elements:.3g} elements")
+
+
+def check_sizes(graph: ir.Graph) -> None:
+    """Find a node that makes more than any memory holds of the constants that it reads.
+
+    Whoever runs the model tries to make it, onnxruntime too.
+
+    Raises:
+        InvalidModelError: If there is one.
+    """
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if node.op_type in _GROWING and not node.domain:
+            facts = (ir.convenience.get_const_tensor(v) if v else None for v in node.inputs)
+            arrays = [None if t is None or t.size > _SMALL else t.numpy() for t in facts]
+            if (elements := _elements(node, arrays)) > _ANY_MEMORY:
+                raise InvalidModelError(
+                    f"{node.op_type} {node.name or node.outputs[0].name} would make a tensor of "
+                    f"{elements:.3g} elements"
+                )
 
 
 def _elements(node: ir.Node, inputs: Sequence[AnyArray | None]) -> float:
