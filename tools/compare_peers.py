@@ -258,8 +258,8 @@ class Benchmarks:
 
 _PYTHON = "What is above it is the start of Python and of onnx_ir."
 _MAPPED = (
-    "onnxruntime runs both models at once in some tiers, and maps the weights of each; the pages "
-    "are the file system's, and are given back when memory is short."
+    "One model runs at a time, on its file; the pages are the file system's, and are given back "
+    "when memory is short."
 )
 
 

@@ -249,13 +249,13 @@ writes them all.
 
 def _preprocessing(text: str | None) -> Callable[[ir.Model], None]:
     """What stores --preprocess in a model."""
-    from onnx_fc2conv.scanning.preprocessing import (  # noqa: PLC0415
+    if text is None:
+        return lambda _model: None
+    from onnx_fc2conv.scanning.preprocessing import (  # noqa: PLC0415 - it brings onnxruntime
         Preprocessing,
         write_preprocessing,
     )
 
-    if text is None:
-        return lambda _model: None
     return partial(write_preprocessing, preprocessing=Preprocessing.parse(text))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.layers import Layers
@@ -44,3 +46,4 @@ def _give_back(layers: Layers, layer: ir.Node) -> None:
     if layers.size(layer) > _LARGE:
         release_weights(layers.pair.reference)
         release_weights(layers.pair.converted)
+        gc.collect()  # a graph is full of cycles, and that of one layer holds some of its weight
