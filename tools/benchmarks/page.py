@@ -134,7 +134,7 @@ def plot(points: Mapping[int, float], goal: tuple[int, float]) -> str:
             f'<polyline points="{path}" fill="none" stroke="#1f77b4" stroke-width="2"/>',
             *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="#1f77b4"/>' for x, y in dots),
             f'<path d="M{gx - 6:.1f},{gy:.1f} h12" stroke="#d62728" stroke-width="3"/>',
-            text(gx, gy - 8, f"goal: {goal[0]:,} in {goal[1]:g} s"),
+            text(gx + 10, gy + 18, f"goal: {goal[0]:,} in {goal[1]:g} s", "start"),
             *marks,
             text(width / 2, height - 12, "nodes (dashed: proportional to the number of nodes)"),
             text(width / 2, 24, "fc2conv IN OUT --no-check"),
