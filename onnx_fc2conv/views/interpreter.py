@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.bodies import captured_values, inner_nodes
 from onnx_fc2conv.views.computed import computed
 from onnx_fc2conv.views.fold_bias import fold_biases
 from onnx_fc2conv.views.inputs import (
@@ -25,6 +26,7 @@ from onnx_fc2conv.views.inputs import (
     with_all_axes,
 )
 from onnx_fc2conv.views.known import Known, NotComputable, Opaque
+from onnx_fc2conv.views.output_map import output_map
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
     ORIGIN,
@@ -45,13 +47,11 @@ from onnx_fc2conv.views.plan import (
 )
 from onnx_fc2conv.views.rules import RULES, Application, Fact, NameScope, describe
 from onnx_fc2conv.views.rules.foreign import unknown
-from onnx_fc2conv.views.rules.groups import regrouped
 from onnx_fc2conv.views.rules.registry import Rule, node_name
-from onnx_fc2conv.views.rules.restore import as_map, channels_as_map
 from onnx_fc2conv.views.squeezes import squeezes
-from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
+from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace
 
-__all__ = ["Interpreter", "captured_values", "interpret"]
+__all__ = ["Interpreter", "interpret"]
 
 _A_NUMBER = Opaque(from_image=False, uniform=())
 _RANDOM = {
@@ -302,7 +302,7 @@ class Interpreter:
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:
             self.left_alone.append(LeftAlone(node_name(node), reason))
-        for inner in _inner_nodes(node):
+        for inner in inner_nodes(node):
             if inner.op_type in FC_OPERATORS:
                 why = f"it is inside a body of {describe(node)}"
                 self.left_alone.append(LeftAlone(node_name(inner), why))
@@ -338,41 +338,13 @@ class Interpreter:
             return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
         assert node is not None
         app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
-        if ORIGIN in node.metadata_props:  # made by a conversion: a map, its channels moved
-            again = as_map(app, fact)
-            if not isinstance(again, Refusal):
-                return OutputMap(value, again[1], channels_first(len(fact.shape)), stays=True)
-        found = channels_as_map(app, fact)
-        again = as_map(app, fact) if isinstance(found, Refusal) and len(fact.shape) > 2 else found
-        if again is not found and not isinstance(again, Refusal):
-            self.steps.extend(again[0])
-            return OutputMap(value, again[1], channels_first(len(fact.shape)), stays=False)
+        found = output_map(app, value, fact, gone)
         if isinstance(found, Refusal):
-            name = value.name
-            self.refusals.append(
-                Refusal(
-                    found.code,
-                    describe(node),
-                    f"output {name!r} cannot become a map: it holds a whole feature map "
-                    f"{list(fact.shape)}, flattened; remove this output from the model",
-                )
-            )
+            self.refusals.append(found)
             return None
-        steps, feature_map = found
-        layout = channels_first(2 + len(feature_map.extent))
-        shape = fact.index.shape
-        if ORIGIN in node.metadata_props:
-            axes = len(shape) - len(feature_map.extent) + len(gone)
-            return OutputMap(value, feature_map, layout, True, shape[:axes], gone=gone)
+        steps, output = found
         self.steps.extend(steps)
-        features = tuple(length for length in shape if length != 1)
-        if shape and len(features) <= 1:
-            if not gone:
-                return OutputMap(value, feature_map, layout, stays=False)
-            features = (feature_map.channels,)
-        steps, tensor = regrouped(app, feature_map, features, gone)
-        self.steps.extend(steps)
-        return OutputMap(value, feature_map, layout, False, features, tensor, gone)
+        return output
 
     def _captured(self, node: ir.Node) -> list[Fact]:
         """Facts about the tensors that the node's subgraphs take from this graph."""
@@ -386,35 +358,6 @@ def _lacked_by_all(images: Sequence[ImageInput]) -> set[int]:
     """The spatial axes that no image has: all are sound, say, and the layers are of images."""
     lacked = [set(image.feature_map.lacks_spatial) for image in images]
     return set.intersection(*lacked) if lacked else set()
-
-
-def captured_values(node: ir.Node) -> list[ir.Value]:
-    """The tensors that the nodes of the node's subgraphs read: their own, and those around them."""
-    graphs = _bodies(node)
-    return [
-        value
-        for graph in graphs
-        for inner in (*ir.traversal.RecursiveGraphIterator(graph), None)
-        for value in (graph.outputs if inner is None else inner.inputs)
-        if value is not None
-    ]
-
-
-def _inner_nodes(node: ir.Node) -> list[ir.Node]:
-    """The nodes in the bodies of an If, Loop or Scan, and in the bodies of those."""
-    bodies = _bodies(node)
-    return [inner for graph in bodies for inner in ir.traversal.RecursiveGraphIterator(graph)]
-
-
-def _bodies(node: ir.Node) -> list[ir.Graph]:
-    """The bodies of an If, Loop or Scan."""
-    graphs: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs.extend(attribute.as_graphs())
-    return graphs
 
 
 def _answer(rule: Rule, app: Application) -> Outcome:

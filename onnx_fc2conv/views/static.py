@@ -15,6 +15,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.bodies import captured_values
 from onnx_fc2conv.views.inputs import (
     ImageAxes,
     InputShapes,
@@ -22,7 +23,7 @@ from onnx_fc2conv.views.inputs import (
     native_batch,
     native_shapes,
 )
-from onnx_fc2conv.views.interpreter import Interpreter, captured_values
+from onnx_fc2conv.views.interpreter import Interpreter
 from onnx_fc2conv.views.known import Opaque
 from onnx_fc2conv.views.lifting import Lifting
 from onnx_fc2conv.views.plan import (
