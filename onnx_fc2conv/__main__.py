@@ -1,6 +1,7 @@
 """``fc2conv``, ``conv2fc`` and ``python -m onnx_fc2conv``: where the programs start and end."""
 
 import signal
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -30,6 +31,9 @@ def _program(name: str) -> Generator[None]:
     try:
         with interruptible(name):
             yield
+    except MemoryError:  # nothing could be imported
+        sys.stderr.write(f"{name}: out of memory\n")
+        sys.exit(2)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done, only Python ends
 

@@ -165,7 +165,8 @@ def _temporary_folder(path: Path) -> Generator[Path]:
         yield folder
     finally:
         remove()
-        atexit.unregister(remove)
+        if not folder.exists():  # without memory it may not work yet
+            atexit.unregister(remove)
 
 
 @contextmanager

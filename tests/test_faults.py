@@ -207,3 +207,20 @@ def test_two_at_once(more: list[str], tmp_path: Path) -> None:
     assert codes == ([0, 0] if more else [0, 2]), errors
     onnx.checker.check_model(str(out))
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
+
+
+@POSIX
+@pytest.mark.parametrize("module", ["onnx_fc2conv.cli", "onnx_fc2conv.cli.console"])
+def test_memory_that_is_too_short_to_import(module: str, tmp_path: Path) -> None:
+    hook = f"""
+import builtins
+plain = builtins.__import__
+def imported(name, *rest):
+    if name == {module!r}:
+        raise MemoryError
+    return plain(name, *rest)
+import onnx_fc2conv.__main__
+builtins.__import__ = imported"""
+    result = start(FACE, tmp_path / "out.onnx", before=hook)
+    assert (result.returncode, result.stderr) == (2, "fc2conv: out of memory\n")
+    assert not list(tmp_path.iterdir())

@@ -49,9 +49,12 @@ def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) 
 
 
 def _fail(program: str, messages: Sequence[str], code: int) -> None:
-    from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
+    try:
+        from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
 
-    terminal = Terminal(program)
-    for message in messages:
-        terminal.error(message)
+        terminal = Terminal(program)
+        for message in messages:
+            terminal.error(message)
+    except Exception:  # where memory is short, nothing more can be imported
+        sys.stderr.writelines(f"{program}: {message}\n" for message in messages)
     sys.exit(code)

@@ -40,6 +40,10 @@ def _onnxruntime() -> ModuleType:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError):
+            raise RuntimeUnavailableError(
+                f"onnxruntime cannot be loaded: {_text(error)}"
+            ) from error
         raise RuntimeUnavailableError(
             "the check runs the models with onnxruntime, which is not installed: "
             'pip install "onnx-fc2conv[cpu]" (or [gpu]), or convert with --no-check'

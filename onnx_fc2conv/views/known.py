@@ -61,6 +61,8 @@ class Known:
         if key not in self._computed:
             try:
                 self._computed[key] = self._compute(key)
+            except (MemoryError, ImportError):
+                raise
             except Exception as error:
                 raise NotComputable(" ".join(str(error).split())[:200]) from error
         return self._computed[key]

@@ -22,21 +22,32 @@ from onnx_fc2conv.staging import staged
 from tests.equivalence.conftest import MODELS, Case
 
 
-def test_missing_onnxruntime_names_the_extra(
-    case_of: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("No module named 'onnxruntime'"), r"onnx-fc2conv\[cpu\]"),
+        (ImportError("libstdc++.so.6: cannot open"), r"cannot be loaded: libstdc\+\+"),
+    ],
+    ids=["missing", "broken"],
+)
+def test_an_onnxruntime_that_does_not_start(
+    error: ImportError,
+    message: str,
+    case_of: Callable[[str], Case],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case = case_of("plain")
     real = importlib.import_module
 
     def without(name: str, package: str | None = None) -> ModuleType:
         if name == "onnxruntime":
-            raise ModuleNotFoundError("No module named 'onnxruntime'")
+            raise error
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(RuntimeUnavailableError, match=r"onnx-fc2conv\[cpu\]") as error:
+    with pytest.raises(RuntimeUnavailableError, match=message) as raised:
         case.check()
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_missing_provider_names_the_extra(case_of: Callable[[str], Case]) -> None:
