@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import onnx_ir as ir
 
 from onnx_fc2conv.embedded_weights import MappedTensor
@@ -16,8 +18,17 @@ def release_weights(model: ir.Model) -> None:
     """Hold no weights in memory that lie in files: onnxruntime maps them on its own."""
     for graph in model.graphs():
         for value in graph.initializers.values():
-            if isinstance(value.const_value, (MappedTensor, ir.ExternalTensor)):
-                value.const_value.release()
+            tensor = value.const_value
+            if isinstance(tensor, MappedTensor):
+                tensor.release()
+            elif isinstance(tensor, ir.ExternalTensor):
+                _release_mapping(tensor.raw)
+
+
+def _release_mapping(mapping: mmap.mmap | None) -> None:
+    """Let the system take back a mapped file; arrays of it may be in use, so it stays open."""
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def constant_array(model: ir.Model, value: ir.Value | None) -> AnyArray:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
 from onnx_fc2conv.equivalence.layer_by_layer import check_layer_by_layer
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import TierResult
-from tests.equivalence.conftest import Case
+from tests.equivalence.conftest import MODELS, Case
 from tests.equivalence.planting import (
     Plant,
     attribute,
@@ -26,6 +28,8 @@ from tests.equivalence.planting import (
     last,
     one_element,
 )
+from tests.oracle import converted_model
+from tests.test_model_io import with_external_data
 
 STRIDES = {"x": (2, 2)}
 
@@ -127,3 +131,15 @@ def test_wrong_stride_is_found(case_of: Callable[[str], Case]) -> None:
     pair = pair_of(case_of("plain"))
     assert only_image_windows(pair, (1, 2), asserted=True).status == "failed"
     assert only_image_windows(pair, (2, 3), asserted=True).status == "failed"
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["embedded", "external"])
+def test_large_weights_are_given_back_and_read_again(
+    external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnx_fc2conv.equivalence.layer_by_layer._LARGE", 0)
+    monkeypatch.setattr("onnx_fc2conv.embedded_weights._LARGE", 0)
+    source = with_external_data(tmp_path) if external else MODELS / "face25.onnx"
+    report = check(source, converted_model(convert(source)))
+    assert report, report.to_markdown()
+    assert {r.status for r in report.results if r.tier in ("weights", "layers")} == {"passed"}
