@@ -18,6 +18,7 @@ __all__ = [
     "constants",
     "dequantized_from",
     "frontier",
+    "not_moving",
     "shared_values",
     "subgraph",
     "with_outputs",
@@ -28,11 +29,22 @@ _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on no input of the graph."""
+    return _computed_alone(graph, ())
+
+
+def not_moving(graph: ir.Graph) -> set[ir.Value]:
+    """Constants, and what is computed from the shapes of tensors alone."""
+    return _computed_alone(graph, ("Shape", "Size"))
+
+
+def _computed_alone(graph: ir.Graph, operators: Collection[str]) -> set[ir.Value]:
+    """What depends on no input of the graph but through these operators."""
     found = set(graph.initializers.values())
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
         has_body = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        if not has_body and all(value in found for value in inputs):
+        alone = not has_body and all(value in found for value in inputs)
+        if alone or (node.op_type in operators and not node.domain):
             found.update(node.outputs)
     return found
 
@@ -118,9 +130,17 @@ def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
     return node.op_type not in MOVEMENT and axes[0] != axes[1]
 
 
-def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:
-    """The shared tensors from which the outputs are computed without another shared one between."""
-    fixed = constants(graph)
+def frontier(
+    graph: ir.Graph,
+    outputs: Iterable[ir.Value],
+    shared: Collection[str],
+    until: Collection[ir.Value] = (),
+) -> list[str]:
+    """The shared tensors from which the outputs are computed without another shared one between.
+
+    What the values ``until`` are computed from does not count.
+    """
+    fixed = constants(graph).union(until)
     found: dict[str, None] = {}
     queue, seen = list(outputs), set(outputs)
     for value in queue:
