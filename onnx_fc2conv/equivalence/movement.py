@@ -30,11 +30,7 @@ def moved_alike(
     """
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
-    made, made_too = node.outputs[0].shape, twin.outputs[0].shape
-    if made is None or made_too is None:
-        return False
-    long, long_too = (sum(dim != 1 for dim in list(shape)[1:]) for shape in (made, made_too))
-    if len(made) != len(made_too) and long != long_too:
+    if node.outputs[0].shape is None or twin.outputs[0].shape is None:
         return False
     one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
     two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]

@@ -68,15 +68,17 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
-    taken, else the first. A node whose output has the same name and as many axes (but for those of
-    length 1) may have inputs that are only moved (a channel shuffle written in another way), or
-    made by a layer of patches and by the convolution that it is.
+    taken, else the first. A node whose output has the same name may have inputs that are only moved
+    (a channel shuffle written in another way), or made by a layer of patches and by the convolution
+    that it is. What both compute on other axes (a group norm of rows or of a map) is not shared
+    itself: it may be a window of the head, and what is made of it a map again.
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
     names = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
     moved: set[str] = set()
     reshaped: set[str | None] = set()  # the same numbers in another rank: what follows is shared
+    regrouped: set[str | None] = set()  # on other axes: what is brought back to the same is shared
     candidates: dict[tuple[object, ...], list[ir.Node]] = {}
     by_name = {node.outputs[0].name: node for node in converted.graph if node.outputs}
     for node in converted.graph:
@@ -102,16 +104,29 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
-        if _layouts_differ(node, twin):
+        if _axes_differ(node, twin):
+            regrouped.update(value.name for value in node.outputs)
+        elif _layouts_differ(node, twin):
             reshaped.update(value.name for value in node.outputs)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
-    alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
+    alike = {
+        one: two for one, two in names.items() if one and two and one not in reshaped | regrouped
+    }
     for node in reference.graph:
         for value in node.outputs:
             if dequantized_from(value).name in alike.keys() - {value.name}:
                 alike.pop(value.name or "", None)
     return Shared(alike, frozenset(moved))
+
+
+def _axes_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs have other numbers of axes, also without those of length 1."""
+    one, two = node.outputs[0].shape, twin.outputs[0].shape
+    if one is None or two is None or len(one) == len(two):
+        return False
+    long, long_too = (sum(dim != 1 for dim in list(shape)[1:]) for shape in (one, two))
+    return long != long_too
 
 
 def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
