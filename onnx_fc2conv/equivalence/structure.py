@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.movement import MOVEMENT, layer_of_a_cell, moved_alike
+from onnx_fc2conv.equivalence.movement import (
+    MOVEMENT,
+    layer_of_a_cell,
+    moved_alike,
+    regrouped_before,
+    same_dims,
+)
 
 __all__ = [
     "Shared",
@@ -96,9 +102,11 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
             twin = next(same_name, twins[0])
             twins.remove(twin)
         else:
-            namesake = by_name.get(node.outputs[0].name)
+            root = regrouped_before(node, regrouped, fixed)
+            namesake = by_name.get(node.outputs[0].name if root is None else names[root])
             if namesake is None or not (
-                moved_alike(node, namesake, names, fixed, fixed_too)
+                (root is not None and same_dims(node, namesake))
+                or moved_alike(node, namesake, names, fixed, fixed_too)
                 or layer_of_a_cell(node, namesake, names, reshaped, fixed)
             ):
                 continue

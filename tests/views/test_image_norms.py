@@ -169,6 +169,23 @@ def test_the_mean_of_several_channels_is_no_pooling_of_windows() -> None:
     assert_refused(model, "window-pooling", "ReduceMean mean", pool="window")
 
 
+def test_a_norm_as_the_function_of_the_operator_has_it() -> None:
+    """GroupNormalization-21: casts to the type that there is, scale and shift of rows."""
+    net = Net(opset=18)
+    y = conv(net, net.x, (H, W), channels=C)
+    rows = net.op("Reshape", net.op("Cast", y, to=1), i64(0, 2, -1))
+    mean = net.op("ReduceMean", rows, i64(2))
+    squares = net.op("ReduceMean", net.op("Mul", rows, rows), i64(2))
+    variance = net.op("Sub", squares, net.op("Mul", mean, mean))
+    deviation = net.op("Sqrt", net.op("Add", variance, np.array(0.1, np.float32)))
+    normal = net.op("Div", net.op("Sub", rows, mean), deviation)
+    channels = net.op("Cast", net.op("Reshape", normal, i64(0, C, -1)), to=1)
+    scaled = net.op("Add", net.op("Mul", net.random(1, C, 1), channels), net.random(1, C, 1))
+    model = net.model(net.head(net.op("Reshape", scaled, i64(-1, *y.shape), shape=y.shape)))
+    report = check(model, converted_model(convert(model)))
+    assert report, report.to_markdown()
+
+
 def test_a_norm_stays_one_of_the_image_where_windows_are_pooled() -> None:
     net = Net()
     y = written_out(net, conv(net, net.x, (H, W), channels=C), 2)
