@@ -186,6 +186,19 @@ def test_a_norm_as_the_function_of_the_operator_has_it() -> None:
     assert report, report.to_markdown()
 
 
+def test_in_static_mode_nodes_may_stay_beside_what_they_become() -> None:
+    """A convolution reads the rows brought back, a layer the map: each name is one node's."""
+    net = Net()
+    y = written_out(net, conv(net, net.x, (H, W), channels=C), 2)
+    one, two = net.flat(y), net.flat(conv(net, y, (4, 6)))
+    both = net.op("Concat", one, two, axis=1, shape=(one.size + two.size,))
+    model = net.model(net.fc(net.op("Div", both, net.random(both.size), shape=both.shape), 4))
+    static = converted_model(convert(model, static=True))
+    names = [node.name for node in static.graph if node.name]
+    assert len(set(names)) == len(names)
+    assert check(model, static)
+
+
 def test_a_norm_stays_one_of_the_image_where_windows_are_pooled() -> None:
     net = Net()
     y = written_out(net, conv(net, net.x, (H, W), channels=C), 2)
