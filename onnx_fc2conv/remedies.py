@@ -29,7 +29,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "dynamic-quantization": "Quantize statically "
         "(`onnxruntime.quantization.quantize_static`), convert the model before it is quantized, "
         "or keep its size with `--static`.",
-        "flattened-features": f"Remove that output or operator. {_STATIC}",
+        "flattened-features": "Remove that output or operator; normalize the product of the layer, "
+        f"or groups of channels before it. {_STATIC}",
         "function": "Inline them first: "
         "`onnx.inliner.inline_local_functions(model, convert_version=True)`.",
         "invalid-node": "Repair the model: it is damaged.",

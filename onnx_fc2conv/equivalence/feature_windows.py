@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison
+from onnx_fc2conv.equivalence.head_inputs import head_inputs, head_model
 from onnx_fc2conv.equivalence.larger import (
     Enlarged,
     cells,
@@ -29,7 +30,7 @@ from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import sample
-from onnx_fc2conv.equivalence.structure import frontier, subgraph, with_outputs
+from onnx_fc2conv.equivalence.structure import with_outputs
 from onnx_fc2conv.equivalence.trunk import SizeDependent, free_trunk
 from onnx_fc2conv.views.labels import AnyArray
 
@@ -85,7 +86,9 @@ class _FeatureWindows:
         self.whole = self.output in whole
         self.reduction = reduction
         self.steps: tuple[int, ...] | None = None
-        self.frontier = frontier(pair.reference.graph, [output], pair.shared)
+        self.read = head_inputs(pair, pair.reference, output, pair.shared)
+        # On the whole map, the size of another tensor is not that of a window.
+        self.frontier = (*self.read.maps, *(self.read.sized if self.whole else ()))
 
     def check(self) -> list[TierResult]:
         if not any(self.pair.growing.values()):
@@ -168,7 +171,8 @@ class _FeatureWindows:
     def head(self) -> Session:
         """The original head: from the feature maps to the output."""
         types = {name: ir.DataType.from_numpy(a.dtype) for name, a in self._native_maps.items()}
-        return self.pair.session(subgraph(self.pair.reference, types, self.names))
+        sized = {} if self.whole else self.read.sized
+        return self.pair.session(head_model(self.pair.reference, types, sized, self.names))
 
     @cached_property
     def _native_maps(self) -> dict[str, AnyArray]:

@@ -15,7 +15,7 @@ from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced, Trace, only_movement
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.stored import constant_array
-from onnx_fc2conv.equivalence.structure import constants, subgraph
+from onnx_fc2conv.equivalence.structure import constants
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["LayerWindows", "Products", "chosen_outputs"]
@@ -115,7 +115,7 @@ def _alone(part: Trace, node: ir.Node, weight: AnyArray, pair: Pair) -> Session:
     """The node with another weight, no bias and no factor, and the data movement before it."""
     name = node.outputs[0].name or ""
     dtype = ir.DataType.from_numpy(weight.dtype)
-    model = subgraph(part.model, {part.start: dtype}, [name])
+    model = part.until(name, dtype)
     own = next(n for n in model.graph if n.outputs[0].name == name)
     fixed = constants(model.graph)
     position = next(n for n, value in enumerate(own.inputs[:2]) if value in fixed)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-__all__ = ["MOVEMENT", "layer_of_a_cell", "moved_alike"]
+__all__ = ["MOVEMENT", "layer_of_a_cell", "moved_alike", "regrouped_before", "same_dims"]
 
 MOVEMENT = {
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Slice", "Gather"),
@@ -30,11 +30,7 @@ def moved_alike(
     """
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
-    made, made_too = node.outputs[0].shape, twin.outputs[0].shape
-    if made is None or made_too is None:
-        return False
-    long, long_too = (sum(dim != 1 for dim in list(shape)[1:]) for shape in (made, made_too))
-    if len(made) != len(made_too) and long != long_too:
+    if node.outputs[0].shape is None or twin.outputs[0].shape is None:
         return False
     one = [_unmoved(v, fixed) for v in node.inputs if v is not None and v not in fixed]
     two = [_unmoved(v, fixed_too) for v in twin.inputs if v is not None and v not in fixed_too]
@@ -71,6 +67,25 @@ def layer_of_a_cell(
     )
 
 
+def regrouped_before(
+    node: ir.Node, regrouped: Collection[str | None], fixed: Collection[ir.Value]
+) -> str | None:
+    """Of what the node only moves, if that is one of the tensors that are ``regrouped``."""
+    if node.op_type not in MOVEMENT or node.inputs[0] is None:
+        return None
+    roots = _unmoved(node.inputs[0], fixed)
+    return roots[0].name if len(roots) == 1 and roots[0].name in regrouped else None
+
+
+def same_dims(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs have as many axes, of the same lengths where both are known."""
+    one, two = node.outputs[0].shape, twin.outputs[0].shape
+    if one is None or two is None or len(one) != len(two):
+        return False
+    pairs = zip(list(one)[1:], list(two)[1:], strict=True)
+    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
+
+
 def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
     """The tensors that this one is a rearrangement of: several where some are joined."""
     found: list[ir.Value] = []
@@ -78,7 +93,7 @@ def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
     for current in queue:
         node = current.producer()
         moved: list[ir.Value] = []
-        if node is not None and node.op_type in MOVEMENT:
+        if node is not None and (node.op_type in MOVEMENT or _keeps_type(node)):
             # But for Concat, further inputs say where to: a shape that is computed, say.
             moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
             moved = [v for v in moving if v is not None and v not in fixed]
@@ -87,6 +102,13 @@ def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
         queue.extend(v for v in dict.fromkeys(moved) if v not in seen)
         seen.update(moved)
     return found
+
+
+def _keeps_type(node: ir.Node) -> bool:
+    """Whether the node is a Cast to the type that its operand has already."""
+    if node.op_type != "Cast" or node.inputs[0] is None or node.inputs[0].dtype is None:
+        return False
+    return node.attributes.get_int("to", 0) == node.inputs[0].dtype
 
 
 def _cut_into_patches(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:

@@ -7,17 +7,18 @@ they are. The index that the converter computed is not used.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.head_inputs import head_inputs, head_model, native_shape
 from onnx_fc2conv.equivalence.movement import MOVEMENT
 from onnx_fc2conv.equivalence.operands import LAYERS
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.runtime import Session
-from onnx_fc2conv.equivalence.structure import constants, frontier, subgraph, with_outputs
+from onnx_fc2conv.equivalence.structure import not_moving
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["NotTraced", "Trace", "trace"]
@@ -26,7 +27,6 @@ _LARGEST_LABEL = 1 << 24
 """float32 counts to 2^24 without a gap."""
 
 _REARRANGING = {"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity"}
-_SIZES = {"Shape", "Size"}
 _ELEMENTWISE = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Where"),
     *("QLinearAdd", "QLinearMul"),
@@ -56,6 +56,7 @@ class Trace:
         shape: Shape of ``start`` at the native size.
         batch: Number of samples in it.
         places: For each element of one sample of the operand, row-major, its number in ``start``.
+        sized: Native shapes of other tensors before it of which nothing but the shape is read.
     """
 
     model: ir.Model
@@ -64,6 +65,7 @@ class Trace:
     shape: tuple[int, ...]
     batch: int
     places: AnyArray
+    sized: Mapping[str, tuple[int, ...]]
 
     def beside(self, other: Trace) -> Counter[str]:
         """The operators between start and operand that compute and that ``other`` lacks.
@@ -71,7 +73,7 @@ class Trace:
         An Add right behind a product is its layer's bias and not among them.
         """
         more = self._computing() - other._computing()
-        consumers = next(v for v in self._part().inputs if v.name == self.start).consumers()
+        consumers = next(v for v in self._part().graph.inputs if v.name == self.start).consumers()
         if self._starts_at_product() and len(consumers) == 1 and consumers[0].op_type == "Add":
             more["Add"] -= 1
         return +more
@@ -81,16 +83,20 @@ class Trace:
         return self.start in {value.name for node in made for value in node.outputs}
 
     def _computing(self) -> Counter[str]:
-        graph = self._part()
-        fixed = _not_moving(graph)
+        graph = self._part().graph
+        fixed = not_moving(graph)
         return Counter(
             node.op_type
             for node in graph
             if node.op_type not in MOVEMENT and any(v not in fixed for v in node.outputs)
         )
 
-    def _part(self) -> ir.Graph:
-        return subgraph(self.model, {self.start: ir.DataType.FLOAT}, [self.operand]).graph
+    def until(self, name: str, dtype: ir.DataType) -> ir.Model:
+        """The model from ``start``, of this type, to a tensor behind it."""
+        return head_model(self.model, {self.start: dtype}, self.sized, [name])
+
+    def _part(self) -> ir.Model:
+        return self.until(self.operand, ir.DataType.FLOAT)
 
     def shifted(self, other: Trace) -> bool:
         """Whether something is added between start and operand that ``other`` does not add."""
@@ -103,10 +109,7 @@ class Trace:
         """
         if not _SCALING & set(self.beside(other)):
             return None
-        part = only_movement(
-            subgraph(self.model, {self.start: ir.DataType.FLOAT}, [self.operand]), keep=_AFFINE
-        )
-        session = Session(part)
+        session = Session(only_movement(self._part(), keep=_AFFINE))
         length = np.float32(1024)
         one, two = (
             session.run({self.start: np.full(self.shape, factor * length, np.float32)})
@@ -129,12 +132,12 @@ def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collecti
     passed_by = {
         value.name for node in model.graph if node.op_type in _REARRANGING for value in node.outputs
     }
-    starts = [n for n in frontier(model.graph, [operand], set(stops) - passed_by) if n]
-    if len(starts) != 1:
-        raise NotTraced(f"reads {len(starts)} tensors at once; the other tiers compare it")
-    (start,) = starts
+    read = head_inputs(pair, model, operand, set(stops) - passed_by)
+    if len(read.maps) != 1:
+        raise NotTraced(f"reads {len(read.maps)} tensors at once; the other tiers compare it")
+    (start,) = read.maps
     batch = pair.fixed_batch or 1
-    shape = _native_shape(pair, model, start)
+    shape = native_shape(pair, model, start)
     size = int(np.prod(shape))
     if size % batch or not size:
         raise NotTraced(f"{start} {list(shape)} does not hold {batch} samples")
@@ -144,39 +147,21 @@ def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collecti
     labels = np.tile(np.arange(size // batch, dtype=np.float32), batch).reshape(shape)
     name = operand.name or ""
     if name == start:
-        return Trace(model, name, start, shape, batch, labels.reshape(batch, -1)[0])
-    part = only_movement(subgraph(model, {start: ir.DataType.FLOAT}, [name]))
-    session = Session(part)
+        return Trace(model, name, start, shape, batch, labels.reshape(batch, -1)[0], {})
+    if read.sized and shape[0] != batch:
+        raise NotTraced("its samples are not on the first axis; the other tiers compare it")
+    part = head_model(model, {start: ir.DataType.FLOAT}, read.sized, [name])
+    session = Session(only_movement(part))
     moved = session.run({start: labels}, [name])[name]
     if (session.run({start: -1 - labels}, [name])[name] != -1 - moved).any():
         raise NotTraced("constants are among its elements; the other tiers compare it")
-    return Trace(model, name, start, shape, batch, one_sample(moved, batch))
+    return Trace(model, name, start, shape, batch, one_sample(moved, batch), read.sized)
 
 
 def one_sample(array: AnyArray, batch: int) -> AnyArray:
     """The elements of the first sample, whose axis is the first or the last."""
     samples_first: AnyArray = array if array.shape[:1] == (batch,) else array.T
     return samples_first.reshape(-1)[: array.size // batch]
-
-
-def _native_shape(pair: Pair, model: ir.Model, name: str) -> tuple[int, ...]:
-    """The shape of a tensor of one of the models at the native size."""
-    inferred = pair.native_shape(model, name)
-    if inferred is not None:
-        return inferred
-    session = pair.session(with_outputs(model, [name]))
-    shapes = pair.batched(pair.fixed_batch or 1)
-    feeds: dict[str, AnyArray] = {i.name: np.zeros(shapes[i.name], i.dtype) for i in pair.inputs}
-    return session.run(feeds, [name])[name].shape
-
-
-def _not_moving(graph: ir.Graph) -> set[ir.Value]:
-    """Constants, and what is computed from the shapes of tensors alone."""
-    found = constants(graph)
-    for node in graph:
-        if node.op_type in _SIZES or all(value in found for value in node.inputs if value):
-            found.update(node.outputs)
-    return found
 
 
 def only_movement(model: ir.Model, keep: Collection[str] = ()) -> ir.Model:
@@ -186,7 +171,7 @@ def only_movement(model: ir.Model, keep: Collection[str] = ()) -> ir.Model:
         model: The model, which is changed.
         keep: Operators that stay although they compute.
     """
-    fixed = _not_moving(model.graph)
+    fixed = not_moving(model.graph)
     for node in list(model.graph):
         if node.op_type == "Concat" and 0 < len(fixed & set(node.inputs)) < len(node.inputs):
             raise NotTraced("constants are joined with its features; the other tiers compare it")

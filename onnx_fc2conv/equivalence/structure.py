@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.movement import MOVEMENT, layer_of_a_cell, moved_alike
+from onnx_fc2conv.equivalence.movement import (
+    MOVEMENT,
+    layer_of_a_cell,
+    moved_alike,
+    regrouped_before,
+    same_dims,
+)
 
 __all__ = [
     "Shared",
@@ -18,6 +24,7 @@ __all__ = [
     "constants",
     "dequantized_from",
     "frontier",
+    "not_moving",
     "shared_values",
     "subgraph",
     "with_outputs",
@@ -28,11 +35,22 @@ _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 def constants(graph: ir.Graph) -> set[ir.Value]:
     """Values that depend on no input of the graph."""
+    return _computed_alone(graph, ())
+
+
+def not_moving(graph: ir.Graph) -> set[ir.Value]:
+    """Constants, and what is computed from the shapes of tensors alone."""
+    return _computed_alone(graph, ("Shape", "Size"))
+
+
+def _computed_alone(graph: ir.Graph, operators: Collection[str]) -> set[ir.Value]:
+    """What depends on no input of the graph but through these operators."""
     found = set(graph.initializers.values())
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
         has_body = any(a.type == ir.AttributeType.GRAPH for a in node.attributes.values())
-        if not has_body and all(value in found for value in inputs):
+        alone = not has_body and all(value in found for value in inputs)
+        if alone or (node.op_type in operators and not node.domain):
             found.update(node.outputs)
     return found
 
@@ -56,15 +74,17 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
 
     Attributes and weights are not compared: the check runs both models and compares the tensors.
     Where several nodes of the converted model would do, the one whose output has the same name is
-    taken, else the first. A node whose output has the same name and as many axes (but for those of
-    length 1) may have inputs that are only moved (a channel shuffle written in another way), or
-    made by a layer of patches and by the convolution that it is.
+    taken, else the first. A node whose output has the same name may have inputs that are only moved
+    (a channel shuffle written in another way), or made by a layer of patches and by the convolution
+    that it is. What both compute on other axes (a group norm of rows or of a map) is not shared
+    itself: it may be a window of the head, and what is made of it a map again.
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
     names = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
     moved: set[str] = set()
     reshaped: set[str | None] = set()  # the same numbers in another rank: what follows is shared
+    regrouped: set[str | None] = set()  # on other axes: what is brought back to the same is shared
     candidates: dict[tuple[object, ...], list[ir.Node]] = {}
     by_name = {node.outputs[0].name: node for node in converted.graph if node.outputs}
     for node in converted.graph:
@@ -82,24 +102,39 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
             twin = next(same_name, twins[0])
             twins.remove(twin)
         else:
-            namesake = by_name.get(node.outputs[0].name)
+            root = regrouped_before(node, regrouped, fixed)
+            namesake = by_name.get(node.outputs[0].name if root is None else names[root])
             if namesake is None or not (
-                moved_alike(node, namesake, names, fixed, fixed_too)
+                (root is not None and same_dims(node, namesake))
+                or moved_alike(node, namesake, names, fixed, fixed_too)
                 or layer_of_a_cell(node, namesake, names, reshaped, fixed)
             ):
                 continue
             twin = namesake
             moved.update(v.name for v in node.outputs if v.name)
-        if _layouts_differ(node, twin):
+        if _axes_differ(node, twin):
+            regrouped.update(value.name for value in node.outputs)
+        elif _layouts_differ(node, twin):
             reshaped.update(value.name for value in node.outputs)
         for one, two in zip(node.outputs, twin.outputs, strict=False):
             names[one.name] = two.name
-    alike = {one: two for one, two in names.items() if one and two and one not in reshaped}
+    alike = {
+        one: two for one, two in names.items() if one and two and one not in reshaped | regrouped
+    }
     for node in reference.graph:
         for value in node.outputs:
             if dequantized_from(value).name in alike.keys() - {value.name}:
                 alike.pop(value.name or "", None)
     return Shared(alike, frozenset(moved))
+
+
+def _axes_differ(node: ir.Node, twin: ir.Node) -> bool:
+    """Whether the outputs have other numbers of axes, also without those of length 1."""
+    one, two = node.outputs[0].shape, twin.outputs[0].shape
+    if one is None or two is None or len(one) == len(two):
+        return False
+    long, long_too = (sum(dim != 1 for dim in list(shape)[1:]) for shape in (one, two))
+    return long != long_too
 
 
 def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
@@ -118,9 +153,17 @@ def _layouts_differ(node: ir.Node, twin: ir.Node) -> bool:
     return node.op_type not in MOVEMENT and axes[0] != axes[1]
 
 
-def frontier(graph: ir.Graph, outputs: Iterable[ir.Value], shared: Collection[str]) -> list[str]:
-    """The shared tensors from which the outputs are computed without another shared one between."""
-    fixed = constants(graph)
+def frontier(
+    graph: ir.Graph,
+    outputs: Iterable[ir.Value],
+    shared: Collection[str],
+    until: Collection[ir.Value] = (),
+) -> list[str]:
+    """The shared tensors from which the outputs are computed without another shared one between.
+
+    What the values ``until`` are computed from does not count.
+    """
+    fixed = constants(graph).union(until)
     found: dict[str, None] = {}
     queue, seen = list(outputs), set(outputs)
     for value in queue:

@@ -23,6 +23,7 @@ from onnx_fc2conv.views.plan import (
     Step,
 )
 from onnx_fc2conv.views.rules import describe
+from onnx_fc2conv.views.rules.registry import NameScope
 from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply", "write_attributes"]
@@ -68,7 +69,7 @@ class _Builder:
         self.stored = Initializers(model)
         self.values: dict[FeatureMap | Intermediate, ir.Value] = {}
         self.names: list[tuple[ir.Value, str]] = []
-        self.named: set[ir.Node] = set()
+        self.named: dict[ir.Node, ir.Node] = {}
 
     def add(self, step: Step) -> None:
         inputs = [self._input(operand, step.source) for operand in step.inputs]
@@ -79,6 +80,8 @@ class _Builder:
         made = (step.output, *step.further)
         name = self._node_name(step)
         node = ir.node(step.op_type, inputs, domain=step.domain, name=name, num_outputs=len(made))
+        if name and name == step.source.name:
+            self.named[step.source] = node
         for attribute in attributes:
             node.attributes.add(attribute)
         node.metadata_props[ORIGIN] = describe(step.source)
@@ -97,7 +100,6 @@ class _Builder:
         if not source.name:
             return None
         if step.op_type in (source.op_type, *_CONVS) and source not in self.named:
-            self.named.add(source)
             return source.name
         return step.output.name if step.output.name != source.name else None
 
@@ -208,6 +210,12 @@ class _Builder:
             if name and name not in taken:
                 taken.add(name)
                 value.name = name
+        names = NameScope.of(self.graph)
+        for source, node in self.named.items():
+            if (
+                source.graph is not None and node.graph is not None
+            ):  # it stays beside what it became
+                node.name = names.fresh(node.name or "")
 
     def _input(
         self, operand: FeatureMap | Intermediate | Constant | ir.Value | None, source: ir.Node

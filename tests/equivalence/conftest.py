@@ -16,7 +16,7 @@ from onnx_fc2conv import convert
 from onnx_fc2conv.equivalence import EquivalenceReport
 from onnx_fc2conv.equivalence.check import check
 from onnx_fc2conv.geometry import Geometry
-from tests.nets import Net, Tensor
+from tests.nets import Net, Tensor, i64
 
 ROOT = Path(__file__).parents[2]
 MODELS = ROOT / "models"
@@ -186,6 +186,24 @@ def two_images() -> onnx.ModelProto:
     return net.model(net.head(Tensor(net.op("Relu", difference).value, SQUARE)))
 
 
+def two_embeddings() -> onnx.ModelProto:
+    """The cosine of two images' embeddings; how many there are is read off the first image."""
+    net = Net(image=SQUARE, seed=1)
+    batch = net.op("Slice", net.op("Shape", net.x), i64(0), i64(1))
+
+    def shaped(y: Tensor, length: int, by: str = "Reshape") -> Tensor:
+        return net.op(by, y, net.op("Concat", batch, i64(length), axis=0))
+
+    def embedding(image: Tensor) -> Tensor:
+        maps = net.op("Conv", image, net.random(3, 2, 4, 4), strides=[2, 2])
+        made = net.op("Gemm", shaped(maps, 27), net.random(6, 27), net.random(6), transB=1)
+        norm = net.op("Clip", net.op("ReduceL2", made, axes=[1]), np.array(1e-12, np.float32))
+        return net.op("Div", made, shaped(norm, 6, "Expand"))
+
+    one, two = embedding(net.x), embedding(net.input("z", ("N", *SQUARE)))
+    return net.model(net.op("ReduceSum", net.op("Mul", one, two), i64(1), keepdims=0))
+
+
 def dead() -> onnx.ModelProto:
     """No feature gets through the Relu between the layers, whatever the image."""
     net = Net(image=SQUARE, seed=1)
@@ -243,7 +261,7 @@ NETS: dict[str, Callable[[], onnx.ModelProto]] = {
         *(same_padding, padded, fixed_batch, half, no_trunk),
         *(one_dimension, three_dimensions, globally_pooled, flattened_mean),
         *(flattened_mean_of_9, exponential),
-        *(clipped, remainder, as_double, two_images),
+        *(clipped, remainder, as_double, two_images, two_embeddings),
         *(dead, beta, normalized_trunk, averaged, rounded_up, grouped),
     )
 }

@@ -174,6 +174,8 @@ TABLE = [
     Fault("mean-over-height", "flattened_mean", drop_mean_axis, "NEF"),
     Fault("clip-dropped", "clipped", bypass(lambda m: last(m, "Clip")), "INEFC"),
     Fault("second-image-ignored", "two_images", use_one_image, "INEF"),
+    Fault("second-embedding-off", "two_embeddings", edit_constant(1, 1, percent(0.1)), "WLINF"),
+    Fault("second-bias-off", "two_embeddings", edit_constant(1, 2, percent(1)), "WNEF"),
     Fault("batch-fixed", "plain", fix_inputs(1, 2, "H", "W"), "INFC"),
     Fault("height-fixed", "plain", fix_inputs("N", 2, 8, "W"), "IC"),
     Fault("weight-off-by-1-ulp-below", "plain", edit_constant(0, 1, ulp(-9)), "WI"),

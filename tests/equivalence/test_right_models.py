@@ -50,6 +50,7 @@ POOLED = {"image windows", "integers"}
 SKIPPED = {
     "globally_pooled": POOLED,
     "two_images": {"image windows"},
+    "two_embeddings": {"image windows", "integers"},
     "flattened_mean": POOLED | {"weights", "layers"},
     "flattened_mean_of_9": POOLED | {"weights", "layers", "feature windows"},
     "alpha": {"integers"},

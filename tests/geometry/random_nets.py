@@ -74,6 +74,7 @@ class RandomNet:
             (1.5, self._residual),
             (1, self._crop),
             (1, self._there_and_back),
+            (1, self._transposed),
             (0.5, self._gate),
         ]
         weights = np.array([weight for weight, _ in kinds])
@@ -202,6 +203,31 @@ class RandomNet:
         kernel = int(self.rng.integers(1, 5))
         begin, end = (int(n) for n in self.rng.integers(0, kernel, 2))
         return self._convolution(up, [Window(kernel, factor, 1, begin, end)] * self.rank)
+
+    def _transposed(self, y: Tensor) -> Tensor | None:
+        """A strided layer, a ConvTranspose with overlaps or cut off, and a layer of its blocks."""
+        factor = int(self.rng.integers(2, 4))
+        blocks = [Window(factor, factor, 1, 0, 0)] * self.rank
+        self._strided(blocks)
+        y = self._convolution(y, blocks)
+        kernel, more = (
+            int(self.rng.integers(factor, 2 * factor + 2)),
+            int(self.rng.integers(factor)),
+        )
+        begin, end = (int(n) for n in self.rng.integers(0, kernel, 2))
+        extent = tuple((n - 1) * factor + kernel + more - begin - end for n in y.shape[1:])
+        if min(extent) < factor:
+            return None
+        up = self.net.op(
+            "ConvTranspose",
+            y,
+            self.net.random(y.shape[0], CHANNELS, *[kernel] * self.rank),
+            shape=(CHANNELS, *extent),
+            strides=[factor] * self.rank,
+            pads=[begin] * self.rank + [end] * self.rank,
+            output_padding=[more] * self.rank,
+        )
+        return self._convolution(up, blocks)
 
     def _gate(self, y: Tensor) -> Tensor:
         """Squeeze and excite: every channel scaled by what the whole image holds."""

@@ -9,7 +9,9 @@ from tests.properties.spellings import (
     concat,
     over,
     pad,
+    reshape,
     same,
+    scalar,
     slice_,
     split,
 )
@@ -157,6 +159,18 @@ def instance_norm(net: Net, image: Tensor) -> Tensor:
     return same(net, "InstanceNormalization", y, net.random(3), net.random(3))
 
 
+def group_norm(net: Net, image: Tensor) -> Tensor:
+    """Two groups of channels, written out as means and differences."""
+    y = pooled(net, conv(net, image, _slid(image, 2), 2, channels=4))
+    rows = reshape(net, y, 2, y.size // 2)
+    rest = same(net, "Sub", rows, over(net, "ReduceMean", rows, [2], (2, 1), 1))
+    variance = over(net, "ReduceMean", same(net, "Mul", rest, rest), [2], (2, 1), 1)
+    deviation = same(net, "Sqrt", same(net, "Add", variance, scalar(net, 0.1)))
+    normal = reshape(net, same(net, "Div", rest, deviation), *y.shape)
+    scale, shift = (net.random(4, *[1] * (len(y.shape) - 1)) for _ in range(2))
+    return same(net, "Add", same(net, "Mul", normal, scale), shift)
+
+
 def overlapping(net: Net, image: Tensor) -> Tensor:
     """As a U-Net goes up: at the border there is less to add up."""
     rank = len(image.shape) - 1
@@ -168,7 +182,7 @@ OTHER: dict[str, Part] = {
     part.__name__: part
     for part in (
         *(padded, same_size, same_lower, ceiled, pad_operator, overlapping, gated),
-        instance_norm,
+        *(instance_norm, group_norm),
     )
 }
 

@@ -23,7 +23,7 @@ from onnx_fc2conv.views.rules.restore import picked_channels, settled, single_ma
 from onnx_fc2conv.views.rules.rows import Rows, rows_along, rows_at_positions, sample_axes
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed
 
-__all__ = ["Along", "along_features", "integers", "regrouped"]
+__all__ = ["Along", "along_features", "integers", "reduced_view", "regrouped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,8 @@ def _lists(
             f"works along {sorted(axes)} of {list(view.shape)}, on elements of several positions "
             f"of {source.name} {list(source.per_sample_shape)} at once: windows overlap, so that "
             "no cell of a larger map can hold what each of them needs; work along the channels of "
-            "each position, pool the positions first, or export a group norm as one operator, "
-            "which then takes the statistics of the whole image",
+            "each position, pool the positions first, or take the means of groups of whole "
+            "channels, as a group norm does: they are those of the whole image",
         )
     if not source.scales_by_channel:
         return app.refuse(
@@ -248,15 +248,27 @@ def _view(  # noqa: PLR0913 - where the rows are, and what is in them
     positions = output.size // output.channels
     index = output.first_label + channels * positions + rows.at[..., None]
     held = sample_axes(view, axes)
-    batch = view.batch_axis
     if not along.keepdims:
-        index = index[..., 0]
-        batch = None if batch is None else batch - sum(axis < batch for axis in axes)
-    else:
-        lengths = [view.index.shape[axis] for axis in held]
-        if along.width is not None:
-            lengths = [along.width, *[1] * (len(held) - 1)]
-        index = index.reshape(*rows.which.shape, *lengths)
-        index = np.moveaxis(index, range(rows.which.ndim, index.ndim), held)
+        return reduced_view(view, axes, index[..., 0], keepdims=False)
+    lengths = [view.index.shape[axis] for axis in held]
+    if along.width is not None:
+        lengths = [along.width, *[1] * (len(held) - 1)]
+    index = index.reshape(*rows.which.shape, *lengths)
+    index = np.moveaxis(index, range(rows.which.ndim, index.ndim), held)
+    return _of_index(view, index, view.batch_axis)
+
+
+def reduced_view(
+    view: FeatureView, axes: tuple[int, ...], index: IntArray, *, keepdims: bool
+) -> FeatureView:
+    """The view that shows one element of ``index`` [*rows] where it has several along the axes."""
+    batch = view.batch_axis
+    if keepdims:
+        return _of_index(view, np.expand_dims(index, sample_axes(view, axes)), batch)
+    batch = None if batch is None else batch - sum(axis < batch for axis in axes)
+    return _of_index(view, index, batch)
+
+
+def _of_index(view: FeatureView, index: IntArray, batch_axis: int | None) -> FeatureView:
     any_batch = view.labels.other is not None
-    return FeatureView.of_index(view.space, view.batches, index, batch, any_batch=any_batch)
+    return FeatureView.of_index(view.space, view.batches, index, batch_axis, any_batch=any_batch)

@@ -5,7 +5,8 @@ as exporters write it:
 
     Reshape [0, G, -1]  →  InstanceNormalization  →  Reshape back, to a size that is a constant
 
-The groups are whole channels in order; what is written is the same at any size.
+The groups are whole channels in order; what is written is the same at any size. Where a norm is
+written as a sum, a difference and so on, the means of each group are one cell for the whole image.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import Emitted, Intermediate, Kept, Outcome, Step
-from onnx_fc2conv.views.rules.groups import integers
+from onnx_fc2conv.views.rules.groups import integers, reduced_view
+from onnx_fc2conv.views.rules.pooling import pooled_map, reducing_step
 from onnx_fc2conv.views.rules.registry import Application, describe, rule
 from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled, single_map
+from onnx_fc2conv.views.rules.rows import rows_along, sample_axes
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
-__all__ = ["instance_normalization", "whole_image_normalization"]
+__all__ = ["group_means", "instance_normalization", "whole_image_normalization"]
 
 
 @rule("InstanceNormalization")
@@ -73,26 +77,66 @@ def _channels_in_groups(
     if isinstance(found, Refusal):
         return found
     steps, source, local = found
+    channels = _whole_channels(source, local.reshape(view.shape[1], -1))
+    if channels is None:
+        return app.refuse(
+            "flattened-features",
+            f"normalizes groups of elements of {source.name} {list(source.per_sample_shape)} that "
+            "are not whole channels",
+        )
+    if source.one_per_window:
+        return app.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
+    if not source.scales_by_channel:
+        return app.refuse("position-dependent", "follows a scale that differs between positions")
+    more, source = settled(app, source)
+    picked, source = picked_channels(app, source, channels)
+    return (*steps, *more, *picked), source
+
+
+def _whole_channels(source: FeatureMap, lists: IntArray) -> IntArray | None:
+    """The channels of which these lists of elements [G, D] hold all positions in order."""
     positions = source.size // source.channels
-    lists = local.reshape(view.shape[1], -1)
-    if lists.shape[1] % positions == 0:
-        lists = lists.reshape(-1, positions)
-        channels = lists[:, 0] // positions
-        if (lists == channels[:, None] * positions + np.arange(positions)).all():
-            if source.one_per_window:
-                return app.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
-            if not source.scales_by_channel:
-                return app.refuse(
-                    "position-dependent", "follows a scale that differs between positions"
-                )
-            more, source = settled(app, source)
-            picked, source = picked_channels(app, source, channels)
-            return (*steps, *more, *picked), source
-    return app.refuse(
-        "flattened-features",
-        f"normalizes groups of elements of {source.name} {list(source.per_sample_shape)} that are "
-        "not whole channels",
-    )
+    if lists.shape[1] % positions:
+        return None
+    elements = lists.reshape(-1, positions)
+    channels: IntArray = elements[:, 0] // positions
+    whole = (elements == channels[:, None] * positions + np.arange(positions)).all()
+    return channels if whole else None
+
+
+def group_means(app: Application, view: FeatureView, axes: tuple[int, ...]) -> Outcome | None:
+    """ReduceMean of groups of whole channels, each a cell of the whole image; None if they are not.
+
+    A single list of all features is none: what is no group lies in one window.
+    """
+    found = single_map(app, view)
+    if isinstance(found, Refusal):
+        return found
+    steps, source, local = found
+    rows = np.sort(rows_along(local, sample_axes(view, axes)), axis=-1)
+    if source.is_cell or rows.ndim < 2 or not source.scales_by_channel:
+        return None
+    groups = rows.reshape(-1, rows.shape[-1])
+    channels = _whole_channels(source, groups)
+    if channels is None:
+        return None
+    if app.windowed:
+        why = "no pooling operator takes the mean of several channels in a window"
+        return app.refuse("window-pooling", f"{why}; with --pool keep it sees the whole image")
+    more, source = settled(app, source)
+    picked, source = picked_channels(app, source, channels)
+    rank = len(source.extent)
+    made = pooled_map(app, source, tuple(range(rank)), channels=len(groups))
+    if isinstance(made, Refusal):
+        return made
+    grouped = Intermediate(app.names.fresh(f"{made.name}.groups"), source.dtype)
+    shape = integers(app, f"{made.name}.groups", [0, len(groups), -1, *[1] * (rank - 1)])
+    reshaped = Step("Reshape", (source, shape), grouped, app.node)
+    reduced = reducing_step(app, grouped, made, (2,))
+    which = np.arange(len(groups)).reshape(rows.shape[:-1])
+    keepdims = bool(app.int_attribute("keepdims", 1))
+    result = reduced_view(view, axes, made.first_label + which, keepdims=keepdims)
+    return Emitted((*steps, *more, *picked, reshaped, reduced), result)
 
 
 @rule("GroupNormalization")

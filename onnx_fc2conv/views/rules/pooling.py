@@ -23,6 +23,7 @@ from onnx_fc2conv.views.plan import (
     AttributeValue,
     Constant,
     Emitted,
+    Intermediate,
     Kept,
     Outcome,
     Step,
@@ -165,7 +166,7 @@ def pool_view(
 
 
 def reducing_step(
-    app: Application, source: FeatureMap, output: FeatureMap, axes: tuple[int, ...]
+    app: Application, source: FeatureMap | Intermediate, output: FeatureMap, axes: tuple[int, ...]
 ) -> Step:
     """The node itself on the map [N, C, *spatial], over these axes, which it keeps."""
     op_type = app.node.op_type

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Kept, Outcome, Viewed
 from onnx_fc2conv.views.rules.groups import Along, along_features, integers
+from onnx_fc2conv.views.rules.image_norms import group_means
 from onnx_fc2conv.views.rules.pooling import (
     pool_view,
     pooled_axes,
@@ -82,6 +83,9 @@ def _reduced(
             return kept
     if spatial is not None:
         return pool_view(app, view, axes, spatial, keepdims=keepdims)
+    means = group_means(app, view, axes) if app.node.op_type == "ReduceMean" else None
+    if means is not None:
+        return means
     return along_features(app, view, axes, _along(app, dtype, keepdims=keepdims))
 
 
