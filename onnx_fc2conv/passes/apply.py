@@ -212,9 +212,8 @@ class _Builder:
                 value.name = name
         names = NameScope.of(self.graph)
         for source, node in self.named.items():
-            if (
-                source.graph is not None and node.graph is not None
-            ):  # it stays beside what it became
+            both_stay = source.graph is not None and node.graph is not None
+            if both_stay:
                 node.name = names.fresh(node.name or "")
 
     def _input(
