@@ -263,7 +263,8 @@ def _require_one_layer(both: LayerPair, stops: Mapping[str, str]) -> None:
     rows, rest = divmod(features, both.weight.shape[1])
     if rest and not features * both.operand.batch % both.weight.shape[1]:
         raise NotTraced("its operand's first axis is not that of samples; other tiers compare it")
-    if rows > 1 and not rest and len(both.kernel) in (len(both.weight), rows * len(both.weight)):
+    copies, beside = divmod(len(both.kernel), len(both.weight))  # of the weight, one a group
+    if rows > 1 and not rest and not beside and rows % max(1, copies) == 0:
         raise NotTraced(f"the layer is applied to {rows} rows of a sample; other tiers compare it")
     if (
         features != both.weight.shape[1]

@@ -292,3 +292,12 @@ def test_a_single_score_that_is_a_small_difference_of_large_terms() -> None:
     assert converted is not None
     report = check(model, converted)
     assert report, report.to_markdown()
+
+
+def test_a_vector_over_rows_of_each_channel() -> None:
+    """One number of each row of each channel: a kernel for each channel, of one vector."""
+    net = Net(image=(2, 4, 3))
+    y = net.op("MatMul", net.x, net.random(3), shape=(2, 4))
+    model = net.model(net.head(y))
+    report = check(model, convert(model).model)
+    assert report, report.to_markdown()
