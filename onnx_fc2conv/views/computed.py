@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.dequantized import quantized_array, quantized_constant
-from onnx_fc2conv.views.growth import check_growth
+from onnx_fc2conv.views.growth import check_growth, repeated
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, evaluate
 from onnx_fc2conv.views.rules.registry import Fact
@@ -33,6 +33,8 @@ def computed(
             return [quantized.values()]
         inputs = [_stand_in(fact, batch, batches) for fact in operands]
         check_growth(node, inputs)
+        if node.op_type == "ConstantOfShape" and not node.domain and inputs[0] is not None:
+            return [repeated(node, inputs[0])]
         if node.op_type == "QuantizeLinear":
             return [quantized_array(node, inputs)]
         return evaluate(node, inputs, opset)

@@ -16,13 +16,21 @@ from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.views.known import NotComputable
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["check_growth", "check_sizes"]
+__all__ = ["check_growth", "check_sizes", "repeated"]
 
 _MOST = 1 << 24
 """Elements: an attention mask of 4,096 tokens has as many."""
 
+_MOST_REPEATED = 1 << 28
+"""Elements of a ConstantOfShape, which take no memory; the largest layer of VGG has 103 million."""
+
 _ANY_MEMORY = 1 << 40
 """Elements that no machine holds."""
+
+_VIEWS = {
+    *("Shape", "Size", "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"),
+}
+"""Operators that read no element, or copy none."""
 
 _GROWING = {"ConstantOfShape", "Expand", "OneHot", "Range", "Resize", "Tile", "Upsample"}
 _SMALL = 1 << 10
@@ -33,6 +41,12 @@ _RESIZE = ("roi", "scales", "sizes")
 _MOST_RESIZED = 1 << 20
 """Elements: ONNX's reference implementation of Resize computes them one by one."""
 
+_LIMITS = {
+    "ConstantOfShape": _MOST_REPEATED,
+    "Resize": _MOST_RESIZED,
+    "Upsample": _MOST_RESIZED,
+}
+
 
 def check_growth(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
     """Let a node run only if what it makes is of a reasonable size.
@@ -41,9 +55,20 @@ def check_growth(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
         NotComputable: If it is not; the message has the number of elements.
     """
     elements = _elements(node, inputs)
-    most = _MOST_RESIZED if node.op_type in ("Resize", "Upsample") else _MOST
-    if elements > most:
+    if elements > _LIMITS.get(node.op_type, _MOST):
         raise NotComputable(f"{node.op_type} would make a tensor of {elements:.3g} elements")
+    if node.op_type in _VIEWS:
+        return
+    for array in inputs:
+        if array is not None and array.size > _MOST and not any(array.strides):
+            raise NotComputable(f"{node.op_type} would compute with {array.size:.3g} equal numbers")
+
+
+def repeated(node: ir.Node, shape: AnyArray) -> AnyArray:
+    """What a ConstantOfShape-9 gives: its number, 0 by default, in every place of one."""
+    tensor = node.attributes.get_tensor("value", None)
+    number = np.float32(0) if tensor is None else tensor.numpy().reshape(())
+    return np.broadcast_to(number, tuple(int(length) for length in shape))
 
 
 def check_sizes(graph: ir.Graph) -> None:

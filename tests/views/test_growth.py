@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv.views.growth import check_growth
+from onnx_fc2conv.views.growth import check_growth, repeated
 from onnx_fc2conv.views.known import NotComputable
 
 ONES = np.ones((1, 3, 1, 1), np.float32)
@@ -50,6 +50,19 @@ def test_sizes_of_some_axes() -> None:
     check_growth(node, [ONES, None, None, ints(590, 590)])
     with pytest.raises(NotComputable, match=r"3\.46e\+06"):
         check_growth(node, [ONES, None, None, ints(1074, 1074)])
+
+
+def test_equal_numbers_take_no_memory_until_something_computes_with_them() -> None:
+    weight = repeated(
+        ir.node("ConstantOfShape", [], {"value": ir.tensor([np.float16(3)])}),
+        ints(1 << 14, 1 << 13),
+    )
+    assert (weight.shape, weight.dtype, weight[-1, -1]) == ((1 << 14, 1 << 13), np.float16, 3)
+    assert weight.strides == (0, 0)
+    assert repeated(ir.node("ConstantOfShape", []), ints(2)).dtype == np.float32
+    check_growth(ir.node("Transpose", []), [weight])
+    with pytest.raises(NotComputable, match=r"Add would compute with 1\.34e\+08 equal numbers"):
+        check_growth(ir.node("Add", []), [weight, weight])
 
 
 def test_numbers_that_are_none() -> None:
