@@ -19,6 +19,12 @@ __all__ = ["run"]
 _TRACEBACK = "FC2CONV_TRACEBACK"
 """Environment variable that developers set."""
 
+_OUT_OF_MEMORY = (
+    *("out of memory", "can't start new thread", "failed to map segment", "bad_alloc"),
+    *("Cannot allocate memory", "without exception set", "without setting an exception"),
+)
+"""How Python and C++ libraries put it where they raise no MemoryError."""
+
 
 def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) -> None:
     """Run and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused, 130 Ctrl-C."""
@@ -44,6 +50,8 @@ def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) 
         if os.environ.get(_TRACEBACK):
             raise
         text = " ".join(str(error).split())[:200]
+        if any(words in text for words in _OUT_OF_MEMORY):
+            _fail(program, ["out of memory"], 2)
         what = f"internal error: {type(error).__name__}: {text}; nothing was written"
         _fail(program, [what, f"please report it; {_TRACEBACK}=1 shows where it happened"], 2)
 
