@@ -156,7 +156,8 @@ def test_a_fault_in_what_is_written_out_is_found(fault: str) -> None:
     assert stored is not None
     assert stored.const_value is not None
     array = stored.const_value.numpy()
-    stored.const_value = ir.tensor(array[::-1].copy() if fault == "groups" else array * 2)
+    wrong = array[::-1].copy() if fault == "groups" else (array * 2).astype(array.dtype)
+    stored.const_value = ir.tensor(wrong)
     assert not check(model, converted)
 
 
