@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import assume, given, note, settings
 from onnx.reference import ReferenceEvaluator
 
 from onnx_fc2conv import check, convert
@@ -88,9 +88,13 @@ def test_pooling_of_images(found: Made) -> None:
             assert_close(actual.reshape(-1), expected.reshape(-1), 1e-4, f"{name} at {size}")
 
 
+_NUMBERS_OF_CLASSES = {"best_class", "best_number"}
+
+
 @CHECKED
 @given(classifiers(dtype=ir.DataType.FLOAT16, opsets=(13, 18, 21)))
 def test_half_precision(found: Made) -> None:
+    assume(not _NUMBERS_OF_CLASSES & set(found.parts))  # two may be the best, but for a rounding
     slides(found, dtype=np.float16, tolerance=0.05)
 
 
@@ -137,7 +141,7 @@ def test_static_mode(found: Made) -> None:
 def test_reduction(reduce: Any, found: Made) -> None:
     """The reduced model gives the mean or maximum of the cells of the other."""
     note(" · ".join(found.parts))
-    if {"best_class", "best_number"} & set(found.parts):
+    if _NUMBERS_OF_CLASSES & set(found.parts):
         return
     dense = session(converted_model(convert(found.model)))
     one = session(converted_model(convert(found.model, reduce=reduce)))
