@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from onnx_fc2conv.equivalence.report import EquivalenceReport, TierResult
     from onnx_fc2conv.errors import Refusal
+    from onnx_fc2conv.geometry import Geometry
     from onnx_fc2conv.passes.conv_to_fc import MatrixLayer
     from onnx_fc2conv.pipeline import Interface
 
@@ -140,7 +141,11 @@ class Terminal:
         if (conversion.heads or conversion.poolings) and not conversion.refusals:
             self._section("Interface", _interface(conversion.before, conversion.after))
         if conversion.geometry and not conversion.refusals:
-            self._section("Grid", _grid(report))
+            self.grid(conversion.geometry)
+
+    def grid(self, geometries: Mapping[str, Geometry]) -> None:
+        """What the cells of each map mean."""
+        self._section("Grid", _grid(geometries))
 
     def matrices(self, layers: Sequence[MatrixLayer], form: str) -> None:
         """The layers that become matrices, and what that adds to the model."""
@@ -229,9 +234,9 @@ def _interface(before: Interface, after: Interface | None) -> Table:
     return table
 
 
-def _grid(report: ConversionReport) -> Table:
+def _grid(geometries: Mapping[str, Geometry]) -> Table:
     table = _table()
-    for name, geometry in report.conversion.geometry.items():
+    for name, geometry in geometries.items():
         slides = all(geometry.stride)
         stride = f"stride {_dims(geometry.stride)}" if slides else "one cell at any size"
         color = "green" if geometry.windows_exact else "yellow"

@@ -40,6 +40,8 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Show which FC layers a model has and what each would become; write nothing.
 
+    Of a model that is a conversion already, show what its cells mean.
+
     Exit codes: 0 convertible · 2 bad usage or input · 3 refused.
 
     [bold]Examples[/]
@@ -50,6 +52,7 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
+    from onnx_fc2conv.geometry import read_geometry  # noqa: PLC0415
     from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415
 
     terminal = Terminal()
@@ -70,6 +73,8 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
         typer.echo(report.to_json(), nl=False)
     else:
         terminal.conversion(report)
+        if conversion.refusals and (stored := read_geometry(model)):
+            terminal.grid(stored)
         explain_refusals(terminal, conversion, model, shapes, static=static)
     if conversion.refusals:
         raise typer.Exit(3)

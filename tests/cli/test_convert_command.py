@@ -299,3 +299,6 @@ def test_a_conversion_is_no_model_to_convert(run: Run, face25: Path, tmp_path: P
     result = run(tmp_path / "dense.onnx", tmp_path / "again.onnx")
     assert result.code == 3
     assert "it is a conversion already" in result.err
+    seen = run("inspect", tmp_path / "dense.onnx")
+    assert seen.code == 3
+    assert "scores  window 25×25, stride 2×2  windows exact" in seen.out
