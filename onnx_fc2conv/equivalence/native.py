@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnx_fc2conv.equivalence.report import TierResult
 from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import POSITIVE, sample
 from onnx_fc2conv.equivalence.structure import with_outputs
+from onnx_fc2conv.model_io import stored_tensors
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_native"]
@@ -21,6 +22,8 @@ __all__ = ["check_native"]
 _TIER = "native"
 _LARGE = "large"
 """Numbers that no image holds: a model may overflow on them, or be very sensitive, and be right."""
+_LARGE_MODEL = 1 << 26
+"""Bytes of weights from which outputs on all kinds of input take less memory than a model."""
 _FEW = 2
 """So many numbers may all be small differences of large terms: their size is no scale of errors."""
 
@@ -28,19 +31,20 @@ _FEW = 2
 def check_native(pair: Pair) -> list[TierResult]:
     """Compare all outputs, and the logits before a saturating one, on every kind of input.
 
-    The reference runs on all of them, then the converted model: two large models are not in memory
-    together.
+    Of large models the reference runs on all of them, and then the converted one: the two are not
+    in memory together.
     """
     native = _Native(pair)
     comparisons = {name: pair.comparison(name) for name in pair.outputs}
     for name in pair.missing & set(comparisons):
         comparisons[name].problems.append("the converted model has no such output")
     try:
-        expected = _Reference(native).all_kinds()
-        native.compare(expected, comparisons)
+        expected: Iterable[tuple[str, _Expected]] = _Reference(native).kinds()
+        if sum(t.nbytes for t in stored_tensors(pair.reference)) > _LARGE_MODEL:
+            expected = list(expected)
+        kinds = native.compare(expected, comparisons)
     except _DoesNotRun as error:
         return [TierResult(_TIER, error.subject, "failed", f"does not run: {error.__cause__}")]
-    kinds = list(expected)
     batches = " and ".join(map(str, pair.batches))
     what = f"{len(kinds)} kinds of input ({', '.join(kinds)}) at batch {batches}"
     if len(kinds) == 1:
@@ -94,12 +98,14 @@ class _Native:
         return sample(self.pair.inputs, self.pair.batched(batch), kind, rng)
 
     def compare(
-        self, expected: Mapping[str, _Expected], comparisons: Mapping[str, Comparison]
-    ) -> None:
-        """Run the converted model too, and compare."""
+        self, expected: Iterable[tuple[str, _Expected]], comparisons: Mapping[str, Comparison]
+    ) -> list[str]:
+        """Run the converted model too, and compare; on which kinds of input."""
         names = list(self.names.values())
         converted = self.pair.session(with_outputs(self.pair.converted, names))
-        for kind, found in expected.items():
+        kinds: list[str] = []
+        for kind, found in expected:
+            kinds.append(kind)
             arrays: dict[str, list[Arrays]] = {name: [] for name in self.names}
             for batch, outputs in found.outputs.items():
                 feeds = self.feeds(kind, found.number, batch)
@@ -108,6 +114,7 @@ class _Native:
                     shaped = to_reference_shape(got[two], outputs[one].shape)
                     arrays[one].append((f"{kind}, batch {batch}", outputs[one], shaped))
             self.pair.compare(comparisons, arrays, found.errors)
+        return kinds
 
     def _got(
         self,
@@ -138,18 +145,15 @@ class _Reference:
         self.session = self.pair.session(with_outputs(self.pair.reference, self.names))
         self.at_once = 1
 
-    def all_kinds(self) -> dict[str, _Expected]:
+    def kinds(self) -> Iterator[tuple[str, _Expected]]:
         """What it gives on each kind of input; large ones on which it overflows are left out."""
-        found = {
-            kind: expected
-            for number, kind in enumerate(self.pair.kinds)
-            if (expected := self._on(kind, number)) is not None
-        }
+        for number, kind in enumerate(self.pair.kinds):
+            if (found := self._on(kind, number)) is not None:
+                yield kind, found
         if any(share < 1 for share in self.pair.defined.values()):
             more = self._on(POSITIVE, len(self.pair.kinds))
             assert more is not None
-            found[POSITIVE] = more
-        return found
+            yield POSITIVE, more
 
     def _on(self, kind: str, number: int) -> _Expected | None:
         made = _Expected(number, {}, {}, dict.fromkeys(self.names, 0.0))
