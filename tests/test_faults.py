@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import onnx
 import pytest
@@ -41,6 +42,18 @@ def start(*arguments: str | Path, before: str = "") -> subprocess.CompletedProce
         check=False,
         env={**os.environ, "PYTHONPATH": str(MODELS.parent)},
     )
+
+
+def before_imports(statements: str) -> str:
+    """Statements that run before each import of a module ``name``."""
+    return f"""
+import builtins, signal, sys
+plain, done = builtins.__import__, []
+def imported(name, *rest):
+{indent(statements, "    ")}
+    return plain(name, *rest)
+import onnx_fc2conv.__main__
+builtins.__import__ = imported"""
 
 
 @POSIX
@@ -141,16 +154,11 @@ def test_ctrl_c_that_became_another_error(
 @POSIX
 @pytest.mark.parametrize("when", ["onnx_fc2conv.cli", "numpy", "onnx_fc2conv.staging"])
 def test_ctrl_c_while_modules_are_imported(when: str, tmp_path: Path) -> None:
-    hook = f"""
-import builtins, signal
-plain, done = builtins.__import__, []
-def imported(name, *rest):
-    if name.startswith({when!r}) and not done:
-        done.append(name)
-        signal.raise_signal(signal.SIGINT)
-    return plain(name, *rest)
-import onnx_fc2conv.__main__
-builtins.__import__ = imported"""
+    hook = before_imports(
+        f"if name.startswith({when!r}) and not done:\n"
+        "    done.append(name)\n"
+        "    signal.raise_signal(signal.SIGINT)"
+    )
     result = start(FACE, tmp_path / "out.onnx", before=hook)
     assert (result.returncode, result.stderr) == (130, "fc2conv: interrupted\n")
     assert not list(tmp_path.iterdir())
@@ -159,15 +167,10 @@ builtins.__import__ = imported"""
 @POSIX
 def test_ctrl_c_while_an_extension_module_begins(tmp_path: Path) -> None:
     """onnx's aborts the process at any exception while it makes its enums."""
-    hook = """
-import builtins, signal, sys
-plain = builtins.__import__
-def imported(name, *rest):
-    if name == "enum" and sys._getframe(1).f_code.co_name == "_call_with_frames_removed":
-        signal.raise_signal(signal.SIGINT)
-    return plain(name, *rest)
-import onnx_fc2conv.__main__
-builtins.__import__ = imported"""
+    hook = before_imports(
+        "if name == 'enum' and sys._getframe(1).f_code.co_name == '_call_with_frames_removed':\n"
+        "    signal.raise_signal(signal.SIGINT)"
+    )
     result = start(FACE, tmp_path / "out.onnx", before=hook)
     assert (result.returncode, result.stderr) == (130, "fc2conv: interrupted\n")
     assert not list(tmp_path.iterdir())
@@ -219,15 +222,7 @@ def test_two_at_once(more: list[str], tmp_path: Path) -> None:
     ],
 )
 def test_memory_that_is_too_short_to_import(module: str, error: str, tmp_path: Path) -> None:
-    hook = f"""
-import builtins
-plain = builtins.__import__
-def imported(name, *rest):
-    if name == {module!r}:
-        raise {error}
-    return plain(name, *rest)
-import onnx_fc2conv.__main__
-builtins.__import__ = imported"""
+    hook = before_imports(f"if name == {module!r}:\n    raise {error}")
     result = start(FACE, tmp_path / "out.onnx", before=hook)
     assert (result.returncode, result.stderr) == (2, "fc2conv: out of memory\n")
     assert not list(tmp_path.iterdir())
