@@ -106,6 +106,7 @@ def _validate(model: ir.Model, name: str) -> None:
         elif isinstance(tensor, ir.TensorProtoTensor):
             _validate_inline(tensor, name)
     _validate_order(model.graph, name)
+    _forget_negative_dims(model.graph)
     if any(value not in model.graph.inputs for value in model.graph.initializers.values()):
         # Before version 4, initializers have to be inputs as well; runtimes do not insist.
         model.ir_version = max(model.ir_version or 4, 4)
@@ -118,6 +119,14 @@ def _validate(model: ir.Model, name: str) -> None:
         infer_shapes(proto, check_type=True, strict_mode=False)
     except Exception as error:
         raise InvalidModelError(f"{name} is not valid: {_first_line(error)}") from error
+
+
+def _forget_negative_dims(graph: ir.Graph) -> None:
+    """Some exporters write -1 where any length will do; ONNX says nothing there."""
+    for value in (*graph.inputs, *graph.outputs, *(v for node in graph for v in node.outputs)):
+        if value.shape is not None and any(isinstance(n, int) and n < 0 for n in value.shape):
+            dims = [None if isinstance(n, int) and n < 0 else n for n in value.shape]
+            value.shape = ir.Shape(dims)
 
 
 def _validate_order(graph: ir.Graph, name: str) -> None:

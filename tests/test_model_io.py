@@ -12,8 +12,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from onnx_fc2conv import check, convert
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.model_io import as_model, load
+from tests.nets import Net
 
 FACE = Path(__file__).parents[1] / "models" / "face25.onnx"
 SIZE = FACE.stat().st_size
@@ -204,3 +206,24 @@ def test_sources_in_external_data_are_mapped(tmp_path: Path) -> None:
     model = load(with_external_data(tmp_path))
     kinds = {type(value.const_value) for value in model.graph.initializers.values()}
     assert kinds == {ir.ExternalTensor}
+
+
+def test_a_dim_of_minus_one_is_any_length(tmp_path: Path) -> None:
+    """Some exporters write it; onnxruntime takes it so too."""
+    proto = onnx.load(FACE)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(proto, tmp_path / "face.onnx")
+    model = load(tmp_path / "face.onnx")
+    assert [list(v.shape or ()) for v in model.graph.inputs] == [[ir.SymbolicDim(None), 1, 25, 25]]
+    conversion = convert(model)
+    assert conversion.after is not None
+    assert conversion.after.inputs["image"][1:] == (1, "H", "W")
+    assert check(model, conversion.model or model)
+
+
+def test_an_output_said_to_be_empty() -> None:
+    net = Net()
+    proto = net.model(net.head(net.trunk()))
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 0
+    assert check(proto, convert(proto).model or proto)

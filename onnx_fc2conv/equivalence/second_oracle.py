@@ -119,7 +119,7 @@ def _products(model: ir.Model) -> int | None:
         outputs = (node.outputs[0].shape or ir.Shape([1]))[1 if node.op_type == "Conv" else -1]
         if not weights or not isinstance(outputs, int):
             return None
-        total += size * max(1, weights[-1] // outputs)
+        total += size * max(1, weights[-1] // max(1, outputs))
     return total
 
 
