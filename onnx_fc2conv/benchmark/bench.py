@@ -191,10 +191,11 @@ class _Subject:
 
     def _tiles(self, size: tuple[int, ...]) -> TilePlan | None:
         """Tiles of a quarter of an image at most; None where it takes one, or has no two axes."""
+        if len(size) != 2:
+            return None
         try:
-            height, width = size
-            plan = plan_tiles(self.meaning, (height, width), height * width // _TILES)
-        except (ValueError, ArgumentError, RefusedError):
+            plan = plan_tiles(self.meaning, (size[0], size[1]), prod(size) // _TILES)
+        except (ArgumentError, RefusedError):  # no tile is so small, or there can be none
             return None
         return plan if len(plan) > 1 else None
 

@@ -97,6 +97,10 @@ class _Claims:
 
     def measure(self) -> tuple[int, str | None]:
         """Number of elements looked at, and the first claim that does not hold."""
+        try:
+            own = self.geometry.output_size(self.geometry.window)
+        except ValueError as error:
+            return 0, f"it is said not to compute at the native size: {error}"
         native = self._run(self._feeds(self.geometry.window)).shape
         elements = 0
         for size in self._sizes():
@@ -107,7 +111,7 @@ class _Claims:
             feeds = self._feeds(size)
             made = self._run(feeds)
             elements += made.size
-            first = self._first_axis(native, made.shape, claimed)
+            first = self._first_axis((native, own), (made.shape, claimed))
             if first is None:
                 return elements, (
                     f"at {list(size)} it is said to have {list(claimed)} cells, but its shape is "
@@ -123,7 +127,7 @@ class _Claims:
         axes = [
             *zip(self.geometry.window, self.geometry.stride, self.geometry.remainder, strict=True)
         ]
-        whole = [(own, step or own, rest) for own, step, rest in axes]
+        whole = [(own, step or own, rest % (step or own)) for own, step, rest in axes]
         return [
             tuple(own + step - rest - 1 for own, step, rest in whole),
             tuple(own + step - rest for own, step, rest in whole),
@@ -145,11 +149,18 @@ class _Claims:
         return self.run.run(feeds, [self.output])[self.output]
 
     def _first_axis(
-        self, native: tuple[int, ...], shape: tuple[int, ...], claimed: tuple[int, ...]
+        self,
+        before: tuple[tuple[int, ...], tuple[int, ...]],
+        after: tuple[tuple[int, ...], tuple[int, ...]],
     ) -> int | None:
-        """The first of the axes along which the cells are, if they are as many as claimed."""
+        """The first of the axes along which the cells are, if they are as many as claimed.
+
+        Args:
+            before: Shape of the output at the native size, and the cells claimed for it.
+            after: The same at a larger size.
+        """
+        (native, own), (shape, claimed) = before, after
         rank = len(claimed)
-        own = self.geometry.output_size(self.geometry.window)
         if not any(self.geometry.stride):
             return 1 if native[1:] == shape[1:] else None
         for first in range(len(shape) - rank, 0, -1):

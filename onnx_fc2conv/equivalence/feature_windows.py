@@ -102,8 +102,8 @@ class _FeatureWindows:
             why = "the models compute no feature map alike: see the image windows"
             return [self._result("skipped", why)]
         trunk = self.pair.comparison(self.output)
-        images = list(enlarged(self.pair, self.strides, self.pair.kinds_of(_KINDS)))
         try:
+            images = list(enlarged(self.pair, self.strides, self.pair.kinds_of(_KINDS)))
             got = self._run_converted([self._native_feeds, *(image.feeds for image in images)])
             self._compare_native_trunk(got[0], trunk)
             if not trunk.passed:

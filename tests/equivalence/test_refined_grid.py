@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv import EquivalenceReport, check, convert
+from onnx_fc2conv.geometry import Geometry, SizeRule, write_geometry
 from tests.equivalence.conftest import failed_tiers
 from tests.equivalence.planting import Plant, constant_of, fc_convs, first, last, replace_constant
 from tests.nets import Net, Tensor, conv
@@ -104,3 +107,32 @@ def test_windows_that_are_pooled_come_closer(layer: bool) -> None:
     assert found
     tiers = {result.tier for result in found.runs[0].results if result.status == "passed"}
     assert {"refined grid", "refined image windows"} <= tiers
+
+
+@pytest.mark.parametrize(
+    ("claim", "wrong"),
+    [
+        ({}, ""),
+        ({"remainder": (2, 3)}, "cells"),
+        ({"sizes": (SizeRule(2, (1,)), SizeRule())}, "not to compute at the native size"),
+    ],
+    ids=["as it is", "cells", "sizes"],
+)
+def test_what_is_said_of_a_grid_that_finds_room_in_a_window(
+    claim: dict[str, Any], wrong: str
+) -> None:
+    """The layers leave three pixels of a window over; closer windows begin there too."""
+    net = Net(image=(1, 31, 31))
+    y = net.op("Conv", net.x, net.random(4, 1, 3, 3), shape=(4, 29, 29))
+    y = net.op("MaxPool", y, kernel_shape=[2, 2], strides=[4, 4], shape=(4, 7, 7))
+    y = net.op("Conv", y, net.random(4, 4, 3, 3), strides=[4, 4], shape=(4, 2, 2))
+    original = net.model(net.head(y))
+    conversion = convert(original, stride=2)
+    model = converted_model(conversion)
+    said: Geometry = replace(conversion.geometry["y"], **claim)
+    assert conversion.geometry["y"].remainder == (3, 3)
+    write_geometry(model, {"y": said})
+    found = [r for r in check(original, model).results if r.tier == "geometry"]
+    assert [(r.status, wrong in r.detail) for r in found] == [
+        ("failed" if wrong else "passed", True)
+    ]

@@ -184,6 +184,8 @@ def _moved(app: Application, positions: tuple[int, ...]) -> Outcome:
         arrays = [at(True) for at in operands]
         check_growth(app.node, arrays)
         native = evaluate(app.node, arrays, app.opset)
+    except (MemoryError, ImportError):
+        raise
     except Exception as error:
         return app.refuse("invalid-node", f"does not fit its input: {_one_line(error)}")
     try:
