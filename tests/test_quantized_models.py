@@ -19,6 +19,7 @@ from onnxruntime.quantization import (
 
 import onnx_fc2conv
 from onnx_fc2conv import RefusedError
+from onnx_fc2conv.equivalence import byte_products
 from tests.nets import Array, op_types, session
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +146,17 @@ def test_options_of_the_quantizer(
         if value is not None
     ]
     assert dequantized == ["DequantizeLinear"] * 2
+
+
+@pytest.mark.parametrize("saturating", [False, True], ids=["this CPU", "one that saturates"])
+@pytest.mark.parametrize("static", [False, True], ids=["dense", "static"])
+def test_default_quantization_on_every_cpu(
+    saturating: bool, static: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if saturating:
+        monkeypatch.setattr(byte_products, "saturates", lambda: True)
+    path = quantized(SOURCES[0], tmp_path)
+    assert_proven(path, onnx_fc2conv.convert(path, static=static))
 
 
 @pytest.mark.parametrize("source", SOURCES[:2], ids=lambda path: path.stem)

@@ -35,9 +35,11 @@ from onnx_fc2conv.equivalence.refined_grid import (
 )
 from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
 from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
-from onnx_fc2conv.equivalence.runtime import Provider, require, runtime_version, settings
+from onnx_fc2conv.equivalence.runtime import require, runtime_version
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
+from onnx_fc2conv.equivalence.saturated_sums import check_saturation
 from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
+from onnx_fc2conv.equivalence.sessions import Provider, settings
 from onnx_fc2conv.equivalence.stored import release_weights
 from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
@@ -194,6 +196,7 @@ def _run(
         say("refined grid")
         results.extend(check_refined_grid(pair, subject.denser, subject.strides))
         results.extend(check_denser_windows(subject.described, subject.denser))
+    results.extend(check_saturation(pair, recordings))
     return results
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.movement import MOVEMENT
-from onnx_fc2conv.equivalence.runtime import Provider, Session
+from onnx_fc2conv.equivalence.runtime import Session
+from onnx_fc2conv.equivalence.sessions import Provider
 from onnx_fc2conv.equivalence.stored import constant_array
 from onnx_fc2conv.equivalence.structure import constants, with_outputs
 from onnx_fc2conv.views.labels import AnyArray

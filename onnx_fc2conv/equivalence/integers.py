@@ -35,9 +35,10 @@ from onnx_fc2conv.equivalence.larger import enlarged
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, settings
+from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.samples import INTEGERS
+from onnx_fc2conv.equivalence.sessions import settings
 from onnx_fc2conv.equivalence.structure import computing_type
 from onnx_fc2conv.equivalence.subject import Subject
 from onnx_fc2conv.errors import Fc2ConvError

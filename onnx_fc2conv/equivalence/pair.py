@@ -13,9 +13,10 @@ from onnx_fc2conv.equivalence.batches import to_reference_shape
 from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, largest_magnitude
 from onnx_fc2conv.equivalence.native_shapes import Shapes, native_shapes_of, products_of
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import Provider, RunError, Session
+from onnx_fc2conv.equivalence.runtime import RunError, Session
 from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, model_inputs, sample
 from onnx_fc2conv.equivalence.saturation import add_logits, saturating_types
+from onnx_fc2conv.equivalence.sessions import Provider
 from onnx_fc2conv.equivalence.structure import (
     Shared,
     constants,

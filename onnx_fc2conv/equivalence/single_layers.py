@@ -19,7 +19,8 @@ from onnx_fc2conv.equivalence.layer_windows import LayerWindows, Products, chose
 from onnx_fc2conv.equivalence.layers import LayerPair, Layers, NotComparable, layer_key
 from onnx_fc2conv.equivalence.places import NotTraced
 from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import Provider, RunError
+from onnx_fc2conv.equivalence.runtime import RunError
+from onnx_fc2conv.equivalence.sessions import Provider
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.views.labels import AnyArray
 

@@ -15,7 +15,8 @@ import pytest
 
 from onnx_fc2conv import RuntimeUnavailableError, check, convert
 from onnx_fc2conv.equivalence import cuda
-from onnx_fc2conv.equivalence.runtime import Session, settings
+from onnx_fc2conv.equivalence.runtime import Session
+from onnx_fc2conv.equivalence.sessions import settings
 from tests.equivalence.conftest import MODELS, Case
 
 WHY = "there is no NVIDIA driver here (libcuda.so.1 cannot be loaded)"
