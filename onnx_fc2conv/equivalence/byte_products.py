@@ -109,11 +109,24 @@ def _computed(op_type: str, one: AnyArray, two: AnyArray) -> AnyArray:
 
 
 def has_products(model: ir.Model) -> bool:
-    """Whether onnxruntime may multiply bytes somewhere in the model."""
+    """Whether onnxruntime may multiply bytes in the model: its own, or those of a DequantizeLinear.
+
+    Weights that are dequantized are no such sign: their products are of floats, unless activations
+    are dequantized too.
+    """
     return any(
-        node.op_identifier()[:2] in PRODUCTS or node.op_type == "DequantizeLinear"
+        node.op_identifier()[:2] in PRODUCTS or _dequantizes_activations(node)
         for part in (model.graph, *(function.graph for function in model.functions.values()))
         for node in part.all_nodes()
+    )
+
+
+def _dequantizes_activations(node: ir.Node) -> bool:
+    value = _input(node, 0)
+    return (
+        node.op_type == "DequantizeLinear"
+        and value is not None
+        and ir.convenience.get_const_tensor(value) is None
     )
 
 

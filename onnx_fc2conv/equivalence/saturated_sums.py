@@ -24,8 +24,8 @@ from onnx_fc2conv.views.labels import AnyArray
 __all__ = ["check_saturation"]
 
 _TIER = "saturation"
-_KINDS = ("normal", "uniform", "image-like")
-_DRAWS = 4
+_KINDS = ("normal", "uniform", "image-like", "large")
+_DRAWS = 3
 """Random samples of each kind."""
 
 _WHAT_TO_DO = (
@@ -75,7 +75,7 @@ def check_saturation(pair: Pair, recordings: Sequence[Recordings]) -> list[TierR
 
 
 def _draws(pair: Pair) -> list[dict[str, AnyArray]]:
-    """Random samples of the kinds that images are, at the native size."""
+    """Random samples of every kind, at the native size; large ones saturate most."""
     shapes = pair.batched(pair.fixed_batch or 1)
     kinds = pair.kinds_of(_KINDS)
     return [
