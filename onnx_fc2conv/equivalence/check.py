@@ -23,7 +23,6 @@ from onnx_fc2conv.equivalence.integers import check_integers
 from onnx_fc2conv.equivalence.interface import match_interfaces
 from onnx_fc2conv.equivalence.kernels import missing_kernels
 from onnx_fc2conv.equivalence.larger import check_sizes
-from onnx_fc2conv.equivalence.layer_by_layer import check_layer_by_layer
 from onnx_fc2conv.equivalence.lifted import check_lifted
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.other_sizes import check_other_sizes
@@ -44,6 +43,7 @@ from onnx_fc2conv.equivalence.stored import release_weights
 from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
+from onnx_fc2conv.equivalence.weights import check_weights
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
@@ -174,8 +174,8 @@ def _run(
     pair = subject.pair
     results: list[TierResult] = missing_kernels(pair)
     results.extend(check_lifted(original, pair))
-    say("layers")
-    results.extend(check_layer_by_layer(pair))
+    say("weights")
+    results.extend(check_weights(pair))
     for model in (pair.reference, pair.converted):
         release_weights(model)
     say("native")

@@ -7,7 +7,7 @@ from it: where the elements of either's operand come from is found in `places`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -102,18 +102,6 @@ class LayerPair:
         np.add.at(total.T, np.array(columns), weight.T.astype(np.float64))
         return total.astype(weight.dtype)
 
-    @cached_property
-    def scale(self) -> AnyArray | float:
-        """What is folded into the kernel, by the elements of the layer's operand."""
-        scale = self.operand.folded_scale(self.conv_operand)
-        return (1.0 if scale is None else scale) * self.alpha
-
-    @property
-    def folded(self) -> bool:
-        """Whether the kernel holds other numbers than the weight: scaled ones, or sums."""
-        sums = np.unique(self.operand.places).size < self.operand.places.size
-        return sums or bool(np.any(self.scale != 1.0))
-
     def times(self, factor: AnyArray | float) -> AnyArray:
         """The weight times a factor, rounded once."""
         return (self.weight.astype(np.float64) * factor).astype(self.weight.dtype)
@@ -128,7 +116,6 @@ class Layers:
     """
 
     pair: Pair
-    _latest: dict[ir.Node, LayerPair | Exception] = field(default_factory=dict, init=False)
 
     @cached_property
     def by_name(self) -> dict[str, ir.Node]:
@@ -181,31 +168,19 @@ class Layers:
         moved = {v.name for node in nodes if node.op_type in MOVEMENT for v in node.outputs}
         return {one: two for one, two in self.pair.shared.items() if one not in moved} | products
 
+    def size(self, layer: ir.Node) -> int:
+        """Bytes of what the layer multiplies with."""
+        facts = (ir.convenience.get_const_tensor(value) for value in layer.inputs if value)
+        return sum(tensor.nbytes for tensor in facts if tensor is not None)
+
     def read(self, layer: ir.Node, convs: Sequence[ir.Node]) -> LayerPair:
-        """Weights and traces of a layer and its Convs; the last one read is at hand again.
+        """Weights and traces of a layer and its Convs.
 
         Raises:
             NotTraced: If this kind of layer cannot be compared on its own.
             NotComparable: If the two cannot be the same layer.
             Fc2ConvError, RunError, ValueError: If a constant cannot be read.
         """
-        if layer not in self._latest:
-            self._latest.clear()
-            try:
-                self._latest[layer] = self._read(layer, convs)
-            except (NotTraced, NotComparable, Fc2ConvError, RunError, ValueError) as reason:
-                self._latest[layer] = reason
-        found = self._latest[layer]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def size(self, layer: ir.Node) -> int:
-        """Bytes of what the layer multiplies with."""
-        facts = (ir.convenience.get_const_tensor(value) for value in layer.inputs if value)
-        return sum(tensor.nbytes for tensor in facts if tensor is not None)
-
-    def _read(self, layer: ir.Node, convs: Sequence[ir.Node]) -> LayerPair:
         pair, stops = self.pair, self._stops
         if has_stack(pair.reference, layer):
             raise NotTraced("it has a matrix for each group of rows; other tiers compare it")

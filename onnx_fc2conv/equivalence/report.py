@@ -31,7 +31,7 @@ class TierResult:
     """What one tier found about one thing.
 
     Attributes:
-        tier: ``weights``, ``layers``, ``integers``, ``native``, ``data``, ``geometry``, ``larger
+        tier: ``weights``, ``integers``, ``native``, ``data``, ``geometry``, ``larger
             sizes``, ``feature windows`` or ``image windows``; ``refined grid`` and ``refined image
             windows`` of a model whose windows were brought closer together; ``detector`` of one
             that was appended; ``relation`` where one was demanded.

@@ -8,6 +8,7 @@ the weights of an element that the layer reads twice) is folded into the weight 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,30 +17,47 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.biases import bias_problem
 from onnx_fc2conv.equivalence.layers import LayerPair, Layers, NotComparable, last_node
+from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.places import NotTraced
 from onnx_fc2conv.equivalence.report import Status, TierResult
 from onnx_fc2conv.equivalence.runtime import RunError
 from onnx_fc2conv.equivalence.same_convs import same_conv
+from onnx_fc2conv.equivalence.stored import release_weights
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["check_other_convs", "check_weights"]
+__all__ = ["check_weights"]
+
+_LARGE = 1 << 24
+"""Bytes of a weight from which it is given back when it has been read."""
 
 _CHUNK = 1 << 24
 """Bytes that are compared at a time."""
 
 
-def check_other_convs(layers: Layers) -> list[TierResult]:
-    """Compare the Convs that name a layer which the reference does not have."""
-    return [
-        same_conv(layers.pair, conv) or _result(conv, "failed", "the reference has no such layer")
+def check_weights(pair: Pair) -> list[TierResult]:
+    """Compare the weight of every layer that the converted model names with its Conv's kernel."""
+    layers = Layers(pair)
+    if not layers.found:
+        reason = "the converted model does not say which Conv stands for which layer"
+        return [TierResult("weights", "all layers", "skipped", reason)]
+    results = [
+        same_conv(pair, conv) or _result(conv, "failed", "the reference has no such layer")
         for layer, conv in layers.found
         if layer is None
     ]
+    for layer, convs in layers.together.items():
+        results.append(_check_layer(layers, layer, convs))
+        if layers.size(layer) > _LARGE:  # hold no copies of it in memory: it is in the files
+            release_weights(pair.reference)
+            release_weights(pair.converted)
+            gc.collect()  # a graph is full of cycles, and that of a layer holds some of its weight
+    reason = "no Conv of the converted model says that it stands for this layer"
+    return results + [TierResult("weights", key, "skipped", reason) for key in layers.silent]
 
 
-def check_weights(layers: Layers, layer: ir.Node, convs: Sequence[ir.Node]) -> TierResult:
+def _check_layer(layers: Layers, layer: ir.Node, convs: Sequence[ir.Node]) -> TierResult:
     """Compare the weight of a layer with the kernel of its Conv, or of all that add up to it.
 
     Where the elements that it reads cannot be followed, the matrix itself will do.

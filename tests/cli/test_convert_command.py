@@ -132,7 +132,6 @@ def test_reports(run: Run, face25: Path, tmp_path: Path) -> None:
     assert report["geometry"]["scores"]["windows_exact"] is True
     assert {check["tier"] for check in report["checks"]} == {
         "weights",
-        "layers",
         "integers",
         "native",
         "geometry",

@@ -198,5 +198,5 @@ def test_progress_names_the_tiers(case_of: Callable[[str], Case]) -> None:
     case = case_of("plain")
     said: list[str] = []
     check(case.reference, case.converted, progress=said.append)
-    tiers = ["layers", "native", "geometry", "integers", "feature windows"]
+    tiers = ["weights", "native", "geometry", "integers", "feature windows"]
     assert said == [*tiers, "image windows"]

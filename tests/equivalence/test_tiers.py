@@ -12,10 +12,10 @@ import pytest
 from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.image_windows import check_image_windows
-from onnx_fc2conv.equivalence.layer_by_layer import check_layer_by_layer
 from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.report import TierResult
+from onnx_fc2conv.equivalence.weights import check_weights
 from tests.equivalence.conftest import MODELS, Case
 from tests.equivalence.planting import (
     Plant,
@@ -38,10 +38,6 @@ def pair_of(case: Case) -> Pair:
     return Pair(ir.from_proto(case.reference), case.converted, {"x": (1, 2, 8, 8)})
 
 
-def weights(pair: Pair) -> list[TierResult]:
-    return [result for result in check_layer_by_layer(pair) if result.tier == "weights"]
-
-
 def image_windows(pair: Pair) -> list[TierResult]:
     return check_image_windows(pair, "y", STRIDES, asserted=True)
 
@@ -51,7 +47,7 @@ def feature_windows(pair: Pair) -> list[TierResult]:
 
 
 TIERS = {
-    "weights": weights,
+    "weights": check_weights,
     "native": check_native,
     "feature windows": feature_windows,
     "image windows": image_windows,
@@ -137,9 +133,9 @@ def test_wrong_stride_is_found(case_of: Callable[[str], Case]) -> None:
 def test_large_weights_are_given_back_and_read_again(
     external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnx_fc2conv.equivalence.layer_by_layer._LARGE", 0)
+    monkeypatch.setattr("onnx_fc2conv.equivalence.weights._LARGE", 0)
     monkeypatch.setattr("onnx_fc2conv.embedded_weights._LARGE", 0)
     source = with_external_data(tmp_path) if external else MODELS / "face25.onnx"
     report = check(source, converted_model(convert(source)))
     assert report, report.to_markdown()
-    assert {r.status for r in report.results if r.tier in ("weights", "layers")} == {"passed"}
+    assert {r.status for r in report.results if r.tier == "weights"} == {"passed"}
