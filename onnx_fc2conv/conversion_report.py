@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from onnx_fc2conv.pipeline import Conversion, Interface, Lifted
 
 if TYPE_CHECKING:
-    from onnx_fc2conv.equivalence.junit import TestCase
-    from onnx_fc2conv.equivalence.report import EquivalenceReport
+    from onnx_fc2conv.equivalence.reporting.junit import TestCase
+    from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport
 
 __all__ = ["ConversionReport", "Status", "lifted_line", "times"]
 
@@ -101,7 +101,7 @@ class ConversionReport:
 
     def to_junit(self) -> str:
         """The report as JUnit XML: the layers, and a suite of checks for each provider."""
-        from onnx_fc2conv.equivalence.junit import Suite, junit_xml  # noqa: PLC0415 - lazy
+        from onnx_fc2conv.equivalence.reporting.junit import Suite, junit_xml  # noqa: PLC0415 - lazy
 
         suites = [Suite("fc2conv", self._cases())]
         if self.equivalence is not None:
@@ -110,7 +110,7 @@ class ConversionReport:
 
     def _cases(self) -> tuple[TestCase, ...]:
         """A case for each layer; one that refuses or is left alone says why."""
-        from onnx_fc2conv.equivalence.junit import TestCase  # noqa: PLC0415 - lazy
+        from onnx_fc2conv.equivalence.reporting.junit import TestCase  # noqa: PLC0415 - lazy
 
         return (
             *(

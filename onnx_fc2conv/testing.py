@@ -13,9 +13,9 @@ from typing import TypedDict, Unpack
 
 from onnx_fc2conv.equivalence import EquivalenceReport, check
 from onnx_fc2conv.equivalence.check import PathLike
+from onnx_fc2conv.equivalence.comparing.tolerances import Bounds
 from onnx_fc2conv.equivalence.relation import Expect
-from onnx_fc2conv.equivalence.sessions import Provider
-from onnx_fc2conv.equivalence.tolerances import Bounds
+from onnx_fc2conv.equivalence.running.start import Provider
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.model_io import ModelSource
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_fc2conv.benchmark.macs import multiply_adds
 from onnx_fc2conv.benchmark.measuring import Task, measure
 from onnx_fc2conv.benchmark.report import BenchReport, Latency, SizeResult
-from onnx_fc2conv.equivalence.runtime import runtime_version
+from onnx_fc2conv.equivalence.running.session import runtime_version
 from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.model_io import load

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnx_fc2conv.cli.console import Terminal
-    from onnx_fc2conv.equivalence.tolerances import Bounds
+    from onnx_fc2conv.equivalence.comparing.tolerances import Bounds
 
 __all__ = ["app", "main"]
 
@@ -166,7 +166,7 @@ def _proven(  # noqa: PLR0913 - what a check takes
     """Whether the file computes what the model does; prints what was compared."""
     rtol, atol = bounds
     if written.suffix == ".npz":
-        from onnx_fc2conv.equivalence.stored_matrices import check_matrices  # noqa: PLC0415
+        from onnx_fc2conv.equivalence.tiers.stored_matrices import check_matrices  # noqa: PLC0415
 
         results = check_matrices(
             source, written, input_shapes=shapes, rtol=rtol, atol=atol, seed=seed

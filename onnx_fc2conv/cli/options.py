@@ -12,7 +12,7 @@ import typer
 from onnx_fc2conv.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from onnx_fc2conv.equivalence.sessions import Provider
+    from onnx_fc2conv.equivalence.running.start import Provider
 
 __all__ = [
     "AllLinear",

@@ -10,40 +10,21 @@ from dataclasses import replace
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.claimed_windows import (
-    check_claimed_windows,
-    check_denser_windows,
-    unverified,
-)
-from onnx_fc2conv.equivalence.claims import check_claims, renamed
-from onnx_fc2conv.equivalence.constant_outputs import check_constant_outputs
-from onnx_fc2conv.equivalence.data import check_data
-from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
-from onnx_fc2conv.equivalence.integers import check_integers
-from onnx_fc2conv.equivalence.interface import match_interfaces
-from onnx_fc2conv.equivalence.kernels import missing_kernels
-from onnx_fc2conv.equivalence.larger import check_sizes
-from onnx_fc2conv.equivalence.lifted import check_lifted
-from onnx_fc2conv.equivalence.native import check_native
-from onnx_fc2conv.equivalence.other_sizes import check_other_sizes
+from onnx_fc2conv.equivalence.comparing.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.recordings import Recordings, read_recordings
-from onnx_fc2conv.equivalence.refined_grid import (
-    check_refined_grid,
-    refined_grid,
-)
-from onnx_fc2conv.equivalence.relation import Expect, check_relation, is_ours, relation_of
-from onnx_fc2conv.equivalence.report import EquivalenceReport, ProviderRun, TierResult
-from onnx_fc2conv.equivalence.runtime import require, runtime_version
-from onnx_fc2conv.equivalence.same_sizes import check_same_sizes
-from onnx_fc2conv.equivalence.saturated_sums import check_saturation
-from onnx_fc2conv.equivalence.second_oracle import check_by_evaluator
-from onnx_fc2conv.equivalence.sessions import Provider, settings
-from onnx_fc2conv.equivalence.stored import release_weights
+from onnx_fc2conv.equivalence.refined import refined_grid
+from onnx_fc2conv.equivalence.relation import Expect, is_ours, relation_of
+from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport, ProviderRun, TierResult
+from onnx_fc2conv.equivalence.running.larger import check_sizes
+from onnx_fc2conv.equivalence.running.recordings import read_recordings
+from onnx_fc2conv.equivalence.running.session import require, runtime_version
+from onnx_fc2conv.equivalence.running.start import Provider, settings
+from onnx_fc2conv.equivalence.running.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.subject import Subject, window_strides
-from onnx_fc2conv.equivalence.tolerances import Bounds, tolerances_of
-from onnx_fc2conv.equivalence.unbatched import unbatched_images, with_batch_axis
-from onnx_fc2conv.equivalence.weights import check_weights
+from onnx_fc2conv.equivalence.tiers.claimed_windows import unverified
+from onnx_fc2conv.equivalence.tiers.claims import renamed
+from onnx_fc2conv.equivalence.tiers.table import TIERS
+from onnx_fc2conv.equivalence.tracing.interface import match_interfaces
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.model_io import ModelSource, as_model
@@ -138,20 +119,24 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         unbatched=single,
     )
     check_sizes(pair)
-    recordings = tuple(read_recordings(path, pair) for path in data)
-    claims_sizes = claims is not None or is_ours(two)
-    relation = relation_of(pair, window_strides(pair, found))
-    subject = Subject(pair, relation, found, claims_sizes, stored, denser)
+    subject = Subject(
+        pair,
+        relation_of(pair, window_strides(pair, found)),
+        found,
+        claims_sizes=claims is not None or is_ours(two),
+        original=as_model(reference),
+        stored=stored,
+        denser=denser,
+        recordings=tuple(read_recordings(path, pair) for path in data),
+        expect=expect,
+    )
     if claims is None:
         subject = subject.of_windows(one, input_shapes)
-    demanded = check_relation(pair, subject.relation, expect)
-    original = as_model(reference)
     runs: list[ProviderRun] = []
     for provider in providers:
         say = _says(progress, provider, providers)
         began = time.perf_counter()
-        there = replace(subject, pair=replace(pair, provider=provider))
-        results = (*_run(there, original, recordings, say), *demanded)
+        results = tuple(_run(replace(subject, pair=replace(pair, provider=provider)), say))
         seconds = time.perf_counter() - began
         runs.append(ProviderRun(provider, settings(provider), results, seconds))
     return EquivalenceReport(
@@ -167,58 +152,16 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     )
 
 
-def _run(
-    subject: Subject, original: ir.Model, recordings: Sequence[Recordings], say: Progress
-) -> list[TierResult]:
+def _run(subject: Subject, say: Progress) -> list[TierResult]:
     """Every tier that applies."""
-    pair = subject.pair
-    results: list[TierResult] = missing_kernels(pair)
-    results.extend(check_lifted(original, pair))
-    say("weights")
-    results.extend(check_weights(pair))
-    for model in (pair.reference, pair.converted):
-        release_weights(model)
-    say("native")
-    results.extend(check_native(pair))
-    results.extend(check_by_evaluator(pair))
-    results.extend(check_constant_outputs(pair))
-    if subject.stored:
-        say("geometry")
-    any_size = subject.relation.kind == "any size"
-    results.extend(check_claims(subject.described, subject.stored, any_size=any_size))
-    for samples in recordings:
-        say(f"data {samples.name}")
-        results.extend(check_data(pair, samples))
-    say("integers")
-    results.extend(check_integers(subject))
-    results.extend(_at_other_sizes(subject, say))
-    if subject.denser is not None:
-        say("refined grid")
-        results.extend(check_refined_grid(pair, subject.denser, subject.strides))
-        results.extend(check_denser_windows(subject.described, subject.denser))
-    results.extend(check_saturation(pair, recordings))
+    results: list[TierResult] = []
+    for tier in TIERS:
+        if tier.needs(subject):
+            say(tier.name)
+            results += tier.run(subject)
+    if subject.larger_sizes == "windows":
+        results += unverified(subject.pair, results)
     return results
-
-
-def _at_other_sizes(subject: Subject, say: Progress) -> list[TierResult]:
-    pair, geometry, strides = subject.pair, subject.geometry, subject.strides
-    match subject.larger_sizes:
-        case "other":
-            say("other sizes")
-            return check_other_sizes(pair)
-        case "same":
-            say("larger sizes")
-            return check_same_sizes(pair, strides)
-        case "none":
-            return [TierResult("feature windows", "all outputs", "skipped", subject.relation.words)]
-        case "windows":
-            say("feature windows")
-            whole = {output for output, meaning in geometry.items() if 0 in meaning.stride}
-            reduced = {o: m.reduction for o, m in geometry.items() if m.reduction is not None}
-            results = check_feature_windows(pair, strides, whole - set(reduced), reduced)
-            say("image windows")
-            results += check_claimed_windows(pair, geometry, strides)
-            return results + unverified(pair, results)
 
 
 def _says(progress: Progress | None, provider: str, providers: Collection[str]) -> Progress:

@@ -9,15 +9,20 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.batches import to_reference_shape
-from onnx_fc2conv.equivalence.comparison import Arrays, Comparison, Tolerance, largest_magnitude
-from onnx_fc2conv.equivalence.native_shapes import Shapes, native_shapes_of, products_of
-from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, Session
-from onnx_fc2conv.equivalence.samples import KINDS, ModelInput, model_inputs, sample
-from onnx_fc2conv.equivalence.saturation import add_logits, saturating_types
-from onnx_fc2conv.equivalence.sessions import Provider
-from onnx_fc2conv.equivalence.structure import (
+from onnx_fc2conv.equivalence.comparing.comparison import (
+    Arrays,
+    Comparison,
+    Tolerance,
+    largest_magnitude,
+)
+from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.running.batches import to_reference_shape
+from onnx_fc2conv.equivalence.running.native_shapes import Shapes, native_shapes_of, products_of
+from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, model_inputs, sample
+from onnx_fc2conv.equivalence.running.session import RunError, Session
+from onnx_fc2conv.equivalence.running.start import Provider
+from onnx_fc2conv.equivalence.tracing.logits import add_logits, saturating_types
+from onnx_fc2conv.equivalence.tracing.structure import (
     Shared,
     constants,
     shared_values,
@@ -76,6 +81,11 @@ class Pair:
         object.__setattr__(self, "_logits", tuple(map(add_logits, models)))
         object.__setattr__(self, "reference", models[0])
         object.__setattr__(self, "converted", models[1])
+
+    @property
+    def models(self) -> tuple[ir.Model, ir.Model]:
+        """The reference and the converted model."""
+        return self.reference, self.converted
 
     def kinds_of(self, preferred: Sequence[str]) -> tuple[str, ...]:
         """As many kinds of input, those on which the reference is defined (first)."""

@@ -15,14 +15,14 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.report import Relation, RelationKind, TierResult
-from onnx_fc2conv.equivalence.runtime import RunError, Session
-from onnx_fc2conv.equivalence.samples import sample
+from onnx_fc2conv.equivalence.reporting.report import Relation, RelationKind
+from onnx_fc2conv.equivalence.running.samples import sample
+from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views.inputs import image_axes
 
-__all__ = ["Expect", "check_relation", "is_ours", "relation_of"]
+__all__ = ["Expect", "is_ours", "outputs_of", "relation_of"]
 
 Expect = Literal["map", "same"]
 """What a user may demand: a map of windows, or the interface of the original."""
@@ -123,7 +123,7 @@ class _Probe:
         Raises:
             RunError: If the model does not run at the native size.
         """
-        names = [name for name in _outputs(self.pair.reference) if name not in self.pair.missing]
+        names = [name for name in outputs_of(self.pair.reference) if name not in self.pair.missing]
         native = self.run(session, larger=False)
         try:
             larger = self.run(session, larger=True)
@@ -166,31 +166,6 @@ def relation_of(pair: Pair, strides: Mapping[str, Sequence[int]]) -> Relation:
     return Relation(kind, _WORDS[kind])
 
 
-def check_relation(pair: Pair, relation: Relation, expect: Expect | None) -> list[TierResult]:
-    """Whether the relation is the one that the user demands."""
-    if expect is None:
-        return []
-    if expect == "map":
-        right, wanted = relation.kind == "map", "a map of windows"
-    else:
-        right, wanted = _same_shapes(pair), "the interface of the original"
-    found = f"found: {relation.words}"
-    if right:
-        return [TierResult("relation", "all outputs", "passed", f"{wanted}, as expected; {found}")]
-    return [TierResult("relation", "all outputs", "failed", f"expected {wanted}; {found}")]
-
-
-def _same_shapes(pair: Pair) -> bool:
-    """Whether at the native size all outputs have the original's own shapes."""
-    feeds = sample(pair.inputs, pair.batched(pair.fixed_batch or 1), "uniform", pair.rng(5))
-    names = _outputs(pair.reference)
-    try:
-        one, two = (pair.session(m).run(feeds) for m in (pair.reference, pair.converted))
-    except RunError:
-        return False
-    return all(name in two and one[name].shape == two[name].shape for name in names)
-
-
 def is_ours(model: ir.Model) -> bool:
     """Whether the model says that this package wrote it: it claims maps, and is held to them."""
     return any(ORIGIN in node.metadata_props for node in model.graph)
@@ -227,7 +202,7 @@ def _reference_grows_alike(pair: Pair, probe: _Probe, session: Session) -> bool:
     declared = {i.name: i.shape for i in pair.inputs}
     if any(declared[n][axis] is not None for n, axes in probe.axes.items() for axis in axes):
         return False
-    names = _outputs(pair.reference)
+    names = outputs_of(pair.reference)
     try:
         one = probe.run(pair.session(pair.reference), larger=True)
         two = probe.run(session, larger=True)
@@ -258,5 +233,6 @@ def _if_freed(pair: Pair, strides: Mapping[str, Sequence[int]]) -> str:
     return next((f"; freed, it {words}" for words in odd), "")
 
 
-def _outputs(model: ir.Model) -> list[str]:
+def outputs_of(model: ir.Model) -> list[str]:
+    """The names of a model's outputs."""
     return [value.name or "" for value in model.graph.outputs]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.other_sizes import same_interface
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.refined_grid import RefinedGrid
-from onnx_fc2conv.equivalence.report import Relation
+from onnx_fc2conv.equivalence.refined import RefinedGrid
+from onnx_fc2conv.equivalence.relation import Expect
+from onnx_fc2conv.equivalence.reporting.report import Relation
+from onnx_fc2conv.equivalence.running.recordings import Recordings
+from onnx_fc2conv.equivalence.tracing.interface import same_interface
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.pipeline import inspect
 
@@ -37,14 +39,26 @@ class Subject:
         stored: What the converted model's metadata says that its cells mean.
         denser: The converted model, where its windows lie closer together than those of the
             ordinary conversion, which stands in its place.
+        original: The reference as it was given, of an old opset perhaps.
+        recordings: The user's own samples.
+        expect: What the user demands of the relation.
     """
 
     pair: Pair
     relation: Relation
     geometry: Mapping[str, Geometry]
     claims_sizes: bool
+    original: ir.Model
     stored: Mapping[str, Geometry] = field(default_factory=dict)
     denser: RefinedGrid | None = None
+    recordings: Sequence[Recordings] = ()
+    expect: Expect | None = None
+
+    @property
+    def is_lifted(self) -> bool:
+        """Whether the reference is the original's lift from an old opset."""
+        opset, now = (m.opset_imports.get("", 0) for m in (self.original, self.pair.reference))
+        return opset < now
 
     @cached_property
     def strides(self) -> dict[str, tuple[int, ...]]:
@@ -61,7 +75,9 @@ class Subject:
         """What can be compared at other sizes."""
         growing = any(self.pair.growing.values())
         reductions = any(meaning.reduction is not None for meaning in self.geometry.values())
-        keeps_sizes = growing and not reductions and same_interface(self.pair)
+        keeps_sizes = (
+            growing and not reductions and same_interface(self.pair.reference, self.pair.converted)
+        )
         if keeps_sizes and not self.geometry:  # no image: a transformer, say
             return "other"
         if self.relation.kind == "any size":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.runtime import Session
+from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.views.labels import AnyArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from onnx_fc2conv.equivalence.runtime import RunError, Session
+from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.scanning.model import ScanModel
 from onnx_fc2conv.scanning.preprocessing import Preprocessing

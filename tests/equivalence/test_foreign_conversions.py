@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv import ArgumentError, inspect
-from onnx_fc2conv.equivalence.batches import to_reference_shape
 from onnx_fc2conv.equivalence.check import check
+from onnx_fc2conv.equivalence.running.batches import to_reference_shape
 from tests.equivalence.conftest import SQUARE, Case, failed_tiers
 from tests.equivalence.planting import append, edit_constant, fix_inputs
 from tests.nets import Net, Tensor

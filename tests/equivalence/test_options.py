@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from onnx_fc2conv import ArgumentError, check
-from onnx_fc2conv.equivalence.image_windows import check_image_windows
-from onnx_fc2conv.equivalence.larger import chosen_cells, take
 from onnx_fc2conv.equivalence.pair import Pair
+from onnx_fc2conv.equivalence.running.larger import chosen_cells, take
+from onnx_fc2conv.equivalence.tiers.image_windows import check_image_windows
 from tests.equivalence.conftest import Case, failed_tiers
 from tests.equivalence.planting import edit_constant, fc_convs, replace_constant
 

@@ -13,8 +13,8 @@ import pytest
 from onnx.utils import Extractor
 
 from onnx_fc2conv import check, convert
-from onnx_fc2conv.equivalence.integers import integer_pair
 from onnx_fc2conv.equivalence.pair import Pair
+from onnx_fc2conv.equivalence.tiers.integers import integer_pair
 from tests.equivalence.conftest import MODELS, NETS, SHARED, Case
 from tests.nets import Net, i64
 

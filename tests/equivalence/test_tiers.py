@@ -10,12 +10,12 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv import check, convert
-from onnx_fc2conv.equivalence.feature_windows import check_feature_windows
-from onnx_fc2conv.equivalence.image_windows import check_image_windows
-from onnx_fc2conv.equivalence.native import check_native
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.report import TierResult
-from onnx_fc2conv.equivalence.weights import check_weights
+from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.tiers.feature_windows import check_feature_windows
+from onnx_fc2conv.equivalence.tiers.image_windows import check_image_windows
+from onnx_fc2conv.equivalence.tiers.native import check_native
+from onnx_fc2conv.equivalence.tiers.weights import check_weights
 from tests.equivalence.conftest import MODELS, Case
 from tests.equivalence.planting import (
     Plant,
@@ -133,7 +133,7 @@ def test_wrong_stride_is_found(case_of: Callable[[str], Case]) -> None:
 def test_large_weights_are_given_back_and_read_again(
     external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnx_fc2conv.equivalence.weights._LARGE", 0)
+    monkeypatch.setattr("onnx_fc2conv.equivalence.tiers.weights._LARGE", 0)
     monkeypatch.setattr("onnx_fc2conv.embedded_weights._LARGE", 0)
     source = with_external_data(tmp_path) if external else MODELS / "face25.onnx"
     report = check(source, converted_model(convert(source)))

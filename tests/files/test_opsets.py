@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_fc2conv.equivalence import check
-from onnx_fc2conv.equivalence.runtime import runtime_version
+from onnx_fc2conv.equivalence.running.session import runtime_version
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.passes import old_operators
 from onnx_fc2conv.pipeline import Lifted, convert

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv.equivalence import check
-from onnx_fc2conv.equivalence.report import EquivalenceReport
+from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport
 from onnx_fc2conv.pipeline import convert
 from tests.nets import Array, Net, Tensor
 from tests.oracle import assert_refused, assert_slides, converted_model

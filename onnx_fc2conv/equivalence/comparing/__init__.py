@@ -1,0 +1,1 @@
+"""When two arrays count as equal."""

@@ -1,0 +1,1 @@
+"""What a check found, as an object and as text."""

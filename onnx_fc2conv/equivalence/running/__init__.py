@@ -1,0 +1,1 @@
+"""Running models: on which inputs, in which session, in which arithmetic."""
