@@ -1,9 +1,10 @@
 """What can go wrong, and who must act.
 
-A *refusal* is data, not an exception: the analysis collects every reason why a layer cannot be
-written as a convolution, and only the boundary (``convert``, the command line) turns them into an
-error. Everything that the user can cause derives from `Fc2ConvError`; anything else that escapes is
-a bug and keeps its traceback.
+A *refusal* is data: the analysis collects every reason why a layer cannot be written as a
+convolution. (The rule of an operator raises it; the walk over the graph catches it and goes on.)
+Only the boundary (``convert``, the command line) turns refusals into an error. Everything that the
+user can cause derives from `Fc2ConvError`; anything else that escapes is a bug and keeps its
+traceback.
 """
 
 from __future__ import annotations

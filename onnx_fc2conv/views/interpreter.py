@@ -45,11 +45,11 @@ from onnx_fc2conv.views.plan import (
     Viewed,
     WindowPooling,
 )
-from onnx_fc2conv.views.rules import RULES, Application, Fact, NameScope, describe
+from onnx_fc2conv.views.rules import RULES, Application, Fact, NameScope, NodeRefused, describe
 from onnx_fc2conv.views.rules.foreign import unknown
 from onnx_fc2conv.views.rules.registry import Rule, node_name
 from onnx_fc2conv.views.squeezes import squeezes
-from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace
+from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, Mixed
 
 __all__ = ["Interpreter", "interpret"]
 
@@ -237,17 +237,14 @@ class Interpreter:
         if upstream:
             self._leave(node, "its input comes from a node that was refused", from_image=True)
             return
-        outcome: Outcome
-        if captured:
-            outcome = app.refuse("subgraph", "uses the feature map inside a subgraph")
-        elif rule is None:
-            outcome = unknown(app)
-        else:
-            outcome = self._judged(app, _answer(rule, app))
-
+        try:
+            if captured:
+                app.refuse("subgraph", "uses the feature map inside a subgraph")
+            outcome = self._judged(app, _answer(rule or unknown, app))
+        except NodeRefused as refused:
+            self._refused(node, refused.refusal)
+            return
         match outcome:
-            case Refusal():
-                self._refused(node, outcome)
             case Kept():
                 self.steps.extend(outcome.steps)
                 for value, feature_map in outcome.restored.items():
@@ -270,7 +267,11 @@ class Interpreter:
                 self.poolings.extend(outcome.poolings)
 
     def _judged(self, app: Application, outcome: Outcome) -> Outcome:
-        """The rule's answer, or another one."""
+        """The rule's answer.
+
+        Raises:
+            NodeRefused: If it is not to be used.
+        """
         return outcome
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
@@ -338,11 +339,11 @@ class Interpreter:
             return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
         assert node is not None
         app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
-        found = output_map(app, value, fact, gone)
-        if isinstance(found, Refusal):
-            self.refusals.append(found)
+        try:
+            steps, output = output_map(app, value, fact, gone)
+        except NodeRefused as refused:
+            self.refusals.append(refused.refusal)
             return None
-        steps, output = found
         self.steps.extend(steps)
         return output
 
@@ -361,7 +362,14 @@ def _lacked_by_all(images: Sequence[ImageInput]) -> set[int]:
 
 
 def _answer(rule: Rule, app: Application) -> Outcome:
+    """What the rule decides.
+
+    Raises:
+        NodeRefused: If it refuses the node, or cannot tell samples or constants.
+    """
     try:
         return rule(app)
     except NotComputable as error:
-        return app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
+        app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
+    except Mixed:
+        app.refuse("batch-mixing", "its operand mixes the samples of a batch")

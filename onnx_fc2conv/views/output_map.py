@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import ORIGIN, OutputMap, Step
-from onnx_fc2conv.views.rules import Application, describe
+from onnx_fc2conv.views.rules import Application, NodeRefused
 from onnx_fc2conv.views.rules.groups import regrouped
 from onnx_fc2conv.views.rules.restore import as_map, channels_as_map
 from onnx_fc2conv.views.view import FeatureView, channels_first
@@ -16,7 +17,7 @@ __all__ = ["output_map"]
 
 def output_map(
     app: Application, value: ir.Value, fact: FeatureView, gone: tuple[int, ...]
-) -> tuple[tuple[Step, ...], OutputMap] | Refusal:
+) -> tuple[tuple[Step, ...], OutputMap]:
     """The map of an output, and the steps that make it.
 
     Args:
@@ -24,25 +25,27 @@ def output_map(
         value: The output.
         fact: The view that it is.
         gone: The spatial axes that the images lack.
+
+    Raises:
+        NodeRefused: If no cells of a map are the output.
     """
     made = ORIGIN in app.node.metadata_props
+    whole = channels_first(len(fact.shape))
     if made:  # by a conversion: a map, its channels moved
-        again = as_map(app, fact)
-        if not isinstance(again, Refusal):
-            return (), OutputMap(value, again[1], channels_first(len(fact.shape)), stays=True)
-    found = channels_as_map(app, fact)
-    if isinstance(found, Refusal):
-        again = as_map(app, fact) if len(fact.shape) > 2 else found
-        if not isinstance(again, Refusal):
-            layout = channels_first(len(fact.shape))
-            return again[0], OutputMap(value, again[1], layout, stays=False)
-        return Refusal(
-            found.code,
-            describe(app.node),
+        with suppress(NodeRefused):
+            return (), OutputMap(value, as_map(app, fact)[1], whole, stays=True)
+    try:
+        steps, feature_map = channels_as_map(app, fact)
+    except NodeRefused as refused:
+        if len(fact.shape) > 2:
+            with suppress(NodeRefused):
+                steps, feature_map = as_map(app, fact)
+                return steps, OutputMap(value, feature_map, whole, stays=False)
+        app.refuse(
+            refused.refusal.code,
             f"output {value.name!r} cannot become a map: it holds a whole feature map "
             f"{list(fact.shape)}, flattened; remove this output from the model",
         )
-    steps, feature_map = found
     layout = channels_first(2 + len(feature_map.extent))
     shape = fact.index.shape
     if made:

@@ -226,7 +226,7 @@ class Emitted:
     numbers: tuple[Intermediate, ...] = ()
 
 
-Outcome = Kept | Viewed | Emitted | Refusal
+Outcome = Kept | Viewed | Emitted
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,11 +98,16 @@ class _StaticInterpreter(Interpreter):
         )
 
     def _judged(self, app: Application, outcome: Outcome) -> Outcome:
-        """Lift a layer whose kernel would hold its matrix once for each row of its operand."""
+        """The rule's answer.
+
+        Raises:
+            NodeRefused: If it is a layer whose kernel would hold its matrix once for each row of
+                its operand; it is lifted then.
+        """
         layer = outcome.layer if isinstance(outcome, Emitted) else None
-        if layer is None or layer.kernel_shape[0] == layer.weight_shape[0]:
-            return outcome
-        return app.refuse("token-wise", "is applied to several rows, each of other elements")
+        if layer is not None and layer.kernel_shape[0] != layer.weight_shape[0]:
+            app.refuse("token-wise", "is applied to several rows, each of other elements")
+        return outcome
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
         """The node stays, or is lifted; an output of rank 3 or more starts a new map."""

@@ -80,7 +80,7 @@ class LabelSpace:
         return tuple(found)
 
 
-class Mixed(ValueError):  # noqa: N818 - an outcome that a rule turns into a refusal
+class Mixed(ValueError):  # noqa: N818 - an outcome that becomes a refusal
     """Elements of different samples cannot be told apart by one batch axis."""
 
 

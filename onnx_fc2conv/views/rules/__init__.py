@@ -20,13 +20,21 @@ from onnx_fc2conv.views.rules import (
     sliding,
     transposed,
 )
-from onnx_fc2conv.views.rules.registry import RULES, Application, Fact, NameScope, describe
+from onnx_fc2conv.views.rules.registry import (
+    RULES,
+    Application,
+    Fact,
+    NameScope,
+    NodeRefused,
+    describe,
+)
 
 __all__ = [
     "RULES",
     "Application",
     "Fact",
     "NameScope",
+    "NodeRefused",
     "describe",
     "dynamic_quantization",
     "einsum",

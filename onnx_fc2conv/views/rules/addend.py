@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Constant, Emitted, Step
 from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.registry import Application
@@ -17,7 +16,7 @@ from onnx_fc2conv.views.view import FeatureView, Mixed
 __all__ = ["added"]
 
 
-def added(app: Application, layer: Emitted, addend: FeatureView, beta: float) -> Emitted | Refusal:
+def added(app: Application, layer: Emitted, addend: FeatureView, beta: float) -> Emitted:
     """The layer [N, K] plus beta times a view [N, K] or [N, 1], cell by cell.
 
     Args:
@@ -25,19 +24,19 @@ def added(app: Application, layer: Emitted, addend: FeatureView, beta: float) ->
         layer: What it is without its third operand.
         addend: The third operand.
         beta: Its factor.
+
+    Raises:
+        NodeRefused: If the third operand has other rows, or is no map of single cells.
     """
     product = layer.output
     made = product.only_map
     assert made is not None
     if not _fits(product, addend):
-        return app.refuse(
+        app.refuse(
             "bias-not-constant",
             f"adds a view of shape {list(addend.shape)} to {list(product.shape)}, with other rows",
         )
-    found = channels_as_map(app, addend)
-    if isinstance(found, Refusal):
-        return found
-    steps, summand = found
+    steps, summand = channels_as_map(app, addend)
     if beta != 1.0:
         factor = np.array(beta, summand.dtype.numpy())
         scaled = app.new_map(summand, name=app.names.fresh(f"{summand.name}.scaled"))
@@ -46,8 +45,6 @@ def added(app: Application, layer: Emitted, addend: FeatureView, beta: float) ->
         summand = scaled
     maps = (made, summand)
     field = joined_field(app, maps)
-    if isinstance(field, Refusal):
-        return field
     total = app.new_map(
         made,
         name=app.names.fresh(f"{made.name}.sum"),

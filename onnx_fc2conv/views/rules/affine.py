@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Emitted, Step
 from onnx_fc2conv.views.rules.frames import Frame, frames
@@ -23,9 +22,7 @@ __all__ = ["as_affine", "scaled_view", "waiting"]
 _HOMOGENEOUS = ("Relu", "LeakyRelu", "Abs")
 
 
-def scaled_view(
-    app: Application, view: FeatureView, scale: AnyArray, shift: AnyArray
-) -> Emitted | Refusal:
+def scaled_view(app: Application, view: FeatureView, scale: AnyArray, shift: AnyArray) -> Emitted:
     """The view times a scale plus a shift, both float64 of the shape of one sample."""
     steps: tuple[Step, ...] = ()
     index = np.empty(view.index.size, np.int64)

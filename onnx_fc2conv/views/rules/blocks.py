@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import Step
 from onnx_fc2conv.views.rules.grids import subdivided
@@ -24,9 +23,7 @@ Picked = tuple[tuple[Step, ...], FeatureMap]
 Pick = Callable[[FeatureMap, IntArray], Picked]
 
 
-def regridded(
-    app: Application, source: FeatureMap, local: IntArray, pick: Pick
-) -> Picked | Refusal | None:
+def regridded(app: Application, source: FeatureMap, local: IntArray, pick: Pick) -> Picked | None:
     """The map [C', *extent] of the elements ``local`` of a map of two spatial axes.
 
     None if its cells are neither whole blocks of the map's, nor blocks that its channels make.
@@ -36,6 +33,9 @@ def regridded(
         source: The map; nothing is to wait for it.
         local: Row-major positions in its elements.
         pick: Gives the steps that take some channels of a map, and what they make.
+
+    Raises:
+        NodeRefused: If cells would lie at fractions of pixels.
     """
     if len(source.extent) != 2 or local.ndim != 3:
         return None
@@ -74,7 +74,7 @@ def _blocks_as_channels(
 
 def _channels_as_blocks(
     app: Application, source: FeatureMap, local: IntArray, block: int, pick: Pick
-) -> Picked | Refusal | None:
+) -> Picked | None:
     """DepthToSpace-1/11/13 (DCR): cell i, j of each block is channel (i·b + j)·C' + c."""
     channel, row, column = np.unravel_index(local, source.per_sample_shape)
     i, j = np.indices(local.shape[1:])
@@ -84,22 +84,17 @@ def _channels_as_blocks(
     by_phase = channel.reshape(-1, height, block, width, block).transpose(0, 2, 4, 1, 3)
     if not (by_phase == by_phase[..., :1, :1]).all():
         return None
-    moved = [
-        subdivided(app, field, length, block)
-        for field, length in zip(source.field, source.extent, strict=True)
-    ]
-    fields = []
-    for found in moved:
-        if isinstance(found, Refusal):
-            return found
-        fields.append(found[0])
+    field = tuple(
+        subdivided(app, axis, length, block)[0]
+        for axis, length in zip(source.field, source.extent, strict=True)
+    )
     picked, deep = pick(source, by_phase[..., 0, 0].transpose(1, 2, 0).reshape(-1))
     made = app.new_map(
         deep,
         name=app.names.fresh(f"{app.node.outputs[0].name}.cells"),
         channels=len(local),
         extent=local.shape[1:],
-        field=tuple(fields),
+        field=field,
         subdivides=describe(app.node),
     )
     step = Step("DepthToSpace", (deep,), made, app.node, {"blocksize": block})

@@ -8,11 +8,10 @@ from math import prod
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.rules.registry import Application
-from onnx_fc2conv.views.view import FeatureView, Mixed
+from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["Broadcast", "broadcast"]
 
@@ -58,16 +57,17 @@ class Broadcast:
         )
 
 
-def broadcast(app: Application) -> Broadcast | Refusal:
-    """Multidirectional broadcasting (numpy's), of views and constants."""
+def broadcast(app: Application) -> Broadcast:
+    """Multidirectional broadcasting (numpy's), of views and constants.
+
+    Raises:
+        NodeRefused: If shapes do not fit, or constants or views mix samples.
+    """
     views = {n: fact for n, fact in enumerate(app.operands) if isinstance(fact, FeatureView)}
     known = {n: fact for n, fact in enumerate(app.operands) if isinstance(fact, Known)}
-    try:
-        axes = {_from_the_end(view) for view in views.values()}
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    axes = {_from_the_end(view) for view in views.values()}
     if len(axes) > 1:
-        return app.refuse("batch-mixing", "its operands hold the samples on different axes")
+        app.refuse("batch-mixing", "its operands hold the samples on different axes")
     axis = axes.pop()
     any_batch = all(view.labels.other is not None for view in views.values())
     arrays: dict[int, AnyArray] = {}
@@ -76,8 +76,6 @@ def broadcast(app: Application) -> Broadcast | Refusal:
         arrays[position] = index if axis is None else np.expand_dims(index, index.ndim + 1 + axis)
     for position, constant in known.items():
         row = _one_sample(app, constant, axis, any_batch=any_batch)
-        if isinstance(row, Refusal):
-            return row
         arrays[position] = row
     try:
         spread: dict[int, AnyArray] = dict(
@@ -86,7 +84,7 @@ def broadcast(app: Application) -> Broadcast | Refusal:
     except ValueError:
         given = [v.shape for v in views.values()] + [k.shape for k in known.values()]
         listed = " and ".join(str(list(shape)) for shape in given)
-        return app.refuse("shape-mismatch", f"its operands of shapes {listed} do not fit")
+        app.refuse("shape-mismatch", f"its operands of shapes {listed} do not fit")
     first: AnyArray = next(iter(spread.values()))
     batch_axis = None if axis is None else first.ndim + axis
     if batch_axis is not None:
@@ -110,15 +108,15 @@ def _from_the_end(view: FeatureView) -> int | None:
 
 def _one_sample(
     app: Application, constant: Known, axis: int | None, *, any_batch: bool
-) -> AnyArray | Refusal:
+) -> AnyArray:
     """What the constant holds for one sample, with a batch axis of length 1 where it has one."""
     array = constant.array
     if axis is None or array.ndim < -axis:
         row = array
     elif not (array == array.take([0], axis=axis)).all():
-        return app.refuse("batch-mixing", "its constant differs from sample to sample")
+        app.refuse("batch-mixing", "its constant differs from sample to sample")
     elif array.shape[axis] not in (1, app.batches.native):
-        return app.refuse(
+        app.refuse(
             "batch-mixing", f"its constant of shape {list(array.shape)} makes samples of its own"
         )
     else:
@@ -128,5 +126,5 @@ def _one_sample(
         if other.ndim >= -axis:
             other = other.take([0], axis=axis)
         if not np.array_equal(row, other):
-            return app.refuse("batch-mixing", "its constant is computed from the number of samples")
+            app.refuse("batch-mixing", "its constant is computed from the number of samples")
     return row

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from math import lcm, prod
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import AttributeValue, Constant, Step
 from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.kernel import Kernel, Part
 from onnx_fc2conv.views.rules.patches import patches
-from onnx_fc2conv.views.rules.registry import Application, describe
+from onnx_fc2conv.views.rules.registry import Application, NodeRefused, describe
 from onnx_fc2conv.views.rules.restore import single_map
 from onnx_fc2conv.views.rules.rows import (
     Rows,
@@ -50,8 +50,12 @@ class Reading:
     steps: tuple[Step, ...] = ()
 
 
-def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Reading | Refusal:
-    """What a layer with K outputs reads that contracts this axis of the view."""
+def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Reading:
+    """What a layer with K outputs reads that contracts this axis of the view.
+
+    Raises:
+        NodeRefused: If it reads several maps that cannot be joined, or too many lists of elements.
+    """
     (axis,) = sample_axes(view, (axis,))
     one_row = view.index.size == view.index.shape[axis]
     if one_row and len(view.maps) > 1:
@@ -59,10 +63,7 @@ def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Readin
     found = None if one_row or not app.patches else patches(view, rows_along(view.index, (axis,)))
     if found is not None and len(found.part.elements) in (1, found.part.groups):
         return Reading((found.part,), len(found.part.elements), found.which, found.at)
-    single = single_map(app, view)
-    if isinstance(single, Refusal):
-        return single
-    steps, source, local = single
+    steps, source, local = single_map(app, view)
     rows = rows_along(local, (axis,))
     if one_row:
         nowhere = np.zeros(rows.shape[:-1], np.int64)
@@ -72,7 +73,7 @@ def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Readin
     made = len(part.elements) * outputs
     elements = made * source.channels // part.groups * prod(part.window)
     if len(part.elements) > 1 and elements > _MAX_PADDED:
-        return app.refuse(
+        app.refuse(
             "token-wise",
             f"is applied to {rows[..., 0].size} rows per sample (operand {list(view.shape)}) that "
             f"read several positions, or other channels each; the kernel would have {elements:,} "
@@ -90,18 +91,17 @@ def _of_rows(source: FeatureMap, rows: IntArray) -> tuple[Rows, Part]:
     return lists, Part(source, source.extent, lists.lists)
 
 
-def _from_several_maps(app: Application, view: FeatureView, axis: int) -> Reading | Refusal:
+def _from_several_maps(app: Application, view: FeatureView, axis: int) -> Reading:
     """One row of features of several maps: joined where they lie alike, else a part each.
 
     What the layer reads of a constant map goes into its bias.
     """
     nowhere = np.zeros(rows_along(view.index, (axis,)).shape[:-1], np.int64)
-    constant = any(source.constant is not None for source in view.maps)
-    found = None if constant else single_map(app, view)
-    if found is not None and not isinstance(found, Refusal):
-        steps, source, local = found
-        part = Part(source, source.extent, local.reshape(1, -1))
-        return Reading((part,), 1, nowhere, nowhere, steps)
+    if all(source.constant is None for source in view.maps):
+        with suppress(NodeRefused):
+            steps, source, local = single_map(app, view)
+            part = Part(source, source.extent, local.reshape(1, -1))
+            return Reading((part,), 1, nowhere, nowhere, steps)
     index = view.index.reshape(-1)
     parts: list[Part] = []
     for source in view.maps:
@@ -116,17 +116,20 @@ def sum_of_convs(
     parts: list[Part],
     kernels: list[Kernel],
     bias: Constant | ir.Value | None,
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureMap]:
     """A Conv for each map, with the strides that bring their cells into step, and their sum.
 
     Where cells were made several of each, the stride takes these together again: a shift of the
     image by less than their common stride gives another map.
 
     A map with one cell for the whole image is added to every cell.
+
+    Raises:
+        NodeRefused: If the maps' cells cannot be brought into step.
     """
     ranks = {len(part.source.extent) for part in parts}
     if len(ranks) > 1:
-        return app.refuse("misaligned", f"draws on maps of {sorted(ranks)} spatial axes")
+        app.refuse("misaligned", f"draws on maps of {sorted(ranks)} spatial axes")
     fields = [part.source.field for part in parts]
     alone = all(part.window == part.source.extent for part in parts)
     common = [
@@ -153,8 +156,6 @@ def sum_of_convs(
     total = maps[0]
     for number, summand in enumerate(maps[1:], 2):
         joined = joined_field(app, (total, summand))
-        if isinstance(joined, Refusal):
-            return joined
         both = app.new_map(
             total,
             name=name if number == len(maps) else app.names.fresh(f"{name}.sum"),

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Emitted, Intermediate, Kept, Outcome, Step
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.restore import settled, single_map
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["Ranged", "dynamic_quantize", "quantized_by_range"]
 
@@ -40,32 +39,24 @@ def dynamic_quantize(app: Application) -> Outcome:
     view = app.view(0)
     assert view is not None
     if view.layout is not None and view.whole_map is not None:
-        refusal = _of_windows(app, view.whole_map)
-        if refusal is not None:
-            return refusal
+        _refuse_windows(app, view.whole_map)
         value, dtype = app.node.outputs[0], ir.DataType.UINT8
         output = app.new_map(view.whole_map, value=value, layout=view.layout, dtype=dtype)
         return Kept((output,), numbers=2)
     found = quantized_by_range(app, view)
-    if isinstance(found, Refusal):
-        return found
     return Emitted(found.steps, found.view, numbers=(found.scale, found.zero))
 
 
-def quantized_by_range(app: Application, view: FeatureView) -> Ranged | Refusal:
-    """The view as integers, by the range of the map that it shows."""
-    try:
-        found = single_map(app, view)
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
-    if isinstance(found, Refusal):
-        return found
-    steps, source, local = found
-    refusal = _of_windows(app, source)
-    if refusal is not None:
-        return refusal
+def quantized_by_range(app: Application, view: FeatureView) -> Ranged:
+    """The view as integers, by the range of the map that it shows.
+
+    Raises:
+        NodeRefused: If the map grows with the image, or is shown in part or scaled.
+    """
+    steps, source, local = single_map(app, view)
+    _refuse_windows(app, source)
     if np.unique(local).size != source.size or not source.scales_by_channel:
-        return app.refuse(
+        app.refuse(
             "dynamic-quantization",
             f"takes its scale from some elements of {source.name} "
             f"{list(source.per_sample_shape)} only, or from scaled ones",
@@ -80,11 +71,11 @@ def quantized_by_range(app: Application, view: FeatureView) -> Ranged | Refusal:
     return Ranged(integers, scale, zero, (*steps, *more, step))
 
 
-def _of_windows(app: Application, source: FeatureMap) -> Refusal | None:
-    """Why the range of the map is not that of a window, if it is not."""
+def _refuse_windows(app: Application, source: FeatureMap) -> None:
+    """Refuse a map whose range is not that of a window."""
     if app.static or not any(axis.stride for axis in source.field):
-        return None
-    return app.refuse(
+        return
+    app.refuse(
         "dynamic-quantization",
         "takes its scale from the smallest and the largest number of the whole tensor: on a larger "
         "image no window would be quantized as it is on its own; quantize statically, or convert "

@@ -80,21 +80,19 @@ def einsum(app: Application) -> Outcome:
     weights = [fact for fact in facts if isinstance(fact, Known)]
     equation = app.node.attributes.get_string("equation", "")
     if len(facts) == 2 and len(views) == 2:
-        return app.refuse(
+        app.refuse(
             "weight-not-constant", f"{equation!r} multiplies two tensors made from the image"
         )
     if not len(facts) == 2 == len(views) + len(weights):
-        return app.refuse("no-rule", f"{equation!r} is not of one map and one constant")
+        app.refuse("no-rule", f"{equation!r} is not of one map and one constant")
     (view,), (known,) = views, weights
     letters = Letters.of(equation, view_first=facts[0] is view)
     if letters is None or not letters.is_layer:
-        return app.refuse("no-rule", f"{equation!r} is not a layer: sums over features it shares")
+        app.refuse("no-rule", f"{equation!r} is not a layer: sums over features it shares")
     if (len(letters.view), len(letters.weight)) != (len(view.shape), len(known.shape)):
-        return app.refuse("invalid-node", f"{equation!r} does not fit its operands")
+        app.refuse("invalid-node", f"{equation!r} does not fit its operands")
     layer = Layer(_flattened(view, letters), -1, _matrix(app, known, letters))
-    outcome = convolve(app, layer, None)
-    if not isinstance(outcome, Emitted):
-        return outcome
+    made = convolve(app, layer, None)
     lengths = dict(zip(letters.view + letters.weight, view.shape + known.shape, strict=True))
     product = letters.rest + letters.kept
     order = [product.index(letter) for letter in letters.output]
@@ -103,7 +101,7 @@ def einsum(app: Application) -> Outcome:
     def arranged(labels: IntArray) -> IntArray:
         return labels.reshape(*labels.shape[:-1], *shape).transpose(order)
 
-    return Emitted(outcome.steps, _moved(outcome.output, arranged), outcome.layer)
+    return Emitted(made.steps, _moved(made.output, arranged), made.layer)
 
 
 def _flattened(view: FeatureView, letters: Letters) -> FeatureView:

@@ -8,20 +8,28 @@ that varies over positions waits (`affine`) until the next linear layer takes it
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.plan import Constant, Emitted, Intermediate, Kept, Outcome, Step, Viewed
+from onnx_fc2conv.views.plan import (
+    Constant,
+    Emitted,
+    Intermediate,
+    Kept,
+    Outcome,
+    Step,
+    Viewed,
+)
 from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
 from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
 from onnx_fc2conv.views.rules.frames import Frame, NoFrame, frames
 from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.parameters import by_channel
-from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.registry import Application, NodeRefused, rule
 from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled
 from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
@@ -58,10 +66,7 @@ may be NaN, which a weight of zero in the next layer does not take away.
 )
 def elementwise(app: Application) -> Outcome:
     """Keep the node on maps, or carry it out on the maps of its views."""
-    found = with_sides(app)
-    if isinstance(found, Refusal):
-        return found
-    steps, ready = found
+    steps, ready = with_sides(app)
     outcome = carried_out(ready, _result_type(ready), steps)
     if not isinstance(outcome, Kept):
         return outcome
@@ -89,15 +94,23 @@ def cast(app: Application) -> Outcome:
 def carried_out(
     app: Application, dtype: ir.DataType | None, steps: tuple[Step, ...] = ()
 ) -> Outcome:
-    """The operator, whose result is of this type, on the maps or the views that it is given."""
-    outcome = _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
-    if isinstance(outcome, Refusal) and outcome.code == "positional-constant":
-        waits = _on_views(app, dtype, steps)  # a layer of the whole window may take it in
-        return outcome if isinstance(waits, Refusal) else waits
-    if isinstance(outcome, Refusal) and not steps:
-        kept = _kept_on_maps(app, dtype, again=True)
-        return kept if isinstance(kept, Kept) else outcome
-    return outcome
+    """The operator, whose result is of this type, on the maps or the views that it is given.
+
+    Where that is refused it is tried in another way; if that is refused too, the first reason says
+    more.
+
+    Raises:
+        NodeRefused: If it can be carried out on neither.
+    """
+    try:
+        return _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
+    except NodeRefused as refused:
+        with suppress(NodeRefused):
+            if refused.refusal.code == "positional-constant":
+                return _on_views(app, dtype, steps)  # a layer of the whole window may take it in
+            if not steps and (kept := _kept_on_maps(app, dtype, again=True)) is not None:
+                return kept
+        raise
 
 
 def _result_type(app: Application) -> ir.DataType | None:
@@ -129,22 +142,16 @@ def _kept_on_maps(
     if layout != channels_first(len(layout)) and any(view.layout != layout for view in views):
         return None
     found = restored(app, any_layout=True)
-    if isinstance(found, Refusal):
-        return found
     maps = found.maps
     channels = {feature_map.channels for feature_map in maps}
     for position, fact in enumerate(app.operands):
         if isinstance(fact, Known):
             constant_channels = _channels_of(app, position, fact, layout, maps[0])
-            if isinstance(constant_channels, Refusal):
-                return constant_channels
             channels.add(constant_channels)
     field = joined_field(app, maps)
-    if isinstance(field, Refusal):
-        return field
     if len(channels - {1}) > 1:
         listed = " and ".join(map(str, sorted(channels - {1})))
-        return app.refuse("misaligned", f"combines {listed} channels")
+        app.refuse("misaligned", f"combines {listed} channels")
     output = app.new_map(
         maps[0],
         value=app.node.outputs[0],
@@ -162,18 +169,18 @@ def _kept_on_maps(
 
 def _channels_of(
     app: Application, position: int, known: Known, layout: tuple[int, ...], like: FeatureMap
-) -> int | Refusal:
+) -> int:
     """Channels of a constant operand, or why it ties the map to the native size."""
     shape = known.shape
     if known.sized:
-        return app.refuse("baked-size", "combines the map with a tensor computed from its size")
+        app.refuse("baked-size", "combines the map with a tensor computed from its size")
     rank = len(layout)
     if len(shape) > rank:
-        return app.refuse("baked-size", f"its constant of shape {list(shape)} adds axes to the map")
+        app.refuse("baked-size", f"its constant of shape {list(shape)} adds axes to the map")
     aligned = (1,) * (rank - len(shape)) + shape
     spatial = [aligned[axis] for axis in layout[2:]]
     if aligned[layout[0]] != 1 or any(length != 1 for length in spatial):
-        return app.refuse(
+        app.refuse(
             "positional-constant",
             f"its operand {position} of shape {list(shape)} has other values at other positions "
             f"of {like.name} {list(like.extent)}, so it fits the native size only",
@@ -184,20 +191,15 @@ def _channels_of(
 def _on_views(app: Application, dtype: ir.DataType | None, steps: tuple[Step, ...]) -> Outcome:
     """Carry the operator out on the maps that the views draw on."""
     together = broadcast(app)
-    if isinstance(together, Refusal):
-        return together
     try:
         found = frames(app.space, list(together.indices.values()), list(together.arrays.values()))
     except NoFrame as reason:
-        return app.refuse("misaligned", str(reason))
+        app.refuse("misaligned", str(reason))
     index = np.empty(together.size, np.int64)
     name = app.node.outputs[0].name or app.node.op_type
     for frame in found:
         of_frame = name if len(found) == 1 else app.names.fresh(f"{name}.{frame.sources[0].name}")
-        made = _on_frame(app, together, frame, dtype, of_frame)
-        if isinstance(made, Refusal):
-            return made
-        more, shown, output = made
+        more, shown, output = _on_frame(app, together, frame, dtype, of_frame)
         steps = (*steps, *more)
         index[shown.where] = output.first_label + shown.elements
     return Emitted(steps, together.view(app, index))
@@ -212,7 +214,7 @@ def _on_frame(
     frame: Frame,
     dtype: ir.DataType | None,
     name: str,
-) -> _Made | Refusal:
+) -> _Made:
     """Carry the operator out on the maps of one frame."""
     if len(together.indices) == 1:
         affine = _waits(app, together, frame)
@@ -221,20 +223,10 @@ def _on_frame(
         if app.node.op_type in _TOTAL and not _is_wasteful(wide := frame.widened()):
             frame = wide
     if not frame.is_covered:
-        refusal = _partly_refusal(app, frame)
-        if refusal is not None:
-            return refusal
-    parameters = by_channel(app, together, frame)
-    if isinstance(parameters, Refusal):
-        return parameters
-    found = _sources(app, frame)
-    if isinstance(found, Refusal):
-        return found
-    steps, maps = found
+        _refuse_partly(app, frame)
+    constants, stored = by_channel(app, together, frame)
+    steps, maps = _sources(app, frame)
     field = joined_field(app, maps)
-    if isinstance(field, Refusal):
-        return field
-    constants, stored = parameters
     operands: list[FeatureMap | Intermediate | Constant | ir.Value | None] = [
         constants.get(position) for position in range(len(app.operands))
     ]
@@ -257,7 +249,7 @@ def _on_frame(
     return (*steps, *stored, step), frame, output
 
 
-def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | Refusal | None:
+def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | None:
     """The map that waits for the scale or shift that the operator is; None if it is not to wait."""
     (source,) = frame.sources
     waits = source.pending is not None and not source.is_cell
@@ -278,7 +270,7 @@ def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | Refus
             return waiting(app, frame, affine)
     if varying:
         position = next(iter(varying))
-        return app.refuse(
+        app.refuse(
             "position-dependent",
             f"its constant of shape {list(together.shapes[position])} has other values at other "
             f"positions of {source.name} {list(source.extent)}; only a scale or a shift can be "
@@ -287,20 +279,17 @@ def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | Refus
     return positive_scale(app, frame) if len(app.operands) == 1 else None
 
 
-def _partly_refusal(app: Application, frame: Frame) -> Refusal | None:
-    """Why the operator cannot be carried out on elements of which some are not shown."""
+def _refuse_partly(app: Application, frame: Frame) -> None:
+    """Refuse what cannot be carried out on elements of which some are not shown."""
     names = " and ".join(f"{m.name} {list(m.per_sample_shape)}" for m in frame.sources)
     if app.node.op_type not in _TOTAL:
-        return app.refuse(
+        app.refuse(
             "flattened-features",
             f"works on {frame.elements.size} elements of {names} only, and may not be finite at "
             "the others",
         )
     if _is_wasteful(frame):
-        return app.refuse(
-            "position-dependent", f"combines other channels at each position of {names}"
-        )
-    return None
+        app.refuse("position-dependent", f"combines other channels at each position of {names}")
 
 
 def _is_wasteful(frame: Frame) -> bool:
@@ -308,9 +297,7 @@ def _is_wasteful(frame: Frame) -> bool:
     return frame.size > 4 * frame.elements.size
 
 
-def _sources(
-    app: Application, frame: Frame
-) -> tuple[tuple[Step, ...], tuple[FeatureMap, ...]] | Refusal:
+def _sources(app: Application, frame: Frame) -> tuple[tuple[Step, ...], tuple[FeatureMap, ...]]:
     """The maps that the operator combines: the channels of the frame, or one for all of them."""
     steps: tuple[Step, ...] = ()
     maps: list[FeatureMap] = []
@@ -318,7 +305,7 @@ def _sources(
     full = constant.index(False) if False in constant else 0
     for position, (source, channels) in enumerate(zip(frame.sources, frame.channels, strict=True)):
         if not source.scales_by_channel:
-            return app.refuse(
+            app.refuse(
                 "position-dependent",
                 f"follows a scale or shift that differs from position to position of "
                 f"{source.name}; only a linear layer can take that in",

@@ -7,7 +7,6 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Constant, Kept, Outcome
 from onnx_fc2conv.views.rules.groups import Along, along_features, integers
 from onnx_fc2conv.views.rules.registry import Application, rule
@@ -21,15 +20,13 @@ def layer_normalization(app: Application) -> Outcome:
     """Over all axes from ``axis`` (default -1) on (LayerNormalization-17, RMSNormalization-23)."""
     view = app.view(0)
     if view is None or any(app.known(n) is None for n in range(1, len(app.operands))):
-        return app.refuse("weight-not-constant", "its parameters are not constants")
+        app.refuse("weight-not-constant", "its parameters are not constants")
     if any(output.uses() or output.is_graph_output() for output in app.node.outputs[1:]):
-        return app.refuse("training-mode", "its mean or deviation is used, as training does")
+        app.refuse("training-mode", "its mean or deviation is used, as training does")
     first = _axis(app, view, app.int_attribute("axis", -1))
-    if isinstance(first, Refusal):
-        return first
     axes = tuple(range(first, len(view.shape)))
     if view.batch_axis in axes:
-        return app.refuse("batch-mixing", f"normalizes over axis {view.batch_axis}, the samples")
+        app.refuse("batch-mixing", f"normalizes over axis {view.batch_axis}, the samples")
     if view.whole_map is not None and view.layout is not None and axes == (view.layout[1],):
         output = app.new_map(view.whole_map, value=app.node.outputs[0], layout=view.layout)
         return Kept((output,))
@@ -37,7 +34,7 @@ def layer_normalization(app: Application) -> Outcome:
     try:
         parameters = tuple(_parameter(app, n, shape) for n in range(1, len(app.operands)))
     except ValueError:
-        return app.refuse("shape-mismatch", f"its parameters do not fit {list(shape)}")
+        app.refuse("shape-mismatch", f"its parameters do not fit {list(shape)}")
     carried = tuple(name for name in ("epsilon", "stash_type") if name in app.node.attributes)
     along = Along(lambda axis: {"axis": axis}, lambda _: parameters, last=True, carried=carried)
     return along_features(app, view, axes, along)
@@ -61,10 +58,8 @@ def lp_normalization(app: Application) -> Outcome:
     view = app.view(0)
     assert view is not None
     axis = _axis(app, view, app.int_attribute("axis", -1))
-    if isinstance(axis, Refusal):
-        return axis
     if view.batch_axis == axis:
-        return app.refuse("batch-mixing", f"normalizes over axis {axis}, which holds the samples")
+        app.refuse("batch-mixing", f"normalizes over axis {axis}, which holds the samples")
     if view.whole_map is not None and view.layout is not None and axis == view.layout[1]:
         output = app.new_map(view.whole_map, value=app.node.outputs[0], layout=view.layout)
         return Kept((output,))
@@ -79,16 +74,14 @@ def top_k(app: Application) -> Outcome:
     view, known = app.view(0), app.known(1)
     count = app.int_attribute("k", 0)
     if view is None or (app.opset >= 10 and (known is None or known.sized)):
-        return app.refuse("data-dependent", "takes a number of features that is not constant")
+        app.refuse("data-dependent", "takes a number of features that is not constant")
     if known is not None:
         count = int(known.array.reshape(-1)[0])
     axis = _axis(app, view, app.int_attribute("axis", -1))
-    if isinstance(axis, Refusal):
-        return axis
     if view.batch_axis == axis:
-        return app.refuse("batch-mixing", f"ranks along axis {axis}, which holds the samples")
+        app.refuse("batch-mixing", f"ranks along axis {axis}, which holds the samples")
     if not 0 < count <= view.shape[axis]:
-        return app.refuse("shape-mismatch", f"takes {count} of {view.shape[axis]} features")
+        app.refuse("shape-mismatch", f"takes {count} of {view.shape[axis]} features")
     carried = tuple(name for name in ("largest", "sorted") if name in app.node.attributes)
     old = app.opset < 10
     along = Along(
@@ -106,12 +99,10 @@ def cumulative_sum(app: Application) -> Outcome:
     """The sum of the features so far (CumSum-11/14), along an axis that is an input."""
     view, known = app.view(0), app.known(1)
     if view is None or known is None or known.sized:
-        return app.refuse("data-dependent", "adds up along an axis that is not constant")
+        app.refuse("data-dependent", "adds up along an axis that is not constant")
     axis = _axis(app, view, int(known.array.reshape(-1)[0]))
-    if isinstance(axis, Refusal):
-        return axis
     if view.batch_axis == axis:
-        return app.refuse("batch-mixing", f"adds up along axis {axis}, which holds the samples")
+        app.refuse("batch-mixing", f"adds up along axis {axis}, which holds the samples")
     name = app.node.outputs[0].name or app.node.op_type
 
     def scalar(axis: int) -> tuple[Constant, ...]:
@@ -122,8 +113,8 @@ def cumulative_sum(app: Application) -> Outcome:
     return along_features(app, view, (axis,), Along(lambda _: {}, scalar, carried=carried))
 
 
-def _axis(app: Application, view: FeatureView, axis: int) -> int | Refusal:
+def _axis(app: Application, view: FeatureView, axis: int) -> int:
     rank = len(view.shape)
     if not -rank <= axis < rank:
-        return app.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
+        app.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
     return axis % rank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField, Misaligned
 from onnx_fc2conv.views.rules.registry import Application, describe
 from onnx_fc2conv.views.view import FeatureMap
@@ -12,21 +11,24 @@ __all__ = ["joined_field", "parting", "subdivided"]
 
 def joined_field(
     app: Application, maps: tuple[FeatureMap, ...], *, broadcasts: bool = True
-) -> tuple[AxisField, ...] | Refusal:
+) -> tuple[AxisField, ...]:
     """The receptive field of a layer that combines cell i of each map.
 
     Where the layer broadcasts, a map with one cell for the whole image may be combined with any
     (squeeze-and-excite).
+
+    Raises:
+        NodeRefused: If the cells do not belong together at every size of the image.
     """
     field = maps[0].field
     extent = maps[0].extent
     for other in maps[1:]:
         if len(other.extent) != len(extent):
-            return app.refuse("misaligned", "combines maps of different rank")
+            app.refuse("misaligned", "combines maps of different rank")
         for one, two, axis, axis_2 in zip(extent, other.extent, field, other.field, strict=True):
             spreads = (one == 1 and axis.stride == 0) or (two == 1 and axis_2.stride == 0)
             if one != two and not spreads:
-                return app.refuse(
+                app.refuse(
                     "misaligned",
                     f"combines maps of sizes {list(extent)} and {list(other.extent)}: at larger "
                     "input sizes their cells would not belong together",
@@ -34,7 +36,7 @@ def joined_field(
         if not broadcasts and any(
             a.stride != b.stride for a, b in zip(field, other.field, strict=True)
         ):
-            return app.refuse(
+            app.refuse(
                 "misaligned",
                 f"joins maps of different grids: {maps[0].name} and {other.name}",
             )
@@ -43,7 +45,7 @@ def joined_field(
             for one, axes in zip(extent, zip(field, other.field, strict=True), strict=True)
         ):
             spans = " and ".join(str([axis.span for axis in f]) for f in (field, other.field))
-            return app.refuse(
+            app.refuse(
                 "misaligned",
                 "combines single cells of maps of which one has two cells sooner than the other, "
                 f"and would be broadcast: a first cell takes {spans} pixels",
@@ -51,7 +53,7 @@ def joined_field(
         try:
             field = tuple(a.join(b) for a, b in zip(field, other.field, strict=True))
         except Misaligned as error:
-            return app.refuse("misaligned", f"combines maps of different grids: {error}")
+            app.refuse("misaligned", f"combines maps of different grids: {error}")
         extent = tuple(max(pair) for pair in zip(extent, other.extent, strict=True))
     return field
 
@@ -78,12 +80,16 @@ def _grow_apart(one: AxisField, two: AxisField) -> bool:
 
 def subdivided(
     app: Application, field: AxisField, length: int, factor: int
-) -> tuple[AxisField, int] | Refusal:
-    """Field and extent of a map that has ``factor`` cells for each."""
+) -> tuple[AxisField, int]:
+    """Field and extent of a map that has ``factor`` cells for each.
+
+    Raises:
+        NodeRefused: If these would lie at fractions of pixels.
+    """
     if factor == 1:
         return field, length
     if field.stride == 0 or field.stride % factor:
-        return app.refuse(
+        app.refuse(
             "misaligned",
             f"makes {factor} cells of each, where cells lie {field.stride} pixels apart: they "
             "would lie at fractions of pixels",

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import AttributeValue, Constant, Emitted, Intermediate, Step
 from onnx_fc2conv.views.rules.registry import Application
 from onnx_fc2conv.views.rules.restore import picked_channels, settled, single_map
 from onnx_fc2conv.views.rules.rows import Rows, rows_along, rows_at_positions, sample_axes
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["Along", "along_features", "integers", "reduced_view", "regrouped"]
 
@@ -52,12 +51,13 @@ class Along:
 
 def along_features(
     app: Application, view: FeatureView, axes: tuple[int, ...], along: Along
-) -> Emitted | Refusal:
-    """The operator along these axes of the view, none of them that of the batch."""
-    found = _lists(app, view, axes, symmetric=along.symmetric)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, rows, order = found
+) -> Emitted:
+    """The operator along these axes of the view, none of them that of the batch.
+
+    Raises:
+        NodeRefused: If it works on elements of several positions at once.
+    """
+    steps, source, rows, order = _lists(app, view, axes, symmetric=along.symmetric)
     lists, length = rows.lists.shape
     width = length if along.width is None else along.width
     made, outputs = _apply(app, source, lists, width, along)
@@ -74,22 +74,16 @@ def along_features(
 
 def _lists(
     app: Application, view: FeatureView, axes: tuple[int, ...], *, symmetric: bool
-) -> tuple[tuple[Step, ...], FeatureMap, Rows, IntArray] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureMap, Rows, IntArray]:
     """The map whose channels are the lists that the rows read, one after the other.
 
     Also the rows, and for each list the place of its elements in the map's block of channels.
     """
-    try:
-        along = sample_axes(view, axes)
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
-    found = single_map(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, local = found
+    along = sample_axes(view, axes)
+    steps, source, local = single_map(app, view)
     rows = rows_at_positions(rows_along(local, along), source.size // source.channels)
     if rows is None:
-        return app.refuse(
+        app.refuse(
             "flattened-features",
             f"works along {sorted(axes)} of {list(view.shape)}, on elements of several positions "
             f"of {source.name} {list(source.per_sample_shape)} at once: windows overlap, so that "
@@ -98,7 +92,7 @@ def _lists(
             "channels, as a group norm does: they are those of the whole image",
         )
     if not source.scales_by_channel:
-        return app.refuse(
+        app.refuse(
             "position-dependent",
             f"follows a scale or shift that differs from position to position of {source.name}",
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import Emitted, Intermediate, Kept, Outcome, Step
@@ -33,15 +32,12 @@ def instance_normalization(app: Application) -> Outcome:
     """InstanceNormalization-1/6/22: over axes 2 and up, of channels or of groups of them."""
     view = app.view(0)
     if view is None or any(app.known(position) is None for position in (1, 2)):
-        return app.refuse("weight-not-constant", "its parameters are not constants")
+        app.refuse("weight-not-constant", "its parameters are not constants")
     if view.layout is not None:
         return whole_image_normalization(app)
     if view.batch_axis != 0 or len(view.shape) < 3:
-        return app.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
-    found = _channels_in_groups(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source = found
+        app.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
+    steps, source = _channels_in_groups(app, view)
     name = app.node.outputs[0].name or app.node.op_type
     grouped, normal = (
         Intermediate(app.names.fresh(f"{name}.{part}"), source.dtype)
@@ -69,25 +65,20 @@ def instance_normalization(app: Application) -> Outcome:
     )
 
 
-def _channels_in_groups(
-    app: Application, view: FeatureView
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+def _channels_in_groups(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], FeatureMap]:
     """The map of which axis 1 of the view holds groups of whole channels, one after the other."""
-    found = single_map(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, local = found
+    steps, source, local = single_map(app, view)
     channels = _whole_channels(source, local.reshape(view.shape[1], -1))
     if channels is None:
-        return app.refuse(
+        app.refuse(
             "flattened-features",
             f"normalizes groups of elements of {source.name} {list(source.per_sample_shape)} that "
             "are not whole channels",
         )
     if source.one_per_window:
-        return app.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
+        app.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
     if not source.scales_by_channel:
-        return app.refuse("position-dependent", "follows a scale that differs between positions")
+        app.refuse("position-dependent", "follows a scale that differs between positions")
     more, source = settled(app, source)
     picked, source = picked_channels(app, source, channels)
     return (*steps, *more, *picked), source
@@ -109,10 +100,7 @@ def group_means(app: Application, view: FeatureView, axes: tuple[int, ...]) -> O
 
     A single list of all features is none: what is no group lies in one window.
     """
-    found = single_map(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, local = found
+    steps, source, local = single_map(app, view)
     rows = np.sort(rows_along(local, sample_axes(view, axes)), axis=-1)
     if source.is_cell or rows.ndim < 2 or not source.scales_by_channel:
         return None
@@ -122,13 +110,11 @@ def group_means(app: Application, view: FeatureView, axes: tuple[int, ...]) -> O
         return None
     if app.windowed:
         why = "no pooling operator takes the mean of several channels in a window"
-        return app.refuse("window-pooling", f"{why}; with --pool keep it sees the whole image")
+        app.refuse("window-pooling", f"{why}; with --pool keep it sees the whole image")
     more, source = settled(app, source)
     picked, source = picked_channels(app, source, channels)
     rank = len(source.extent)
     made = pooled_map(app, source, tuple(range(rank)), channels=len(groups))
-    if isinstance(made, Refusal):
-        return made
     grouped = Intermediate(app.names.fresh(f"{made.name}.groups"), source.dtype)
     shape = integers(app, f"{made.name}.groups", [0, len(groups), -1, *[1] * (rank - 1)])
     reshaped = Step("Reshape", (source, shape), grouped, app.node)
@@ -143,13 +129,11 @@ def group_means(app: Application, view: FeatureView, axes: tuple[int, ...]) -> O
 def whole_image_normalization(app: Application) -> Outcome:
     """GroupNormalization-18/21: each group of channels over all positions."""
     if any(not isinstance(fact, Known) for fact in app.operands[1:] if fact is not None):
-        return app.refuse("weight-not-constant", "its parameters are not constants")
+        app.refuse("weight-not-constant", "its parameters are not constants")
     found = restored(app)
-    if isinstance(found, Refusal):
-        return found
     (source,) = found.maps
     if source.one_per_window:
-        return app.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
+        app.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
     output = app.new_map(source, value=app.node.outputs[0], mixes_positions=describe(app.node))
     return Kept((output,), restored=found.restored, steps=found.steps)
 
@@ -161,5 +145,5 @@ def mean_variance_normalization(app: Application) -> Outcome:
     view = app.view(0)
     assert view is not None
     if view.batch_axis in {axis % len(view.shape) for axis in axes}:
-        return app.refuse("batch-mixing", f"normalizes over axes {list(axes)}, the samples too")
+        app.refuse("batch-mixing", f"normalizes over axes {list(axes)}, the samples too")
     return whole_image_normalization(app)

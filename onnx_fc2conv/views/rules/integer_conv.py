@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Intermediate, Step
@@ -68,20 +67,21 @@ class Accumulated:
 
 def requantized(
     app: Application, layer: IntegerLayer, bias: AnyArray | None, result: tuple[int, int]
-) -> Emitted | Refusal:
-    """QLinearConv; ``result`` are the places of the scale and the zero point of the product."""
-    found = _kernel(app, layer)
-    if isinstance(found, Refusal):
-        return found
-    reading, part, kernel = found
+) -> Emitted:
+    """QLinearConv; ``result`` are the places of the scale and the zero point of the product.
+
+    Raises:
+        NodeRefused: If onnxruntime's QLinearConv does not compute it.
+    """
+    reading, part, kernel = _kernel(app, layer)
     scale, zero = (app.known(position) for position in result)
     if scale is None or scale.array.size != 1 or (zero is not None and zero.array.size != 1):
-        return app.refuse("quantized-form", "the scale of its product is not one constant number")
+        app.refuse("quantized-form", "the scale of its product is not one constant number")
     dtype = _U8 if zero is None else ir.DataType.from_numpy(zero.array.dtype)
     types = (part.source.dtype, ir.DataType.from_numpy(layer.zero.dtype), dtype)
     if types not in _REQUANTIZED:
         listed = f"{types[0]} by {types[1]} to {types[2]}"
-        return app.refuse("unsupported-type", f"multiplies {listed}, which QLinearConv does not")
+        app.refuse("unsupported-type", f"multiplies {listed}, which QLinearConv does not")
     assert layer.scale is not None
     name = app.node.outputs[0].name or "product"
     output = slid_map(app, part, kernel, name, dtype=dtype)
@@ -104,18 +104,18 @@ def requantized(
 
 def accumulated(
     app: Application, layer: IntegerLayer, bias: AnyArray | None, *, named: bool = False
-) -> Accumulated | Refusal:
+) -> Accumulated:
     """ConvInteger, and an Add of the bias: the sums in int32.
 
     ``named``: whether they are the result of the node, and have its name.
+
+    Raises:
+        NodeRefused: If zero points differ where several rows are read.
     """
     varies = bool((layer.zero != layer.zero[:1]).any())
-    found = _kernel(app, layer)
-    if isinstance(found, Refusal):
-        return found
-    reading, part, kernel = found
+    reading, part, kernel = _kernel(app, layer)
     if varies and reading.lists > 1:
-        return app.refuse(
+        app.refuse(
             "quantized-form", "has a zero point for each output, and is applied to several rows"
         )
     name = app.node.outputs[0].name or "product"
@@ -203,17 +203,15 @@ def scaled_sum(
     return tuple(steps), output
 
 
-def _kernel(app: Application, layer: IntegerLayer) -> tuple[Reading, Part, Kernel] | Refusal:
+def _kernel(app: Application, layer: IntegerLayer) -> tuple[Reading, Part, Kernel]:
     reading = read_layer(app, layer.layer)
-    if isinstance(reading, Refusal):
-        return reading
     part, *more = reading.parts
     if more:
-        return app.refuse("several-maps", "sums integers over feature maps of several sizes")
+        app.refuse("several-maps", "sums integers over feature maps of several sizes")
     if part.source.constant is not None:
-        return app.refuse("constant-features", "multiplies constants only")
+        app.refuse("constant-features", "multiplies constants only")
     if part.repeats:
-        return app.refuse(
+        app.refuse(
             "quantized-form",
             "reads an element twice: the sum of two weights need not be an integer of their type",
         )

@@ -8,13 +8,12 @@ from math import prod
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import SAMPLE, IntArray
 from onnx_fc2conv.views.plan import FcLayer
 from onnx_fc2conv.views.rules.contraction import Reading, read
 from onnx_fc2conv.views.rules.kernel import Kernel, Weight
 from onnx_fc2conv.views.rules.registry import Application, node_name
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels, Mixed
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels
 
 __all__ = ["Layer", "as_fc_layer", "operand_name", "product_view", "read_layer"]
 
@@ -32,40 +31,38 @@ class Layer:
     out_axis: int = -1
 
 
-def read_layer(app: Application, layer: Layer) -> Reading | Refusal:
-    """What the layer reads, and where."""
+def read_layer(app: Application, layer: Layer) -> Reading:
+    """What the layer reads, and where.
+
+    Raises:
+        NodeRefused: If its weight is no matrix, or does not contract the features of each sample.
+    """
     weight = layer.weight
     shape = weight.shape
     if shape is None or weight.value.sized:
-        return app.refuse(
+        app.refuse(
             "weight-not-matrix",
             f"its weight has shape {list(weight.value.shape)}; only a constant matrix is a layer",
         )
-    wrong = _contraction_refusal(app, layer, shape[1])
-    if wrong is not None:
-        return wrong
+    _require_features(app, layer, shape[1])
     reading = read(app, layer.view, len(layer.view.shape) + layer.axis, shape[0])
-    if not isinstance(reading, Refusal) and 0 in shape:
-        return app.refuse("weight-not-matrix", "its weight is empty")
+    if 0 in shape:
+        app.refuse("weight-not-matrix", "its weight is empty")
     return reading
 
 
-def _contraction_refusal(app: Application, layer: Layer, features: int) -> Refusal | None:
-    """Why the contraction is not one of the features of each sample, if it is not."""
+def _require_features(app: Application, layer: Layer, features: int) -> None:
+    """Refuse anything but a contraction of the features of each sample."""
     view = layer.view
     if len(view.shape) < -layer.axis or view.shape[layer.axis] != features:
-        return app.refuse(
+        app.refuse(
             "shape-mismatch",
             f"multiplies an operand of shape {list(view.shape)} by a weight for {features} "
             "features: at the native input size the model does not compute; check --input-shape",
         )
-    try:
-        batch_axis = view.batch_axis
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    batch_axis = view.batch_axis
     if batch_axis == len(view.shape) + layer.axis:
-        return app.refuse("batch-mixing", "contracts the batch axis: it mixes samples")
-    return None
+        app.refuse("batch-mixing", "contracts the batch axis: it mixes samples")
 
 
 def as_fc_layer(app: Application, weight: Weight, kernels: Sequence[Kernel]) -> FcLayer:

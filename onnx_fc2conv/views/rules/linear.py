@@ -16,12 +16,11 @@ Shelhamer, Darrell: Fully Convolutional Networks, 2015, section 3.1.)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Emitted, Outcome
@@ -68,7 +67,7 @@ def gemm(app: Application) -> Outcome:
         )
         bias_shape = "column"
     else:
-        return _weight_is_not_constant(app)
+        _refuse_two_tensors(app)
     c = app.operand(2) if beta != 0.0 else None
     if c is not None and not isinstance(c, Known):
         return _plus_view(app, layer, bias_shape, beta)
@@ -83,15 +82,12 @@ def _plus_view(
 ) -> Outcome:
     """The layer, and a sum with a third operand that is made from the image or another input."""
     if rows == "column":
-        return app.refuse("bias-not-constant", "its bias is not a constant")
-    found = with_sides(app)
-    if isinstance(found, Refusal):
-        return found
-    steps, app = found
-    addend, outcome = app.view(2), convolve(app, layer, None)
-    if not isinstance(outcome, Emitted) or addend is None:
-        return outcome
-    return added(app, replace(outcome, steps=(*steps, *outcome.steps)), addend, beta)
+        app.refuse("bias-not-constant", "its bias is not a constant")
+    steps, app = with_sides(app)
+    addend = app.view(2)
+    assert addend is not None
+    product = convolve(app, layer, None)
+    return added(app, replace(product, steps=(*steps, *product.steps)), addend, beta)
 
 
 @rule("MatMul")
@@ -103,11 +99,11 @@ def matmul(app: Application) -> Outcome:
             return stacked_product(app, a, b)
         layer = Layer(a, -1, Weight(b, True, 1.0, operand_name(app, 1)))
         return convolve(app, layer, None)
-    if isinstance(a, Known) and isinstance(b, FeatureView):
-        axis = -1 if len(b.shape) == 1 else -2
-        layer = Layer(b, axis, Weight(a, False, 1.0, operand_name(app, 0)), out_axis=axis)
-        return convolve(app, layer, None)
-    return _weight_is_not_constant(app)
+    if not isinstance(a, Known) or not isinstance(b, FeatureView):
+        _refuse_two_tensors(app)
+    axis = -1 if len(b.shape) == 1 else -2
+    layer = Layer(b, axis, Weight(a, False, 1.0, operand_name(app, 0)), out_axis=axis)
+    return convolve(app, layer, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,22 +131,23 @@ class Bias:
         return array if self.beta == 1.0 else scaled(array, self.beta)
 
 
-def convolve(app: Application, layer: Layer, bias: Bias | None) -> Outcome:
+def convolve(app: Application, layer: Layer, bias: Bias | None) -> Emitted:
     """The layer as a Conv of each map that its view draws on, and their sum.
 
     Args:
         app: The node.
         layer: The contraction.
         bias: What is added to each output.
+
+    Raises:
+        NodeRefused: If it contracts anything but features, or is no Conv of numbers.
     """
     weight = layer.weight
     reading = read_layer(app, layer)
-    if isinstance(reading, Refusal):
-        return reading
     assert weight.shape is not None
     offset = None if bias is None else bias.per_output(weight.shape[0])
     if bias is not None and offset is None:
-        return app.refuse(
+        app.refuse(
             "bias-not-constant",
             f"its bias of shape {list(bias.value.shape)} has other values for other samples",
         )
@@ -158,18 +155,15 @@ def convolve(app: Application, layer: Layer, bias: Bias | None) -> Outcome:
     if any(CONV_TYPES.get(dtype, app.opset + 1) > app.opset for dtype in types):
         listed = " and ".join(sorted(map(str, types)))
         why = f"computes in {listed}, which Conv does not in opset {app.opset}"
-        return app.refuse("unsupported-type", why)
+        app.refuse("unsupported-type", why)
 
     shifts = [pending_shift(weight, part) for part in reading.parts]
     bias_input = _bias_input(app, weight, bias, offset, shifts, reading.lists)
     parts = [part for part in reading.parts if part.source.constant is None]
     if not parts:
-        return app.refuse("constant-features", "is given constants only: nothing of the image")
+        app.refuse("constant-features", "is given constants only: nothing of the image")
     kernels = [layer_kernel(app, weight, part) for part in parts]
-    found = sum_of_convs(app, parts, kernels, bias_input)
-    if isinstance(found, Refusal):
-        return found
-    steps, output = found
+    steps, output = sum_of_convs(app, parts, kernels, bias_input)
     result = product_view(app, layer, reading, output)
     return Emitted((*reading.steps, *steps), result, as_fc_layer(app, weight, kernels))
 
@@ -202,8 +196,8 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
     return Constant(name, array.shape, lambda: ir.Tensor(array))
 
 
-def _weight_is_not_constant(app: Application) -> Refusal:
-    return app.refuse(
+def _refuse_two_tensors(app: Application) -> NoReturn:
+    app.refuse(
         "weight-not-constant",
         "multiplies two tensors that both change with the input (attention?), not a layer",
     )

@@ -7,7 +7,6 @@ from itertools import permutations
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.growth import check_growth
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, batch_axis, evaluate
@@ -32,9 +31,7 @@ __all__ = ["concatenate", "move", "pad_features"]
 def move(app: Application) -> Outcome:
     """Run the operator on labels: its output is a view of the same maps."""
     if app.view(0) is None:
-        return app.refuse(
-            "data-dependent", "selects elements by positions that depend on the image"
-        )
+        app.refuse("data-dependent", "selects elements by positions that depend on the image")
     return _moved(app, positions=(0,))
 
 
@@ -69,7 +66,7 @@ def transpose(app: Application) -> Outcome:
     rank = len(view.layout)
     perm = app.ints_attribute("perm") or tuple(reversed(range(rank)))
     if sorted(perm) != list(range(rank)):
-        return app.refuse("invalid-node", f"perm {list(perm)} does not fit a tensor of rank {rank}")
+        app.refuse("invalid-node", f"perm {list(perm)} does not fit a tensor of rank {rank}")
 
     def labels() -> Labels:
         other = view.labels.other
@@ -94,15 +91,16 @@ def identity(app: Application) -> Outcome:
 def dropout(app: Application) -> Outcome:
     """The same view; at inference Dropout does nothing (Dropout-7 and later).
 
-    Refused: ``training_mode`` true, and a mask that is used.
+    Raises:
+        NodeRefused: If ``training_mode`` is true, or the mask is used.
     """
     view = app.view(0)
     assert view is not None
     mode = app.operand(2)
     if mode is not None and not (isinstance(mode, Known) and not mode.array.any()):
-        return app.refuse("training-mode", "is in training mode: export the model for inference")
+        app.refuse("training-mode", "is in training mode: export the model for inference")
     if any(output.uses() or output.is_graph_output() for output in app.node.outputs[1:]):
-        return app.refuse("dropout-mask", "its mask output is used, which only training needs")
+        app.refuse("dropout-mask", "its mask output is used, which only training needs")
     return Viewed((view,))
 
 
@@ -110,14 +108,11 @@ def concatenate(app: Application) -> Outcome:
     """Concat as data movement, of features with others and with what is not from the image."""
     if any(isinstance(fact, FeatureView) and fact.layout is not None for fact in app.operands):
         if not all(isinstance(fact, FeatureView) for fact in app.operands):
-            return app.refuse(
+            app.refuse(
                 "constant-features", "joins a map with a tensor that is not made from the image"
             )
         return _moved(app, positions=tuple(range(len(app.operands))))
-    found = with_sides(app, constants=True)
-    if isinstance(found, Refusal):
-        return found
-    steps, app = found
+    steps, app = with_sides(app, constants=True)
     outcome = _moved(app, positions=tuple(range(len(app.operands))))
     if not steps or not isinstance(outcome, Viewed):
         return outcome
@@ -134,17 +129,17 @@ def pad_features(app: Application) -> Outcome:
         pads = tuple(int(amount) for amount in known.array)
     constant = app.operand(2)
     if view is None or pads is None or not (constant is None or isinstance(constant, Known)):
-        return app.refuse("data-dependent", "pads by amounts or with values that are not constant")
+        app.refuse("data-dependent", "pads by amounts or with values that are not constant")
     rank = len(view.shape)
     chosen = range(rank) if axes is None else [int(axis) % rank for axis in axes.array]
     if len(pads) != 2 * len(chosen) or min(pads) < 0:
-        return app.refuse("invalid-node", f"pads {list(pads)} do not fit {list(view.shape)}")
+        app.refuse("invalid-node", f"pads {list(pads)} do not fit {list(view.shape)}")
     amounts = [(0, 0)] * rank
     for number, axis in enumerate(chosen):
         amounts[axis] = (pads[number], pads[len(chosen) + number])
     batch_axis = view.batch_axis
     if batch_axis is not None and any(amounts.pop(batch_axis)):
-        return app.refuse("batch-mixing", f"pads axis {batch_axis}, which holds the samples")
+        app.refuse("batch-mixing", f"pads axis {batch_axis}, which holds the samples")
     mode = app.node.attributes.get_string("mode", "constant")
     steps: tuple[Step, ...] = ()
     if mode == "constant":
@@ -159,7 +154,7 @@ def pad_features(app: Application) -> Outcome:
     elif mode == "reflect":
         index = np.pad(view.index, amounts, mode="reflect")
     else:
-        return app.refuse("invalid-node", f"has the mode {mode!r}")
+        app.refuse("invalid-node", f"has the mode {mode!r}")
     any_batch = view.labels.other is not None
     made = FeatureView.of_index(app.space, app.batches, index, batch_axis, any_batch=any_batch)
     return Emitted(steps, made) if steps else Viewed((made,))
@@ -176,9 +171,7 @@ def _moved(app: Application, positions: tuple[int, ...]) -> Outcome:
         elif operand is None:
             operands.append(lambda _: None)
         else:
-            return app.refuse(
-                "data-dependent", "moves elements to positions that depend on another input"
-            )
+            app.refuse("data-dependent", "moves elements to positions that depend on another input")
 
     try:
         arrays = [at(True) for at in operands]
@@ -187,7 +180,7 @@ def _moved(app: Application, positions: tuple[int, ...]) -> Outcome:
     except (MemoryError, ImportError):
         raise
     except Exception as error:
-        return app.refuse("invalid-node", f"does not fit its input: {_one_line(error)}")
+        app.refuse("invalid-node", f"does not fit its input: {_one_line(error)}")
     try:
         other = evaluate(app.node, [at(False) for at in operands], app.opset)
     except Exception:
@@ -198,7 +191,7 @@ def _moved(app: Application, positions: tuple[int, ...]) -> Outcome:
         for position, array in enumerate(native)
     )
     if None in views:
-        return app.refuse(
+        app.refuse(
             "batch-mixing",
             f"mixes the {app.batches.native} samples of a batch: no axis of its output is theirs",
         )

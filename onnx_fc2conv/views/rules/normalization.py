@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Emitted, Kept, Outcome, Step
 from onnx_fc2conv.views.rules.affine import scaled_view
 from onnx_fc2conv.views.rules.groups import Along, along_features
@@ -25,21 +24,21 @@ def batch_normalization(app: Application) -> Outcome:
     view = app.view(0)
     parameters = [app.known(position) for position in range(1, 5)]
     if view is None or any(parameter is None for parameter in parameters):
-        return app.refuse("weight-not-constant", "its parameters are not constants")
+        app.refuse("weight-not-constant", "its parameters are not constants")
     if app.int_attribute("spatial", 1) == 0 and len(view.shape) > 2:  # BatchNormalization-7
         why = f"normalizes each position of {list(view.shape)} by itself, so it fits one size only"
-        return app.refuse("positional-constant", why)
+        app.refuse("positional-constant", why)
     if app.int_attribute("training_mode", 0):
-        return app.refuse("training-mode", "is in training mode: export the model for inference")
+        app.refuse("training-mode", "is in training mode: export the model for inference")
     if any(output.uses() or output.is_graph_output() for output in app.node.outputs[1:]):
-        return app.refuse("training-mode", "its running statistics are used")
+        app.refuse("training-mode", "its running statistics are used")
     if view.layout is not None and view.whole_map is not None:
         if view.layout != channels_first(len(view.layout)):
-            return app.refuse("layout", "normalizes axis 1, which is not the channel axis here")
+            app.refuse("layout", "normalizes axis 1, which is not the channel axis here")
         return Kept((app.new_map(view.whole_map, value=app.node.outputs[0]),))
 
     if view.batch_axis != 0 or len(view.shape) < 2:
-        return app.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
+        app.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
     source = view.only_map
     if source is None or not source.is_cell or source.pending is not None:
         return _waiting_normalization(app, view)
@@ -66,7 +65,7 @@ def _waiting_normalization(app: Application, view: FeatureView) -> Outcome:
     offset = bias - mean * factor
     shape = view.index.shape
     if factor.shape != shape[:1]:
-        return app.refuse(
+        app.refuse(
             "shape-mismatch", f"has {factor.size} channels for an input of {list(view.shape)}"
         )
     by_channel = (-1, *[1] * (len(shape) - 1))
@@ -98,11 +97,11 @@ def softmax_of(app: Application, along: Along, *, coerces: bool) -> Outcome:
     rank = len(view.shape)
     axis = app.int_attribute("axis", 1 if coerces else -1)
     if not -rank <= axis < max(rank, 1):
-        return app.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
+        app.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
     axis %= rank
     axes = set(range(axis, rank)) if coerces else {axis}
     if view.batch_axis in axes:
-        return app.refuse("batch-mixing", f"normalizes over axis {axis}, which holds the samples")
+        app.refuse("batch-mixing", f"normalizes over axis {axis}, which holds the samples")
     if view.layout is not None and view.whole_map is not None and axes == {view.layout[1]}:
         layout = view.layout
         return Kept((app.new_map(view.whole_map, value=app.node.outputs[0], layout=layout),))
@@ -113,8 +112,6 @@ def softmax_of(app: Application, along: Along, *, coerces: bool) -> Outcome:
 def local_response_normalization(app: Application) -> Outcome:
     """LRN-1/13 normalizes over neighboring channels, cell by cell."""
     found = restored(app)
-    if isinstance(found, Refusal):
-        return found
     (source,) = found.maps
     output = app.new_map(source, value=app.node.outputs[0])
     return Kept((output,), restored=found.restored, steps=found.steps)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Quantized
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Intermediate, Step
@@ -23,8 +22,12 @@ Parameters = Mapping[int, Constant | Intermediate | ir.Value]
 
 def by_channel(
     app: Application, together: Broadcast, frame: Frame
-) -> tuple[Parameters, tuple[Step, ...]] | Refusal:
-    """The constant operands: scalars as they are, others as [T, 1, …]."""
+) -> tuple[Parameters, tuple[Step, ...]]:
+    """The constant operands: scalars as they are, others as [T, 1, …].
+
+    Raises:
+        NodeRefused: If one differs from position to position.
+    """
     constants: dict[int, Constant | Intermediate | ir.Value] = {}
     steps: tuple[Step, ...] = ()
     for position, array in together.constants.items():
@@ -40,7 +43,7 @@ def by_channel(
             continue
         per_channel = frame.spread(array).reshape(frame.channels[0].size, -1)
         if not (per_channel == per_channel[:, :1]).all():
-            return app.refuse(
+            app.refuse(
                 "position-dependent",
                 f"its constant of shape {list(together.shapes[position])} has other values at "
                 f"other positions of {frame.sources[0].name}",

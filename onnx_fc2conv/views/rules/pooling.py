@@ -17,7 +17,6 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import SAMPLE, IntArray
 from onnx_fc2conv.views.plan import (
     AttributeValue,
@@ -61,19 +60,12 @@ def global_pool(app: Application) -> Outcome:
         if source is not None and spatial is not None and len(spatial) == len(source.extent):
             return pool_view(app, view, axes, spatial, keepdims=True)
     found = restored(app)
-    if isinstance(found, Refusal):
-        return found
     (source,) = found.maps
     spatial = tuple(range(len(source.extent)))
     if not app.windowed:
         output = pooled_map(app, source, spatial, value=app.node.outputs[0])
-        if isinstance(output, Refusal):
-            return output
         return Kept((output,), restored=found.restored, steps=found.steps)
-    slid = _windowed(app, source, spatial)
-    if isinstance(slid, Refusal):
-        return slid
-    steps, output = slid
+    steps, output = _windowed(app, source, spatial)
 
     def labels() -> Labels:
         return Labels(output.labels(app.batches.native), output.labels(app.batches.other))
@@ -117,10 +109,14 @@ def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | N
 
 def pooled_map(
     app: Application, source: FeatureMap, spatial: tuple[int, ...], **changes: object
-) -> FeatureMap | Refusal:
-    """The map with one cell for the whole image along these spatial axes."""
+) -> FeatureMap:
+    """The map with one cell for the whole image along these spatial axes.
+
+    Raises:
+        NodeRefused: If it is the single cell that a layer gives for each window.
+    """
     if source.one_per_window:
-        return app.refuse(
+        app.refuse(
             "slides-after-fc",
             "pools the single cell that an FC layer gives; on a map it would pool all windows",
         )
@@ -150,15 +146,10 @@ def pool_view(
     assert source is not None
     poolings: tuple[WindowPooling, ...] = ()
     if app.windowed:
-        slid = _windowed(app, source, spatial)
-        if isinstance(slid, Refusal):
-            return slid
-        steps, output = slid
+        steps, output = _windowed(app, source, spatial)
         poolings = (_found(app, steps),)
     else:
         pooled = pooled_map(app, source, spatial)
-        if isinstance(pooled, Refusal):
-            return pooled
         output = pooled
         steps = (reducing_step(app, source, output, tuple(a + 2 for a in spatial)),)
     result = _without_axes(app, view, axes, source, output, keepdims=keepdims)
@@ -184,18 +175,22 @@ def reducing_step(
 
 def _windowed(
     app: Application, source: FeatureMap, spatial: tuple[int, ...]
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
-    """Steps that slide a window of the native extent along these spatial axes."""
+) -> tuple[tuple[Step, ...], FeatureMap]:
+    """Steps that slide a window of the native extent along these spatial axes.
+
+    Raises:
+        NodeRefused: If no operator does so.
+    """
     node, op_type = app.node, app.node.op_type
     pooling = _WINDOWED.get(op_type)
     if pooling is None:
-        return app.refuse(
+        app.refuse(
             "window-pooling",
             f"no pooling operator does what {op_type} does; with --pool keep it sees the whole "
             "image",
         )
     if source.dtype not in _FLOATS:
-        return app.refuse("unsupported-type", f"pools {source.dtype}, which {pooling} does not")
+        app.refuse("unsupported-type", f"pools {source.dtype}, which {pooling} does not")
     kernel = tuple(e if a in spatial else 1 for a, e in enumerate(source.extent))
     field = tuple(f.slide(k) for f, k in zip(source.field, kernel, strict=True))
     output = app.new_map(

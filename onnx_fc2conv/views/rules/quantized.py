@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import MICROSOFT, Constant, Emitted, Kept, Outcome, Step
@@ -21,7 +20,7 @@ from onnx_fc2conv.views.rules.frames import Frame, frames
 from onnx_fc2conv.views.rules.layer import operand_name
 from onnx_fc2conv.views.rules.registry import Application, rule
 from onnx_fc2conv.views.rules.restore import picked_channels, settled
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed
+from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["dequantize", "quantize", "with_scalars"]
 
@@ -48,17 +47,21 @@ def dequantize(app: Application) -> Outcome:
     return _apply(app, stated)
 
 
-def with_scalars(app: Application, positions: tuple[int, ...]) -> Application | Refusal:
-    """The node with each of these operands as the one constant number that it has to be."""
+def with_scalars(app: Application, positions: tuple[int, ...]) -> Application:
+    """The node with each of these operands as the one constant number that it has to be.
+
+    Raises:
+        NodeRefused: If one is anything else.
+    """
     operands = list(app.operands)
     for position in positions:
         fact = app.operand(position)
         if fact is None:
             continue
         if not isinstance(fact, Known) or fact.sized:
-            return app.refuse("weight-not-constant", "its scale or zero point is not a constant")
+            app.refuse("weight-not-constant", "its scale or zero point is not a constant")
         if fact.array.size != 1:
-            return app.refuse(
+            app.refuse(
                 "quantized-form",
                 f"has a parameter of shape {list(fact.shape)} where one number is expected",
             )
@@ -81,16 +84,15 @@ def _type_of(known: Known) -> ir.DataType:
 def _apply(app: Application, dtype: ir.DataType) -> Outcome:
     view, scale, zero = app.view(0), app.operand(1), app.operand(2)
     if view is None or not isinstance(scale, Known) or not isinstance(zero, Known | None):
-        return app.refuse("weight-not-constant", "its scale or zero point is not a constant")
+        app.refuse("weight-not-constant", "its scale or zero point is not a constant")
     if app.int_attribute("block_size", 0) != 0:
-        return app.refuse("quantized-form", "quantizes in blocks along an axis")
+        app.refuse("quantized-form", "quantizes in blocks along an axis")
     if scale.array.size == 1 and (zero is None or zero.array.size == 1):
-        scalars = with_scalars(app, (1, 2))
-        return scalars if isinstance(scalars, Refusal) else carried_out(scalars, dtype)
+        return carried_out(with_scalars(app, (1, 2)), dtype)
     rank = len(view.shape)
     axis = app.int_attribute("axis", 1)
     if not -rank <= axis < rank or scale.shape != (view.shape[axis],):
-        return app.refuse(
+        app.refuse(
             "invalid-node", f"its scale {list(scale.shape)} does not fit axis {axis} of its input"
         )
     axis %= rank
@@ -98,7 +100,7 @@ def _apply(app: Application, dtype: ir.DataType) -> Outcome:
         if axis == view.layout[1]:
             like, value = view.whole_map, app.node.outputs[0]
             return Kept((app.new_map(like, value=value, layout=view.layout, dtype=dtype),))
-        return app.refuse(
+        app.refuse(
             "positional-constant",
             f"has a scale for each element of axis {axis}, which is not the channels",
         )
@@ -107,12 +109,9 @@ def _apply(app: Application, dtype: ir.DataType) -> Outcome:
 
 def _on_features(app: Application, view: FeatureView, axis: int, dtype: ir.DataType) -> Outcome:
     """With parameters along an axis of a view: along the channels of the maps that it shows."""
-    try:
-        batch = view.batch_axis
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    batch = view.batch_axis
     if axis == batch:
-        return app.refuse("batch-mixing", "has a scale for each sample")
+        app.refuse("batch-mixing", "has a scale for each sample")
     shape = [1] * view.index.ndim
     own = axis - (batch is not None and batch < axis)
     shape[own] = -1
@@ -122,10 +121,7 @@ def _on_features(app: Application, view: FeatureView, axis: int, dtype: ir.DataT
     index = np.empty(view.index.size, np.int64)
     found = frames(app.space, [view.index], spread)
     for number, frame in enumerate(found, 1):
-        made = _on_frame(app, frame, spread, dtype, last=number == len(found) == 1)
-        if isinstance(made, Refusal):
-            return made
-        more, output = made
+        more, output = _on_frame(app, frame, spread, dtype, last=number == len(found) == 1)
         steps = (*steps, *more)
         index[frame.where] = output.first_label + frame.elements
     return Emitted(steps, view.reindexed(index.reshape(view.index.shape)))
@@ -133,11 +129,11 @@ def _on_features(app: Application, view: FeatureView, axis: int, dtype: ir.DataT
 
 def _on_frame(
     app: Application, frame: Frame, spread: list[AnyArray], dtype: ir.DataType, *, last: bool
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureMap]:
     (source,) = frame.sources
     by_channel = [frame.spread(array).reshape(frame.channels[0].size, -1) for array in spread]
     if not source.scales_by_channel or any((a != a[:, :1]).any() for a in by_channel):
-        return app.refuse(
+        app.refuse(
             "position-dependent",
             f"has other scales at other positions of {source.name} {list(source.extent)}",
         )

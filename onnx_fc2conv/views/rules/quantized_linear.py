@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import MICROSOFT, Emitted, Outcome
@@ -59,8 +58,6 @@ _DYNAMIC = _Operand(0, None, None), _Operand(1, 2, 3)
 def qlinear_matmul(app: Application) -> Outcome:
     """QLinearMatMul-10/21 by a constant on either side."""
     layer = _layer(app, _TRIPLES)
-    if isinstance(layer, Refusal):
-        return layer
     return requantized(app, layer, None, (6, 7))
 
 
@@ -68,21 +65,15 @@ def qlinear_matmul(app: Application) -> Outcome:
 def qgemm(app: Application) -> Outcome:
     """QGemm-1: integers with a scale for the result, else floats."""
     if app.node.attributes.get_float("alpha", 1.0) != 1.0:
-        return app.refuse("quantized-form", "has a factor alpha, which QLinearConv has not")
+        app.refuse("quantized-form", "has a factor alpha, which QLinearConv has not")
     trans_a, trans_b = app.int_attribute("transA", 0), app.int_attribute("transB", 0)
     if app.view(0) is None:
-        return app.refuse("weight-not-constant", "its right operand changes with the input")
+        app.refuse("weight-not-constant", "its right operand changes with the input")
     layer = _layer(app, _TRIPLES, bool(trans_a), bool(trans_b))
-    if isinstance(layer, Refusal):
-        return layer
     bias = _per_output(app, 6, layer.outputs)
-    if isinstance(bias, Refusal):
-        return bias
     if app.operand(7) is not None:
         return requantized(app, layer, bias, (7, 8))
     found = accumulated(app, layer, bias)
-    if isinstance(found, Refusal):
-        return found
     return _floats(app, layer, found, None)
 
 
@@ -90,11 +81,7 @@ def qgemm(app: Application) -> Outcome:
 def matmul_integer(app: Application) -> Outcome:
     """MatMulInteger-10 by a constant on either side."""
     layer = _layer(app, _INTEGERS)
-    if isinstance(layer, Refusal):
-        return layer
     found = accumulated(app, layer, None, named=True)
-    if isinstance(found, Refusal):
-        return found
     return Emitted(found.steps, found.view(app, found.output), found.fc_layer)
 
 
@@ -102,16 +89,10 @@ def matmul_integer(app: Application) -> Outcome:
 def matmul_integer_to_float(app: Application) -> Outcome:
     """MatMulIntegerToFloat-1 by a constant on the right."""
     if app.view(0) is None:
-        return app.refuse("weight-not-constant", "its right operand changes with the input")
+        app.refuse("weight-not-constant", "its right operand changes with the input")
     layer = _layer(app, _TO_FLOAT)
-    if isinstance(layer, Refusal):
-        return layer
     bias = _per_output(app, 6, layer.outputs)
-    if isinstance(bias, Refusal):
-        return bias
     found = accumulated(app, layer, None)
-    if isinstance(found, Refusal):
-        return found
     return _floats(app, layer, found, bias)
 
 
@@ -120,20 +101,12 @@ def dynamic_quantize_matmul(app: Application) -> Outcome:
     """DynamicQuantizeMatMul-1: floats, quantized by their own range, by a constant."""
     view = app.view(0)
     if view is None:
-        return app.refuse("weight-not-constant", "its right operand changes with the input")
+        app.refuse("weight-not-constant", "its right operand changes with the input")
     ranged = quantized_by_range(app, view)
-    if isinstance(ranged, Refusal):
-        return ranged
     layer = _layer(replace(app, operands=(ranged.view, *app.operands[1:])), _DYNAMIC)
-    if isinstance(layer, Refusal):
-        return layer
     bias = _per_output(app, 4, layer.outputs)
-    if isinstance(bias, Refusal):
-        return bias
     layer = replace(layer, image_scale=ranged.scale, image_zero=ranged.zero)
     found = accumulated(app, layer, None)
-    if isinstance(found, Refusal):
-        return found
     floats = _floats(app, layer, found, bias)
     return replace(floats, steps=(*ranged.steps, *floats.steps))
 
@@ -150,7 +123,7 @@ def _layer(
     operands: tuple[_Operand, _Operand],
     trans_a: bool = False,
     trans_b: bool = False,
-) -> IntegerLayer | Refusal:
+) -> IntegerLayer:
     """The layer: which operand is the image, and the parameters of both."""
     left, right = (app.operand(operand.value) for operand in operands)
     if isinstance(left, FeatureView) and isinstance(right, Known):
@@ -163,24 +136,19 @@ def _layer(
         out_axis = -1 if len(right.shape) == 1 else -2
         transposed = trans_a
     else:
-        return app.refuse(
+        app.refuse(
             "weight-not-constant",
             "multiplies two tensors that both change with the input (attention?), not a layer",
         )
     name = operand_name(app, weight.value)
     plain = Weight(known, transposed, 1.0, name)
     if plain.shape is None:
-        return app.refuse("weight-not-matrix", f"its weight has shape {list(known.shape)}")
+        app.refuse("weight-not-matrix", f"its weight has shape {list(known.shape)}")
     outputs = plain.shape[0]
     zero = _per_output(app, weight.zero, outputs)
     scale = _per_output(app, weight.scale, outputs)
-    if isinstance(zero, Refusal):
-        return zero
-    if isinstance(scale, Refusal):
-        return scale
-    wrong = _not_one_number(app, image.scale) or _not_one_number(app, image.zero)
-    if wrong is not None:
-        return wrong
+    for parameter in (image.scale, image.zero):
+        _require_one_number(app, parameter)
     if zero is None:
         zero = np.zeros(outputs, known.array.dtype)
     return IntegerLayer(
@@ -198,30 +166,27 @@ def _value(app: Application, position: int | None) -> ir.Value | None:
     return inputs[position] if position is not None and position < len(inputs) else None
 
 
-def _not_one_number(app: Application, position: int | None) -> Refusal | None:
-    """Why the parameter of the image is not one number; None if it is, or there is none."""
+def _require_one_number(app: Application, position: int | None) -> None:
+    """Refuse a parameter of the image that is no single number."""
     fact = None if position is None else app.operand(position)
     if fact is None or (isinstance(fact, Opaque) and fact.uniform == ()):
-        return None
+        return
     if not isinstance(fact, Known) or fact.sized:
-        return app.refuse("weight-not-constant", "its scale or zero point is not a constant")
+        app.refuse("weight-not-constant", "its scale or zero point is not a constant")
     if fact.array.size != 1:
-        return app.refuse(
-            "quantized-form", f"has a scale or zero point for each row, {list(fact.shape)}"
-        )
-    return None
+        app.refuse("quantized-form", f"has a scale or zero point for each row, {list(fact.shape)}")
 
 
-def _per_output(app: Application, position: int | None, outputs: int) -> AnyArray | Refusal | None:
+def _per_output(app: Application, position: int | None, outputs: int) -> AnyArray | None:
     """A parameter of the weight as [K]; None if it is left out."""
     fact = None if position is None else app.operand(position)
     if fact is None:
         return None
     if not isinstance(fact, Known) or fact.sized:
-        return app.refuse("weight-not-constant", "its parameters are not constants")
+        app.refuse("weight-not-constant", "its parameters are not constants")
     array = fact.array.reshape(-1)
     if array.size not in (1, outputs) or max(fact.shape, default=1) != array.size:
-        return app.refuse(
+        app.refuse(
             "quantized-form",
             f"has a parameter of shape {list(fact.shape)} for {outputs} outputs",
         )

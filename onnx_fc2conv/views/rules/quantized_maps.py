@@ -6,7 +6,6 @@ constant number each.
 
 from __future__ import annotations
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import MICROSOFT, Kept, Outcome
 from onnx_fc2conv.views.rules.elementwise import carried_out
 from onnx_fc2conv.views.rules.groups import Along
@@ -24,15 +23,13 @@ __all__ = ["binary", "concatenate", "pool", "softmax", "unary"]
 @rule("QLinearSigmoid", "QLinearLeakyRelu", domain=MICROSOFT)
 def unary(app: Application) -> Outcome:
     """QLinearSigmoid-1, QLinearLeakyRelu-1."""
-    ready = with_scalars(app, (1, 2, 3, 4))
-    return ready if isinstance(ready, Refusal) else carried_out(ready, None)
+    return carried_out(with_scalars(app, (1, 2, 3, 4)), None)
 
 
 @rule("QLinearAdd", "QLinearMul", domain=MICROSOFT)
 def binary(app: Application) -> Outcome:
     """QLinearAdd-1, QLinearMul-1 of maps, or of a map and constants."""
-    ready = with_scalars(app, (1, 2, 4, 5, 6, 7))
-    return ready if isinstance(ready, Refusal) else carried_out(ready, None)
+    return carried_out(with_scalars(app, (1, 2, 4, 5, 6, 7)), None)
 
 
 @rule("QLinearSoftmax", domain=MICROSOFT)
@@ -43,8 +40,6 @@ def softmax(app: Application) -> Outcome:
     one, which then works along other axes.
     """
     ready = with_scalars(app, (1, 2, 3, 4))
-    if isinstance(ready, Refusal):
-        return ready
     along = Along(
         lambda axis: {"axis": axis, "opset": 13}, lambda _: app.node.inputs[1:], symmetric=True
     )
@@ -57,16 +52,14 @@ def concatenate(app: Application) -> Outcome:
     positions = range(2, len(app.operands), 3)
     scalars = tuple(n for n in range(len(app.operands)) if n not in positions)
     ready = with_scalars(app, scalars)
-    if isinstance(ready, Refusal):
-        return ready
     views = [app.operand(position) for position in positions]
     maps = [view for view in views if isinstance(view, FeatureView) and view.layout is not None]
     if len(maps) < len(views) or len({view.layout for view in maps}) > 1:
-        return app.refuse("flattened-features", "joins features that are no maps any more")
+        app.refuse("flattened-features", "joins features that are no maps any more")
     layout = maps[0].layout
     assert layout is not None
     if app.int_attribute("axis", 1) % len(layout) != layout[1]:
-        return app.refuse("layout", "joins maps along an axis that is not the channels")
+        app.refuse("layout", "joins maps along an axis that is not the channels")
     return joined_channels(ready, layout)
 
 
@@ -74,21 +67,15 @@ def concatenate(app: Application) -> Outcome:
 def pool(app: Application) -> Outcome:
     """QLinearAveragePool-1, QLinearGlobalAveragePool-1 of [N, C, *spatial]."""
     ready = with_scalars(app, (1, 2, 3, 4))
-    if isinstance(ready, Refusal):
-        return ready
     if app.int_attribute("channels_last", 0):
-        return app.refuse("layout", "takes the last axis for the channels")
+        app.refuse("layout", "takes the last axis for the channels")
     if app.node.op_type == "QLinearAveragePool":
         return pooled(ready)
     if app.windowed:
-        return app.refuse(
+        app.refuse(
             "window-pooling", "is not made a pooling of windows; with --pool keep it sees the image"
         )
     found = restored(ready)
-    if isinstance(found, Refusal):
-        return found
     (source,) = found.maps
     output = pooled_map(ready, source, tuple(range(len(source.extent))), value=app.node.outputs[0])
-    if isinstance(output, Refusal):
-        return output
     return Kept((output,), restored=found.restored, steps=found.steps)

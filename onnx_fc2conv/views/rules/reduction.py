@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.plan import Kept, Outcome, Viewed
 from onnx_fc2conv.views.rules.groups import Along, along_features, integers
 from onnx_fc2conv.views.rules.image_norms import group_means
@@ -34,11 +33,11 @@ def reduce(app: Application) -> Outcome:
     if given is not None:
         known = app.known(1)
         if known is None or known.sized:
-            return app.refuse("data-dependent", "reduces over axes that are not constant")
+            app.refuse("data-dependent", "reduces over axes that are not constant")
         axes = tuple(int(axis) for axis in known.array.reshape(-1)) or None
     view = app.view(0)
     if view is None:
-        return app.refuse("data-dependent", "reduces over axes that depend on the image")
+        app.refuse("data-dependent", "reduces over axes that depend on the image")
     if axes is None:
         if app.int_attribute("noop_with_empty_axes", 0):
             return _over_no_axis(app, view)
@@ -51,9 +50,9 @@ def _over_no_axis(app: Application, view: FeatureView) -> Outcome:
 
     Its square or logarithm is not, and runtimes differ in whether they still take it.
     """
-    if app.node.op_type.removeprefix("Reduce") in ("Mean", "Max", "Min", "Sum", "Prod"):
-        return Viewed((view,))
-    return app.refuse("no-rule", "reduces over no axis, which runtimes take in different ways")
+    if app.node.op_type.removeprefix("Reduce") not in ("Mean", "Max", "Min", "Sum", "Prod"):
+        app.refuse("no-rule", "reduces over no axis, which runtimes take in different ways")
+    return Viewed((view,))
 
 
 @rule("ArgMax", "ArgMin")
@@ -69,12 +68,10 @@ def _reduced(
 ) -> Outcome:
     rank = len(view.shape)
     if any(not -rank <= axis < rank for axis in given):
-        return app.refuse("invalid-node", f"axes {list(given)} do not exist in {list(view.shape)}")
+        app.refuse("invalid-node", f"axes {list(given)} do not exist in {list(view.shape)}")
     axes = tuple(sorted({axis % rank for axis in given}))
     if view.batch_axis in axes:
-        return app.refuse(
-            "batch-mixing", f"reduces axis {view.batch_axis}, which holds the samples"
-        )
+        app.refuse("batch-mixing", f"reduces axis {view.batch_axis}, which holds the samples")
     keepdims = bool(app.int_attribute("keepdims", 1))
     spatial = pooled_axes(view, axes) if dtype is None else None
     if keepdims and view.layout is not None and view.whole_map is not None:
@@ -96,7 +93,7 @@ def _kept(  # noqa: PLR0913 - a map and what is reduced of it
     axes: tuple[int, ...],
     spatial: tuple[int, ...] | None,
     dtype: ir.DataType | None,
-) -> Kept | Refusal | None:
+) -> Kept | None:
     """The node stays if it reduces the channels or all positions of a map; None if it cannot."""
     value = app.node.outputs[0]
     if axes == (layout[1],):
@@ -105,7 +102,7 @@ def _kept(  # noqa: PLR0913 - a map and what is reduced of it
     if spatial is None or app.windowed:
         return None
     output = pooled_map(app, source, spatial, value=value, layout=layout)
-    return output if isinstance(output, Refusal) else Kept((output,))
+    return Kept((output,))
 
 
 def _along(app: Application, dtype: ir.DataType | None, *, keepdims: bool) -> Along:

@@ -1,7 +1,8 @@
 """Which rule answers for which operator, and what a rule is given.
 
-A rule is a pure function from one node and what is known of its operands to an `Outcome`. It looks
-at nothing else: not at the node's neighbors, not at the spelling that led here.
+A rule is a pure function from one node and what is known of its operands to an `Outcome`, or it
+refuses the node. It looks at nothing else: not at the node's neighbors, not at the spelling that
+led here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import onnx_ir as ir
 
@@ -18,12 +19,33 @@ from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.plan import Outcome
 from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
 
-__all__ = ["RULES", "Application", "Fact", "NameScope", "Rule", "describe", "node_name", "rule"]
+__all__ = [
+    "RULES",
+    "Application",
+    "Fact",
+    "NameScope",
+    "NodeRefused",
+    "Rule",
+    "describe",
+    "node_name",
+    "rule",
+]
 
 Fact = FeatureView | Known | Opaque
 Rule = Callable[["Application"], Outcome]
 
 RULES: dict[tuple[str, str], Rule] = {}
+
+
+class NodeRefused(Exception):  # noqa: N818 - an outcome of a rule, not an error
+    """A node has no place in a fully convolutional model.
+
+    The walk over the graph catches it; what the reports say of it is the `Refusal`.
+    """
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
 
 
 def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
@@ -121,9 +143,17 @@ class Application:
         ints = self.node.attributes.get_ints(name, None)
         return None if ints is None else tuple(ints)
 
-    def refuse(self, code: str, reason: str) -> Refusal:
-        """A refusal that names this node."""
-        return Refusal(code, describe(self.node), reason)
+    def refuse(self, code: str, reason: str) -> NoReturn:
+        """End the rule: this node cannot be part of a fully convolutional model.
+
+        Args:
+            code: A word of the catalog of refusals.
+            reason: Why, with the shapes or values that decided.
+
+        Raises:
+            NodeRefused: Always.
+        """
+        raise NodeRefused(Refusal(code, describe(self.node), reason))
 
     def new_map(self, like: FeatureMap, **changes: Any) -> FeatureMap:
         """A new map that this node makes: ``like`` it but for its labels and what is given."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Kept, Outcome
@@ -39,13 +38,11 @@ def resize(app: Application) -> Outcome:
     """Resize-10/11/13/18/19, Upsample-7/9, by constant factors f or 1/f of the spatial axes."""
     view = app.operand(0)
     if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:
-        return app.refuse("reshaped-map", "resizes a reshaped feature map")
+        app.refuse("reshaped-map", "resizes a reshaped feature map")
     source, layout = view.whole_map, view.layout
     scales = _scales(app, len(layout))
-    if isinstance(scales, Refusal):
-        return scales
     if scales[layout[0]] != 1 or scales[layout[1]] != 1:
-        return app.refuse("no-rule", f"resizes the batch or the channels, by {scales}")
+        app.refuse("no-rule", f"resizes the batch or the channels, by {scales}")
     factors = [scales[axis] for axis in layout[2:]]
     if all(factor == 1 for factor in factors):
         return Kept((app.new_map(source, value=app.node.outputs[0], layout=layout),))
@@ -54,7 +51,7 @@ def resize(app: Application) -> Outcome:
     if app.node.op_type == "Resize" and app.opset >= 11:
         coordinates = app.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if coordinates not in _NEAREST_IN_PLACE:
-        return app.refuse(
+        app.refuse(
             "misaligned",
             f"has coordinates by the mode {coordinates}: its grid depends on the size of the image",
         )
@@ -64,10 +61,7 @@ def resize(app: Application) -> Outcome:
         _axis(app, source, axis, (factor, coordinates, beyond))
         for axis, factor in enumerate(factors)
     ]
-    for found in moved:
-        if isinstance(found, Refusal):
-            return found
-    fields, extent = zip(*(found for found in moved if not isinstance(found, Refusal)), strict=True)
+    fields, extent = zip(*moved, strict=True)
     return Kept(
         (
             app.new_map(
@@ -83,12 +77,12 @@ def resize(app: Application) -> Outcome:
     )
 
 
-def _scales(app: Application, rank: int) -> list[Fraction] | Refusal:
+def _scales(app: Application, rank: int) -> list[Fraction]:
     """The factor of each axis of the tensor."""
     sizes = app.operand(3)
     if sizes is not None and app.opset >= 11:
         known = sizes.array.tolist() if isinstance(sizes, Known) else "computed sizes"
-        return app.refuse(
+        app.refuse(
             "baked-size", f"resizes to {known}, not by a factor; export it with scale_factor"
         )
     if app.node.op_type == "Upsample" and app.opset < 9:
@@ -97,11 +91,11 @@ def _scales(app: Application, rank: int) -> list[Fraction] | Refusal:
     else:
         scales = app.operand(1 if app.opset < 11 or app.node.op_type == "Upsample" else 2)
         if not isinstance(scales, Known) or scales.sized:
-            return app.refuse("data-dependent", "resizes by factors that are not constant")
+            app.refuse("data-dependent", "resizes by factors that are not constant")
         given = [float(scale) for scale in scales.array.reshape(-1)]
     axes = app.ints_attribute("axes") or tuple(range(rank))
     if given is None or len(given) != len(axes):
-        return app.refuse("invalid-node", f"has scales {given} for {len(axes)} axes")
+        app.refuse("invalid-node", f"has scales {given} for {len(axes)} axes")
     found = [Fraction(1)] * rank
     for axis, scale in zip(axes, given, strict=True):
         found[axis % rank] = Fraction(scale)
@@ -110,7 +104,7 @@ def _scales(app: Application, rank: int) -> list[Fraction] | Refusal:
 
 def _axis(
     app: Application, source: FeatureMap, axis: int, how: tuple[Fraction, str, int]
-) -> tuple[AxisField, int] | Refusal:
+) -> tuple[AxisField, int]:
     """Field and extent along one axis, by a factor and the cells taken from beyond (`_beyond`)."""
     field, length = source.field[axis], source.extent[axis]
     factor, coordinates, beyond = how
@@ -118,19 +112,19 @@ def _axis(
         return field, length
     field = field.slide(1 + 2 * beyond, pad=beyond, end_pad=beyond)
     if source.one_per_window:
-        return app.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
+        app.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
     if factor.denominator == 1 and factor > 1:
         return subdivided(app, field, length, int(factor))
-    if factor.numerator == 1 and coordinates != "half_pixel_symmetric":
-        window = factor.denominator
-        if length // window < 1 or (coordinates == "pytorch_half_pixel" and length // window == 1):
-            return app.refuse("shape-mismatch", f"leaves one cell or none of {length}")
-        return field.slide(window, window), length // window
-    return app.refuse(
-        "misaligned",
-        f"resizes by {float(factor):g}: its cells would lie between the cells of its input in ways "
-        "that change from cell to cell; only factors f and 1/f keep a grid",
-    )
+    if factor.numerator != 1 or coordinates == "half_pixel_symmetric":
+        app.refuse(
+            "misaligned",
+            f"resizes by {float(factor):g}: its cells would lie between the cells of its input in "
+            "ways that change from cell to cell; only factors f and 1/f keep a grid",
+        )
+    window = factor.denominator
+    if length // window < 1 or (coordinates == "pytorch_half_pixel" and length // window == 1):
+        app.refuse("shape-mismatch", f"leaves one cell or none of {length}")
+    return field.slide(window, window), length // window
 
 
 def _beyond(
@@ -158,21 +152,16 @@ def depth_to_space(app: Application) -> Outcome:
         return move(app)
     source, block = view.whole_map, app.int_attribute("blocksize", 1)
     if view.layout != (0, 1, 2, 3):
-        return app.refuse("layout", "takes axis 1 for the channels, which it is not here")
+        app.refuse("layout", "takes axis 1 for the channels, which it is not here")
     if block < 1 or source.channels % block**2:
-        return app.refuse(
-            "invalid-node", f"takes blocks of {block} from {source.channels} channels"
-        )
+        app.refuse("invalid-node", f"takes blocks of {block} from {source.channels} channels")
     if source.one_per_window:
         return move(app)
     moved = [
         subdivided(app, field, length, block)
         for field, length in zip(source.field, source.extent, strict=True)
     ]
-    for found in moved:
-        if isinstance(found, Refusal):
-            return found
-    fields, extent = zip(*(found for found in moved if not isinstance(found, Refusal)), strict=True)
+    fields, extent = zip(*moved, strict=True)
     output = app.new_map(
         source,
         value=app.node.outputs[0],

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NoReturn
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import AttributeValue, Constant, Step
 from onnx_fc2conv.views.rules.blocks import regridded
 from onnx_fc2conv.views.rules.grids import joined_field, parting
-from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.rules.registry import Application, NodeRefused
 from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView, channels_first
 
 __all__ = [
@@ -33,22 +33,22 @@ _MAX_PADS = 8
 
 def single_map(
     app: Application, view: FeatureView
-) -> tuple[tuple[Step, ...], FeatureMap, IntArray] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureMap, IntArray]:
     """The one map that the view draws on (cells of several are concatenated first).
 
     Returns the steps that make it, the map, and the view's index into its row-major elements.
+
+    Raises:
+        NodeRefused: If there is none, or maps differ in size or grid.
     """
     if not view.maps:
-        return app.refuse(
+        app.refuse(
             "shape-mismatch", "its input has no elements at the native size; check --input-shape"
         )
     if len(view.maps) == 1:
         return (), view.maps[0], view.local_index(view.maps[0])
     maps = tuple(sorted(view.maps, key=lambda m: m.constant is not None))
-    joined = _concatenated(app, maps)
-    if isinstance(joined, Refusal):
-        return joined
-    steps, together = joined
+    steps, together = _concatenated(app, maps)
     starts = {m.first_label: s for m, s in zip(maps, _starts(maps), strict=True)}
     index = view.index.copy()
     for feature_map in maps:
@@ -58,16 +58,15 @@ def single_map(
     return steps, together, index
 
 
-def channels_as_map(
-    app: Application, view: FeatureView
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
-    """A map of single cells whose channels are the view's elements in row-major order."""
-    found = single_map(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, local = found
+def channels_as_map(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], FeatureMap]:
+    """A map of single cells whose channels are the view's elements in row-major order.
+
+    Raises:
+        NodeRefused: If the view shows more than single cells of a map.
+    """
+    steps, source, local = single_map(app, view)
     if not source.is_cell:
-        return app.refuse(
+        app.refuse(
             "flattened-features",
             f"its input holds all {list(source.per_sample_shape)} elements of feature map "
             f"{source.name} at once, which no cell of a larger map can hold",
@@ -77,39 +76,31 @@ def channels_as_map(
     return (*steps, *more, *picked), source
 
 
-def as_map(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+def as_map(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], FeatureMap]:
     """The map [N, C, *spatial] that the view is, its channels shuffled, split or joined.
 
-    Refused unless the view has every position of each of its channels, in order, or whole blocks
-    of positions turned into channels, or back.
+    Raises:
+        NodeRefused: Unless the view has every position of each of its channels, in order, or whole
+            blocks of positions turned into channels, or back.
     """
     whole = view.whole_map
     if whole is not None and view.layout is not None:
         if view.layout != channels_first(len(view.layout)):
-            return app.refuse("layout", "takes axis 1 for the channels, which it is not here")
+            app.refuse("layout", "takes axis 1 for the channels, which it is not here")
         return (), whole
-    baked = app.refuse(
-        "baked-size",
-        f"works on a reshaped feature map {list(view.shape)}, whose size is written into the model",
-    )
     if len(view.shape) < 3 or view.batch_axis != 0 or len({m.extent for m in view.maps}) != 1:
-        return baked
-    found = single_map(app, view)
-    if isinstance(found, Refusal):
-        return found
-    steps, source, local = found
+        _refuse_baked(app, view)
+    steps, source, local = single_map(app, view)
     gathered = _gathered(app, source.base or source, local)
     if gathered is None:
-        return baked
-    if isinstance(gathered, Refusal):
-        return gathered
+        _refuse_baked(app, view)
     more, made = gathered
     if source.pending is None:
         return (*steps, *more), made
     waits = Affine(*(a.reshape(-1)[local] for a in (source.pending.scale, source.pending.shift)))
     made = app.new_map(made, name=app.names.fresh(made.name), pending=waits, base=made)
     if not made.scales_by_channel:
-        return app.refuse(
+        app.refuse(
             "positional-constant",
             f"reads {source.name} {list(source.extent)} after a scale or shift that differs from "
             "position to position; only a layer of a whole window can take that in",
@@ -118,9 +109,16 @@ def as_map(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], Featu
     return (*steps, *more, *scaled), made
 
 
+def _refuse_baked(app: Application, view: FeatureView) -> NoReturn:
+    app.refuse(
+        "baked-size",
+        f"works on a reshaped feature map {list(view.shape)}, whose size is written into the model",
+    )
+
+
 def _gathered(
     app: Application, source: FeatureMap, local: IntArray
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal | None:
+) -> tuple[tuple[Step, ...], FeatureMap] | None:
     """The map [C', *extent] of these elements of a map; None if they are not at its positions."""
     if local.shape[1:] != source.extent:
         return regridded(app, source, local, lambda of, wanted: picked_channels(app, of, wanted))
@@ -146,7 +144,7 @@ class Restored:
     steps: tuple[Step, ...]
 
 
-def restored(app: Application, *, any_layout: bool = False) -> Restored | Refusal:
+def restored(app: Application, *, any_layout: bool = False) -> Restored:
     """All operands that depend on the image as maps [N, C, *spatial].
 
     Args:
@@ -154,6 +152,9 @@ def restored(app: Application, *, any_layout: bool = False) -> Restored | Refusa
         any_layout: Whether maps that are all in one other layout will do as they are, as for a
             node that combines cell i of each. It broadcasts: a cell of the whole image that Expand
             has spread over the positions is taken as it was before.
+
+    Raises:
+        NodeRefused: If one of them is no map of the size that the image decides.
     """
     views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
     same = {view.layout for view in views}
@@ -169,21 +170,20 @@ def restored(app: Application, *, any_layout: bool = False) -> Restored | Refusa
         if value in made:
             maps.append(made[value])
             continue
-        found = as_map(app, fact)
-        if isinstance(found, Refusal) and any_layout:
-            cell = _spread_cell(app, value, fact)
-            if cell is not None:
-                spread.add(fact.shape[2:])
-                found = cell
-        if isinstance(found, Refusal):
-            return found
-        more, feature_map = found
+        try:
+            more, feature_map = as_map(app, fact)
+        except NodeRefused:
+            cell = _spread_cell(app, value, fact) if any_layout else None
+            if cell is None:
+                raise
+            spread.add(fact.shape[2:])
+            more, feature_map = cell
         steps = (*steps, *more)
         maps.append(feature_map)
         if fact.layout is None:
             made[value] = feature_map
     if spread - {feature_map.extent for feature_map in maps}:
-        return app.refuse("baked-size", "combines cells of the whole image, spread to a fixed size")
+        app.refuse("baked-size", "combines cells of the whole image, spread to a fixed size")
     return Restored(tuple(maps), made, steps)
 
 
@@ -257,17 +257,15 @@ def _starts(maps: tuple[FeatureMap, ...]) -> list[int]:
 
 def _concatenated(
     app: Application, maps: tuple[FeatureMap, ...]
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureMap]:
     """One map of the channels of all; they must have the same size and grid, or be constants."""
     features = tuple(m for m in maps if m.constant is None) or maps
     names = " and ".join(f"{m.name} {list(m.extent)}" for m in features)
     if len({m.extent for m in features}) > 1:
-        return app.refuse("several-maps", f"draws on feature maps of several sizes: {names}")
+        app.refuse("several-maps", f"draws on feature maps of several sizes: {names}")
     if any(m.pending is not None for m in features):
-        return app.refuse("several-maps", f"scales one of several maps by position: {names}")
+        app.refuse("several-maps", f"scales one of several maps by position: {names}")
     field = joined_field(app, features, broadcasts=False)
-    if isinstance(field, Refusal):
-        return field
     if len(features) == 1:
         return _padded(app, features[0], maps[1:])
     joined = app.new_map(
@@ -280,23 +278,20 @@ def _concatenated(
         parts=parting(app, features),
     )
     step = Step("Concat", features, joined, app.node, {"axis": 1})
-    padded = _padded(app, joined, maps[len(features) :])
-    if isinstance(padded, Refusal):
-        return padded
-    steps, joined = padded
+    steps, joined = _padded(app, joined, maps[len(features) :])
     return (step, *steps), joined
 
 
 def _padded(
     app: Application, feature_map: FeatureMap, constants: tuple[FeatureMap, ...]
-) -> tuple[tuple[Step, ...], FeatureMap] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureMap]:
     """The map with constants for further channels: a Pad for each run of equal ones."""
     if not constants:
         return (), feature_map
     values = [value for m in constants if m.constant is not None for value in m.constant]
     runs = [(value, len(list(run))) for value, run in groupby(values)]
     if len(runs) > _MAX_PADS or not feature_map.is_cell:
-        return app.refuse(
+        app.refuse(
             "constant-features",
             f"joins {feature_map.name} {list(feature_map.per_sample_shape)} with {len(values)} "
             "constants; only a layer can take that in",

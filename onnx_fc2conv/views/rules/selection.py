@@ -59,7 +59,7 @@ def split(app: Application) -> Outcome:
         each = -(-source.channels // outputs)
         lengths = (*[each] * (outputs - 1), source.channels - each * (outputs - 1))
     if len(lengths) != outputs or sum(lengths) != source.channels or min(lengths) < 1:
-        return app.refuse("invalid-node", f"splits {source.channels} channels into {list(lengths)}")
+        app.refuse("invalid-node", f"splits {source.channels} channels into {list(lengths)}")
     parts = (_part(app, source, layout, n, length) for n, length in enumerate(lengths))
     return Kept(tuple(parts))
 
@@ -92,7 +92,7 @@ def slice_(app: Application) -> Outcome:
     if channels < 1 or min(extent) < 1:
         return move(app)
     if source.one_per_window and tuple(field) != source.field:
-        return app.refuse("slides-after-fc", "cuts positions off the cell that an FC layer gives")
+        app.refuse("slides-after-fc", "cuts positions off the cell that an FC layer gives")
     part = _part(app, source, layout, 0, channels, extent=tuple(extent), field=tuple(field))
     return Kept((part,))
 

@@ -14,27 +14,27 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Step
 from onnx_fc2conv.views.rules.registry import Application, Fact
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
+from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = ["constant_map", "with_sides"]
 
 
 def with_sides(
     app: Application, *, constants: bool = False
-) -> tuple[tuple[Step, ...], Application] | Refusal:
+) -> tuple[tuple[Step, ...], Application]:
     """The node with each operand that is not from the image as a view of a map of one cell.
-
-    Refused unless the operand's shape is known, with the samples on axis 0.
 
     Args:
         app: The node.
         constants: Whether constant operands become maps as well.
+
+    Raises:
+        NodeRefused: Unless the operand's shape is known, with the samples on axis 0.
     """
     steps: tuple[Step, ...] = ()
     operands: list[Fact | None] = []
@@ -51,8 +51,6 @@ def with_sides(
         else:
             operands.append(fact)
             continue
-        if isinstance(found, Refusal):
-            return found
         more, view = found
         steps = (*steps, *more)
         operands.append(view)
@@ -89,17 +87,17 @@ def _one_cell(
 
 def _side(
     app: Application, value: ir.Value, *, constants: bool
-) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureView]:
     """A tensor [N, …] of the model."""
     shape, name = value.shape, value.name or ""
     if shape is None or value.dtype is None or len(shape) < 1:
-        return app.refuse("other-input", f"is given {name}, of which the shape is not known")
+        app.refuse("other-input", f"is given {name}, of which the shape is not known")
     features = tuple(dim for dim in shape[1:] if isinstance(dim, int))
     samples = shape[0]
     # One vector for all images is broadcast by what combines it with features, not by Concat.
     fits = (app.batches.native,) if constants else (app.batches.native, 1)
     if len(features) < len(shape) - 1 or (isinstance(samples, int) and samples not in fits):
-        return app.refuse(
+        app.refuse(
             "other-input",
             f"combines features of the image with {name} [{', '.join(map(_dim, shape))}], which is "
             "not one vector for each image",
@@ -129,18 +127,13 @@ def _dim(dim: int | ir.SymbolicDim) -> str:
 
 def _uniform(
     app: Application, value: ir.Value, shape: tuple[int, ...]
-) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
+) -> tuple[tuple[Step, ...], FeatureView]:
     """Numbers that are the same for all samples, with the axes of the views that they meet."""
     view = next(fact for fact in app.operands if isinstance(fact, FeatureView))
     aligned = [1] * (len(view.shape) - len(shape)) + list(shape)
-    try:
-        batch = view.batch_axis
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    batch = view.batch_axis
     if len(aligned) > len(view.shape) or (batch is not None and aligned.pop(batch) != 1):
-        return app.refuse(
-            "other-input", f"is given {value.name} {list(shape)}, with axes of its own"
-        )
+        app.refuse("other-input", f"is given {value.name} {list(shape)}, with axes of its own")
     rank, name = len(view.maps[0].extent), app.names.fresh(f"{value.name}.map")
     made = _one_cell(app, name, prod(shape), rank, value.dtype or ir.DataType.FLOAT)
     app.space.add(made)
@@ -153,16 +146,16 @@ def _uniform(
     return (Step("Reshape", (value, stored), made, app.node),), of_all
 
 
-def _constant(app: Application, known: Known) -> tuple[tuple[Step, ...], FeatureView] | Refusal:
+def _constant(app: Application, known: Known) -> tuple[tuple[Step, ...], FeatureView]:
     """A constant with the axes of the views that it is joined with."""
     view = next(fact for fact in app.operands if isinstance(fact, FeatureView))
     axis = view.batch_axis
     array = known.array
     if array.ndim != len(view.shape):
-        return app.refuse("invalid-node", f"is given a constant of shape {list(array.shape)}")
+        app.refuse("invalid-node", f"is given a constant of shape {list(array.shape)}")
     if axis is not None:
         if not (array == array.take([0], axis=axis)).all():
-            return app.refuse("batch-mixing", "its constant differs from sample to sample")
+            app.refuse("batch-mixing", "its constant differs from sample to sample")
         array = array.take(0, axis=axis)
     step, made = constant_map(app, np.ascontiguousarray(array.reshape(-1)))
     index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(array.shape)

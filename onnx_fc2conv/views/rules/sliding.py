@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import output_length
 from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
@@ -53,21 +52,15 @@ def conv(app: Application) -> Outcome:
     op_type = app.node.op_type
     weight = app.known(3 if op_type == "QLinearConv" else 1)
     if weight is None or not all(map(_is_constant, app.operands[1:])):
-        return app.refuse("weight-not-constant", "its kernel is not a constant")
+        app.refuse("weight-not-constant", "its kernel is not a constant")
     shape = weight.shape
     found = restored(app)
-    if isinstance(found, Refusal):
-        return found
     (source,) = found.maps
     if len(shape) != 2 + len(source.extent):
-        return app.refuse("invalid-node", f"kernel {list(shape)} does not fit its input")
+        app.refuse("invalid-node", f"kernel {list(shape)} does not fit its input")
     if shape[1] * app.int_attribute("group", 1) != source.channels:
-        return app.refuse(
-            "invalid-node", f"kernel {list(shape)} does not fit {source.channels} channels"
-        )
+        app.refuse("invalid-node", f"kernel {list(shape)} does not fit {source.channels} channels")
     window = _window(app, source, tuple(shape[2:]))
-    if isinstance(window, Refusal):
-        return window
     return _slide(app, found, window, channels=shape[0], dtype=_sum_type(app) or source.dtype)
 
 
@@ -88,7 +81,7 @@ def _sum_type(app: Application) -> ir.DataType | None:
 def pool(app: Application) -> Outcome:
     """MaxPool-1/8/10/11/12/22, AveragePool-1/7/10/11/19/22, LpPool-2/11/18/22."""
     if len(app.node.outputs) > 1 and app.node.outputs[1].uses():
-        return app.refuse("pool-indices", "its indices output counts positions of one image size")
+        app.refuse("pool-indices", "its indices output counts positions of one image size")
     return pooled(app)
 
 
@@ -96,14 +89,10 @@ def pooled(app: Application) -> Outcome:
     """A pooling with the window that the node says."""
     kernel = app.ints_attribute("kernel_shape")
     found = restored(app)
-    if isinstance(found, Refusal):
-        return found
     (source,) = found.maps
     if kernel is None or len(kernel) != len(source.extent):
-        return app.refuse("invalid-node", f"kernel_shape {kernel} does not fit its input")
+        app.refuse("invalid-node", f"kernel_shape {kernel} does not fit its input")
     window = _window(app, source, kernel)
-    if isinstance(window, Refusal):
-        return window
     return _slide(app, found, window, channels=source.channels, dtype=source.dtype)
 
 
@@ -124,14 +113,10 @@ def concat(app: Application) -> Outcome:
 def joined_channels(app: Application, layout: tuple[int, ...]) -> Outcome:
     """The node joins the channels of all maps that it is given, which are in this layout."""
     found = restored(app, any_layout=True)
-    if isinstance(found, Refusal):
-        return found
     maps = found.maps
     if any(m.extent != maps[0].extent for m in maps):
-        return app.refuse("invalid-node", "joins maps of different sizes")
+        app.refuse("invalid-node", "joins maps of different sizes")
     field = joined_field(app, maps, broadcasts=False)
-    if isinstance(field, Refusal):
-        return field
     output = app.new_map(
         maps[0],
         value=app.node.outputs[0],
@@ -150,7 +135,7 @@ def pad(app: Application) -> Outcome:
     """Padding of the spatial axes and the channels of a map (Pad-2/11/13/18/19/21)."""
     view = app.view(0)
     if view is None or any(isinstance(fact, FeatureView) for fact in app.operands[1:]):
-        return app.refuse("data-dependent", "pads by amounts or values that depend on the image")
+        app.refuse("data-dependent", "pads by amounts or values that depend on the image")
     source = view.whole_map
     if view.layout is None or source is None:
         return pad_features(app)
@@ -164,14 +149,14 @@ def pad(app: Application) -> Outcome:
     elif axes is not None:
         pads = None
     if pads is None or len(pads) != 2 * rank:
-        return app.refuse("data-dependent", "pads by amounts that are not constant for all axes")
+        app.refuse("data-dependent", "pads by amounts that are not constant for all axes")
     begins = [pads[axis] for axis in view.layout]
     ends = [pads[rank + axis] for axis in view.layout]
     if begins[0] or ends[0]:
         axis = view.layout[0]
-        return app.refuse("batch-mixing", f"pads axis {axis}, which holds the samples")
+        app.refuse("batch-mixing", f"pads axis {axis}, which holds the samples")
     if source.one_per_window and any((*begins[2:], *ends[2:])):
-        return app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
+        app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
     channels = source.channels + begins[1] + ends[1]
     spatial = zip(source.field, source.extent, begins[2:], ends[2:], strict=True)
     field, extent = zip(
@@ -179,7 +164,7 @@ def pad(app: Application) -> Outcome:
         strict=True,
     )
     if min(channels, *extent) < 1:
-        return app.refuse("shape-mismatch", f"crops {list(source.per_sample_shape)} to nothing")
+        app.refuse("shape-mismatch", f"crops {list(source.per_sample_shape)} to nothing")
     output = app.new_map(
         source,
         value=app.node.outputs[0],
@@ -202,16 +187,16 @@ def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int
     return tuple(whole)
 
 
-def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _Window | Refusal:
+def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _Window:
     """Pads and strides of the node with auto_pad and ceil_mode resolved at the native size."""
     rank = len(source.extent)
     strides = app.ints_attribute("strides") or (1,) * rank
     dilations = app.ints_attribute("dilations") or (1,) * rank
     pads = app.ints_attribute("pads") or (0,) * (2 * rank)
     if not (len(strides) == len(dilations) == rank and len(pads) == 2 * rank):
-        return app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
+        app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
     if min(*strides, *dilations, *kernel) < 1:
-        return app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
+        app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
     begins, ends = list(pads[:rank]), list(pads[rank:])
     frozen: dict[str, AttributeValue | None] = {}
 
@@ -229,7 +214,7 @@ def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _W
             )
         frozen = {"auto_pad": None, "pads": (*begins, *ends)}
     elif auto_pad != "NOTSET":
-        return app.refuse("invalid-node", f"has auto_pad {auto_pad!r}")
+        app.refuse("invalid-node", f"has auto_pad {auto_pad!r}")
 
     if app.int_attribute("ceil_mode", 0):
         extra = [
@@ -237,7 +222,7 @@ def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _W
             for a in range(rank)
         ]
         if any(extra) and app.int_attribute("count_include_pad", 0):
-            return app.refuse(
+            app.refuse(
                 "ceil-mode", "averages over its padding with ceil_mode, which pads cannot express"
             )
         ends = [end + more for end, more in zip(ends, extra, strict=True)]
@@ -264,7 +249,7 @@ def _slide(
 ) -> Outcome:
     (source,) = found.maps
     if source.one_per_window and (window.pads or max(*window.kernel, *window.strides) > 1):
-        return app.refuse(
+        app.refuse(
             "slides-after-fc",
             f"slides a {'×'.join(map(str, window.kernel))} window over the single cell that an FC "
             "layer gives; on a map it would reach into the neighboring windows",
@@ -281,7 +266,7 @@ def _slide(
         for a in axes
     )
     if min(extent, default=1) < 1:
-        return app.refuse(
+        app.refuse(
             "shape-mismatch",
             f"has no cell at the native size: kernel {list(window.kernel)} over "
             f"{list(source.extent)}; check --input-shape",

@@ -9,10 +9,10 @@ Where the groups read other channels at the same positions, it is a grouped Conv
 from __future__ import annotations
 
 from math import prod
+from typing import NoReturn
 
 import numpy as np
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Outcome, Step
@@ -20,7 +20,7 @@ from onnx_fc2conv.views.rules.contraction import Reading, conv_attributes, read,
 from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight, lazily, placed
 from onnx_fc2conv.views.rules.layer import Layer, operand_name, product_view
 from onnx_fc2conv.views.rules.registry import Application, node_name
-from onnx_fc2conv.views.view import FeatureView, Mixed
+from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["is_stack", "stacked_product"]
 
@@ -33,34 +33,25 @@ def is_stack(weight: Known) -> bool:
 def stacked_product(app: Application, view: FeatureView, stack: Known) -> Outcome:
     """V·W with W [*groups, D, K] as a Conv of as many groups as the view has of channels.
 
-    Refused unless each group of rows reads channels of its own, all of them as many.
+    Raises:
+        NodeRefused: Unless each group of rows reads channels of its own, all of them as many.
     """
     name = operand_name(app, 1)
     groups = stack.shape[:-2]
-    refusal = app.refuse(
-        "weight-not-matrix",
-        f"its weight has shape {list(stack.shape)}; only a constant matrix is a layer, or one for "
-        "each group of channels",
-    )
-    try:
-        batch = view.batch_axis
-    except Mixed:
-        return app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+    batch = view.batch_axis
     first = len(view.shape) - len(stack.shape)
     if batch is None or batch >= first or view.shape[first:-2] != groups:
-        return refusal
+        _refuse_weight(app, stack)
     if view.shape[-1] != stack.shape[-2]:
-        return app.refuse("shape-mismatch", f"multiplies {list(view.shape)} by {list(stack.shape)}")
+        app.refuse("shape-mismatch", f"multiplies {list(view.shape)} by {list(stack.shape)}")
     weight = Weight(stack, True, 1.0, name, stacked=True)
     layer = Layer(view, -1, weight)
     reading = read(app, view, len(view.shape) - 1, stack.shape[-1])
-    if isinstance(reading, Refusal):
-        return reading
     matrices = _matrix_of_lists(reading, groups)
     (part, *others) = reading.parts
     unfit = part.source.pending is not None or part.groups != reading.lists
     if matrices is None or others or unfit or stack.array.dtype != part.source.dtype.numpy():
-        return refusal
+        _refuse_weight(app, stack)
     kernel = _kernel(app, weight, part, matrices)
     output = slid_map(app, part, kernel, app.node.outputs[0].name or "product")
     step = Step(
@@ -76,6 +67,14 @@ def stacked_product(app: Application, view: FeatureView, stack: Known) -> Outcom
         bytes_kept=kernel.bytes_kept,
     )
     return Emitted((*reading.steps, step), product_view(app, layer, reading, output), of_layer)
+
+
+def _refuse_weight(app: Application, stack: Known) -> NoReturn:
+    app.refuse(
+        "weight-not-matrix",
+        f"its weight has shape {list(stack.shape)}; only a constant matrix is a layer, or one for "
+        "each group of channels",
+    )
 
 
 def _matrix_of_lists(reading: Reading, groups: tuple[int, ...]) -> IntArray | None:

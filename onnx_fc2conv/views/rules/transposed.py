@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.feature_map import FeatureMap
 from onnx_fc2conv.views.known import Known
@@ -62,14 +61,12 @@ class _Axis:
         """Whether the first or last output would read a cell beyond the input."""
         return self.first < 0 or (self.count - 1 + self.begin) // self.stride >= self.length
 
-    def field(self, app: Application, source: AxisField) -> AxisField | Refusal:
+    def field(self, app: Application, source: AxisField) -> AxisField:
         """The receptive field of the outputs."""
         window = -(-self.begin // self.stride) - self.first + 1
         block = source.slide(window, pad=-self.first)
-        found = subdivided(app, block, self.length, self.stride)
-        if isinstance(found, Refusal):
-            return found
-        return found[0].counted(
+        spread, _ = subdivided(app, block, self.length, self.stride)
+        return spread.counted(
             source.cells.then(self.stride, self.count - self.length * self.stride, 1),
             (source.first_clean - 1) * self.stride + self.span - self.begin,
             {end.then(self.stride, -self.begin, 1) for end in source.clean_ends},
@@ -81,36 +78,23 @@ def conv_transpose(app: Application) -> Outcome:
     """ConvTranspose-1/11/22 with a constant kernel."""
     weight = app.known(1)
     if weight is None or any(f is not None and not isinstance(f, Known) for f in app.operands[1:]):
-        return app.refuse("weight-not-constant", "its kernel is not a constant")
+        app.refuse("weight-not-constant", "its kernel is not a constant")
     found = restored(app)
-    if isinstance(found, Refusal):
-        return found
     (source,) = found.maps
     if len(weight.shape) != 2 + len(source.extent) or weight.shape[0] != source.channels:
-        return app.refuse(
+        app.refuse(
             "invalid-node",
             f"kernel {list(weight.shape)} does not fit a map {list(source.per_sample_shape)}",
         )
     axes = _axes(app, source, weight.shape[2:])
-    if isinstance(axes, Refusal):
-        return axes
     trivial = all(axis.span == axis.stride == 1 and axis.count == axis.length for axis in axes)
     if source.one_per_window and not trivial:
-        return app.refuse(
-            "slides-after-fc", "makes a map of the single cell that an FC layer gives"
-        )
+        app.refuse("slides-after-fc", "makes a map of the single cell that an FC layer gives")
     if not trivial and not all(field.stride for field in source.field):
-        return app.refuse(
-            "misaligned", f"makes a map of {source.name}, whose cell sees the whole image"
-        )
+        app.refuse("misaligned", f"makes a map of {source.name}, whose cell sees the whole image")
     if min(axis.count for axis in axes) < 1:
-        return app.refuse("shape-mismatch", "has no cell at the native size; check --input-shape")
-    fields: list[AxisField] = []
-    for axis, one in zip(axes, source.field, strict=True):
-        field = axis.field(app, one)
-        if isinstance(field, Refusal):
-            return field
-        fields.append(field)
+        app.refuse("shape-mismatch", "has no cell at the native size; check --input-shape")
+    fields = (axis.field(app, field) for axis, field in zip(axes, source.field, strict=True))
     output = app.new_map(
         source,
         value=app.node.outputs[0],
@@ -123,9 +107,7 @@ def conv_transpose(app: Application) -> Outcome:
     return Kept((output,), _frozen(app, axes), found.restored, found.steps)
 
 
-def _axes(
-    app: Application, source: FeatureMap, kernel: tuple[int, ...]
-) -> tuple[_Axis, ...] | Refusal:
+def _axes(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> tuple[_Axis, ...]:
     """The hyperparameters of each axis, auto_pad and output_shape resolved at the native size."""
     rank = len(source.extent)
     strides = app.ints_attribute("strides") or (1,) * rank
@@ -133,9 +115,9 @@ def _axes(
     more = app.ints_attribute("output_padding") or (0,) * rank
     pads = app.ints_attribute("pads") or (0,) * (2 * rank)
     if not (len(strides) == len(dilations) == len(more) == rank and len(pads) == 2 * rank):
-        return app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
+        app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
     if min(*strides, *dilations, *kernel) < 1:
-        return app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
+        app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
     auto_pad = app.node.attributes.get_string("auto_pad", "NOTSET")
     sizes = app.ints_attribute("output_shape")
     if sizes is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -147,7 +129,7 @@ def _axes(
     if sizes is not None:
         cut = [axis.whole - size for axis, size in zip(axes, sizes[-rank:], strict=True)]
         if min(cut) < 0:
-            return app.refuse(
+            app.refuse(
                 "baked-size",
                 f"is to give {list(sizes)}, more than its kernels reach; export it with pads",
             )
