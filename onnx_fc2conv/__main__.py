@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from onnx_fc2conv.interrupts import interruptible
+from onnx_fc2conv.streams import lasting_streams
 
 __all__ = ["conv2fc", "fc2conv"]
 
@@ -28,14 +29,15 @@ def conv2fc() -> None:
 
 @contextmanager
 def _program(name: str) -> Generator[None]:
-    try:
-        with interruptible(name):
-            yield
-    except MemoryError:  # nothing could be imported
-        sys.stderr.write(f"{name}: out of memory\n")
-        sys.exit(2)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done, only Python ends
+    with lasting_streams(name):
+        try:
+            with interruptible(name):
+                yield
+        except MemoryError:  # nothing could be imported
+            sys.stderr.write(f"{name}: out of memory\n")
+            sys.exit(2)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done, only Python ends
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -75,8 +76,15 @@ def measure(
 def _worker(task: Task) -> Generator[subprocess.Popen[str]]:
     # By its path: the process imports NumPy and onnxruntime, nothing that would count as theirs.
     command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as worker:  # type: ignore[call-overload]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="backslashreplace",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+    ) as worker:
         try:
             _tell(worker, json.dumps(asdict(task)))
             yield worker

@@ -88,7 +88,8 @@ class Terminal:
         if self.quiet or not self._err.is_terminal:
             yield lambda _: None
             return
-        with self._err.status(f"{first} …") as status:
+        spinner = "line" if self._err.options.ascii_only else "dots"
+        with self._err.status(f"{first} …", spinner=spinner) as status:
             yield lambda step: status.update(f"{step} …")
 
     @contextmanager

@@ -54,6 +54,7 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
     from onnx_fc2conv.geometry import read_geometry  # noqa: PLC0415
     from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415
+    from onnx_fc2conv.streams import reaches_stdout  # noqa: PLC0415
 
     terminal = Terminal()
     shapes = parse_input_shapes(input_shape)
@@ -71,6 +72,8 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     report = ConversionReport(str(model), None, conversion)
     if json:
         typer.echo(report.to_json(), nl=False)
+        if not reaches_stdout():  # the document is what was asked for, no log
+            raise typer.Exit(2)
     else:
         terminal.conversion(report)
         if conversion.refusals and (stored := read_geometry(model)):
