@@ -147,7 +147,7 @@ def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
     """The model as onnxruntime takes it from memory, and the folder of its external data.
 
     There can be one folder, and onnxruntime wants small tensors (shapes) in the model itself: what
-    is small or lies elsewhere is read.
+    is small, lies elsewhere, or in a file whose name is no text, is read.
     """
     external = list(_external_tensors(model))
     if not external:
@@ -156,11 +156,12 @@ def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
     copy = model.clone()
     for value, tensor in _external_tensors(copy):
         value.const_value = tensor
-        if tensor.nbytes < _SMALL or _folder(tensor) != folder:
+        named = _is_text(f"{folder}/{tensor.location}")
+        if tensor.nbytes < _SMALL or _folder(tensor) != folder or not named:
             value.const_value = ir.Tensor(
                 tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name
             )
-    return copy, folder
+    return copy, folder if _is_text(folder) else None
 
 
 def _external_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTensor]]:
@@ -175,3 +176,8 @@ def _external_tensors(model: ir.Model) -> Iterator[tuple[ir.Value, ir.ExternalTe
 
 def _folder(tensor: ir.ExternalTensor) -> str:
     return os.path.abspath(tensor.base_dir or ".")  # noqa: PTH100 - nothing is resolved
+
+
+def _is_text(name: str) -> bool:
+    """Whether the name of a file is text, and not bytes that no text is encoded as."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
