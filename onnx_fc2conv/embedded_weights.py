@@ -35,6 +35,9 @@ _CHUNK = 1 << 24
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
+_HERE = "here"
+"""The model file itself, whose name may be none that protobuf takes."""
+
 Slice = tuple[int, int]
 
 
@@ -112,7 +115,7 @@ def read_model(path: Path, data_folder: Path | None = None) -> ir.Model:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         with memoryview(mapping) as data:
-            content, left = _shortened(data, path.name)
+            content, left = _shortened(data)
     except _UnusualError:  # whatever it is, the parser of protobuf knows better
         content, left = mapping[:], set[str]()
     proto = with_dense_tensors(onnx.ModelProto.FromString(content))
@@ -215,8 +218,8 @@ class _UnusualError(Exception):
     """Not the wire format that is expected."""
 
 
-def _shortened(data: memoryview, location: str) -> tuple[bytes, set[str]]:
-    """The message without the bytes of large weights, which become external data of ``location``.
+def _shortened(data: memoryview) -> tuple[bytes, set[str]]:
+    """The message without the bytes of large weights, which become external data.
 
     Returns:
         The shorter message, and the names of the weights.
@@ -232,7 +235,7 @@ def _shortened(data: memoryview, location: str) -> tuple[bytes, set[str]]:
         for inner, inner_wire, start, value, stop in _fields(data, inside, end):
             if (inner, inner_wire) != (_INITIALIZER, _BYTES) or stop - value < _LARGE:
                 continue
-            short = _without_raw_data(data, (value, stop), location)
+            short = _without_raw_data(data, (value, stop))
             if short is None or short.name in left:
                 continue
             left.add(short.name)
@@ -244,7 +247,7 @@ def _shortened(data: memoryview, location: str) -> tuple[bytes, set[str]]:
     return b"".join(model), left
 
 
-def _without_raw_data(data: memoryview, whole: Slice, location: str) -> onnx.TensorProto | None:
+def _without_raw_data(data: memoryview, whole: Slice) -> onnx.TensorProto | None:
     """A tensor as external data of the file that it lies in; None if it is anything but usual."""
     raw: list[Slice] = []
     rest: list[bytes] = []
@@ -267,7 +270,7 @@ def _without_raw_data(data: memoryview, whole: Slice, location: str) -> onnx.Ten
     if not usual or tensor.external_data or count * bits != 8 * (end - start):
         return None
     tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", start), ("length", end - start)):
+    for key, value in (("location", _HERE), ("offset", start), ("length", end - start)):
         tensor.external_data.add(key=key, value=str(value))
     return tensor
 

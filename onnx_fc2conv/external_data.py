@@ -51,6 +51,11 @@ def write_with_data(model: ir.Model, path: Path, data: str) -> None:
         if isinstance(tensor, ir.ExternalTensor) and value not in large
     }
     if large:
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            why = "the name is no UTF-8, in which the model has to name its data file"
+            raise OSError(why) from None
         moved |= _written(large, path.with_name(data))
     with replaced_weights(moved):
         write_model(model, path)

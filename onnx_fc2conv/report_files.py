@@ -51,7 +51,8 @@ def write_reports(report: Report, paths: Iterable[Path]) -> None:
     for path in paths:
         text = _FORMATS[path.suffix](report)
         try:
-            path.write_text(text, encoding="utf-8")
+            # A file's name may be no text; what stands for its bytes is written as an escape.
+            path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         except OSError as error:
             reason = error.strerror or error
             raise ArgumentError(f"cannot write the report {path}: {reason}") from error

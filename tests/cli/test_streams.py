@@ -30,6 +30,7 @@ from tests.cli.conftest import MODELS
 FACE, DIGITS = MODELS / "face25.onnx", MODELS / "digits8.onnx"
 FC2CONV = [sys.executable, "-m", "onnx_fc2conv"]
 CONV2FC = [sys.executable, "-c", "from onnx_fc2conv.__main__ import conv2fc; conv2fc()"]
+REPORTS = ("report.json", "report.md", "report.xml")
 
 ENCODINGS = ["ascii", "cp1252", "cp437", "latin-1", "cp932", "utf-16"]
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -146,6 +147,35 @@ def test_json_is_json_in_any_encoding(encoding: str, tmp_path: Path) -> None:
     )
     found = json.loads(done.stdout.decode(encoding))
     assert found["heads"][0]["node"].endswith(" größe → 模")
+
+
+@pytest.mark.parametrize("env", [{}, C_LOCALE], ids=["utf-8", "C"])
+def test_a_name_that_is_no_text(
+    env: dict[str, str], expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Names of files are bytes on Linux; in the C locale those beyond ASCII are no text."""
+    folder = tmp_path / os.fsdecode(b"na\xefve")
+    folder.mkdir()
+    source = folder / os.fsdecode(b"\xfcber.onnx")
+    source.write_bytes(FACE.read_bytes())
+    reports = [word for name in REPORTS for word in ("--report", folder / name)]
+    done = program([*FC2CONV, source, folder / os.fsdecode(b"o\xfct.onnx"), *reports], env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"o\\udcfct.onnx (equivalent)" in done.stdout
+    assert (folder / os.fsdecode(b"o\xfct.onnx")).read_bytes() == expected["out.onnx"]
+    for name in REPORTS:
+        assert "ber.onnx" in (folder / name).read_bytes().decode("utf-8")
+    # External data beside it; a model cannot name a data file of such a name.
+    onnx.save(onnx.load(FACE), tmp_path / "in.onnx", save_as_external_data=True, location="w")
+    for name in ("in.onnx", "w"):
+        (tmp_path / name).rename(folder / name)
+    assert program([*FC2CONV, folder / "in.onnx", folder / "out.onnx"], env).returncode == 0
+    unnamed = program([*FC2CONV, folder / "in.onnx", folder / os.fsdecode(b"\xff.onnx")], env)
+    assert unnamed.returncode == 2
+    assert b"the name is no UTF-8" in unnamed.stderr
+    missing = program([*FC2CONV, folder / os.fsdecode(b"\xff.onnx"), "out.onnx"], env)
+    assert missing.returncode == 2
+    assert missing.stderr.endswith(b"na\\udcefve/\\udcff.onnx: No such file or directory\n")
 
 
 def test_every_character_that_the_program_prints_has_a_stand_in() -> None:
