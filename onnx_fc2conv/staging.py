@@ -12,14 +12,10 @@ OUT.data, or OUT.2.data where OUT.data is in use. Then, while other runs are loc
 
 from __future__ import annotations
 
-import atexit
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -29,6 +25,7 @@ from onnx_fc2conv.embedded_weights import read_model, write_model
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.external_data import write_with_data
 from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
+from onnx_fc2conv.temporary_folder import temporary_folder
 
 __all__ = ["check_writable", "data_beside", "needs_data_file", "staged"]
 
@@ -61,9 +58,9 @@ def staged(
     data = _data_name(path, read) if write is None and needs_data_file(model) else None
     if data is not None:
         check_writable(path.with_name(data), overwrite=overwrite)
-    with _temporary_folder(path) as folder:
-        temporary = folder / path.name
+    with ExitStack() as stack:
         with _writing(target):
+            temporary = stack.enter_context(temporary_folder(path.parent)) / path.name
             if write is not None:
                 write(model, temporary)
             elif data is None:
@@ -94,7 +91,7 @@ def check_writable(path: Path, *, overwrite: bool, source: Path | None = None) -
 def data_beside(temporary: Path) -> str | None:
     """The name of a staged model's data file, if it has one."""
     # Without a tensor large enough to go there, none is written.
-    return next((file.name for file in temporary.parent.iterdir() if file != temporary), None)
+    return next((file.name for file in temporary.parent.glob("*.data") if file != temporary), None)
 
 
 def _put_in_place(temporary: Path, path: Path, read: set[Path], *, overwrite: bool) -> None:
@@ -151,22 +148,6 @@ def _weight_files(model: ir.Model) -> set[Path]:
     """The files of external data."""
     tensors = (t for t in stored_tensors(model) if isinstance(t, ir.ExternalTensor))
     return {Path(tensor.path).resolve() for tensor in tensors}
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Generator[Path]:
-    """A folder beside a file, which is gone in the end, whatever happens but a kill."""
-    folder = path.with_name(f".fc2conv-{secrets.token_hex(4)}")
-    remove = partial(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(remove)  # an interrupt may come while it is made or removed
-    try:
-        with _writing(path):
-            folder.mkdir(mode=0o700)
-        yield folder
-    finally:
-        remove()
-        if not folder.exists():  # without memory it may not work yet
-            atexit.unregister(remove)
 
 
 @contextmanager

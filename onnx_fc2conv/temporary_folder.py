@@ -1,0 +1,176 @@
+"""A temporary folder beside OUT, gone at the end; the next run deletes what a killed one left.
+
+A run that is killed cannot delete its folder. Whether the run that made a folder still lives is
+answered by a lock: each run holds one on a file in its folder, the *marker*, and the operating
+system releases it at the end of the process, whatever ended it. Process ids would not do: they are
+used again, and mean nothing in another container or on another host.
+
+A lock means something only where it is seen. So the marker's content says who sees it (`_scope`):
+processes under the same kernel since its start (on Windows: in the same installation), in whatever
+containers, for which the folder lies on the same file system. A run deletes a folder only if
+
+1. it is named ``.fc2conv-…``, and is a folder of this user, no link to one;
+2. it holds a marker that is named after it, no link either;
+3. the marker's content is this run's own scope: not another host's, nor that of a run to which the
+   folder looks local while it is a network file system here;
+4. the marker is not locked.
+
+The content is written after the lock is held, so that 3 does not hold for a folder that is being
+made. What cannot be decided or deleted stays: another host's folder, one from before a restart
+(except on Windows), one on a file system without locks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+__all__ = ["temporary_folder"]
+
+_PREFIX = ".fc2conv-"
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Generator[Path]:
+    """A folder in another, which is gone in the end; what killed runs left there goes first.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    _delete_abandoned(parent)
+    folder = parent / f"{_PREFIX}{secrets.token_hex(8)}"
+    held = ExitStack()
+
+    def remove() -> None:
+        with suppress(OSError):
+            _empty(folder)
+        held.close()  # Windows deletes no file that is open
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)  # an interrupt may come while it is made or removed
+    try:
+        folder.mkdir(mode=0o700)
+        with suppress(OSError):  # without a marker it is left alone
+            _mark(folder, held)
+        yield folder
+    finally:
+        remove()
+        if not folder.exists():  # without memory it may not work yet
+            atexit.unregister(remove)
+
+
+def _mark(folder: Path, held: ExitStack) -> None:
+    """Write the marker, and lock it until ``held`` is closed."""
+    scope = _scope(folder.lstat())
+    if scope is not None:
+        marker = held.enter_context(_marker(folder).open("xb+", buffering=0))
+        _lock(marker)
+        marker.write(scope)
+
+
+def _delete_abandoned(parent: Path) -> None:
+    """Delete the folders of runs that do not live any more."""
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
+                with suppress(OSError):
+                    _delete_if_abandoned(Path(entry.path))
+
+
+def _delete_if_abandoned(folder: Path) -> None:
+    """Delete a folder unless it may be in use.
+
+    Raises:
+        OSError: If it is locked, or does not let itself be read or deleted.
+    """
+    marker, status = _marker(folder), folder.lstat()
+    scope = _scope(status)
+    if scope is None or not _is_own(status):
+        return
+    with FileIO(marker, "r+", opener=_open_no_link) as file:
+        if file.read(len(scope) + 1) != scope:
+            return
+        _lock(file)
+        _empty(folder)
+    marker.unlink()
+    folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    """Delete all files but the marker, so that the next run can go on if this one is killed.
+
+    Raises:
+        OSError: If there is a folder, which is none of ours, or a file cannot be deleted.
+    """
+    for path in folder.iterdir():
+        if path != _marker(folder):
+            path.unlink()
+
+
+def _marker(folder: Path) -> Path:
+    """Named after the folder, so that a copy of one under another name is none of ours."""
+    return folder / f"{folder.name}.lock"
+
+
+def _scope(status: os.stat_result) -> bytes | None:
+    """Who sees a lock in a folder; None where nobody can tell."""
+    kernel = _kernel()
+    return f"{kernel} {status.st_dev}\n".encode() if kernel else None
+
+
+def _is_own(status: os.stat_result) -> bool:
+    """Whether a folder is this user's; Windows has its own permissions."""
+    return sys.platform == "win32" or status.st_uid == os.geteuid()
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file, but follow no link, and do not wait for the other end of a pipe."""
+    if sys.platform != "win32":
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.open(path, flags)
+
+
+if sys.platform == "win32":
+    import msvcrt
+    import winreg
+
+    def _lock(file: FileIO) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+    def _kernel() -> str:
+        """The installation: a file server shows locks to all of its Windows clients."""
+        flags = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
+        with suppress(OSError):
+            name = r"SOFTWARE\Microsoft\Cryptography"
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, name, access=flags) as key:
+                return str(winreg.QueryValueEx(key, "MachineGuid")[0])
+        return ""
+
+else:
+    import fcntl
+
+    def _lock(file: FileIO) -> None:
+        """Lock a file, or raise OSError: at once if it is locked, also by this process."""
+        # flock's locks belong to the open file: no other open or close of it releases them.
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _kernel() -> str:
+        """The kernel since its start, whichever container asks; empty where it has no name."""
+        if sys.platform == "darwin":
+            import ctypes  # noqa: PLC0415 - only here
+
+            text, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+            name, none = b"kern.bootsessionuuid", ctypes.c_size_t(0)
+            ctypes.CDLL(None).sysctlbyname(name, text, ctypes.byref(size), None, none)
+            return text.value.decode()
+        with suppress(OSError):
+            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return ""
