@@ -17,7 +17,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_fc2conv import Conversion, convert
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from tests.nets import Net
 from tools import sweep
 

@@ -47,7 +47,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from onnx_fc2conv import Conversion, Fc2ConvError, RefusedError, check, convert
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 
 OUTCOMES = ("proven", "refused", "failed", "untested", "invalid", "CRASHED", "timeout")
 BAD = ("failed", "CRASHED")

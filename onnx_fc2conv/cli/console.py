@@ -25,7 +25,8 @@ from onnx_fc2conv.conversion_report import ConversionReport, lifted_line, times
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport, TierResult
+    from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport
+    from onnx_fc2conv.equivalence.reporting.results import TierResult
     from onnx_fc2conv.errors import Refusal
     from onnx_fc2conv.geometry import Geometry
     from onnx_fc2conv.passes.conv_to_fc import MatrixLayer

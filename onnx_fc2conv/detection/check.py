@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.detection.boxes import THRESHOLDS, stored_thresholds
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.geometry import Geometry, SizeRule
 from onnx_fc2conv.model_io import ModelSource, as_model

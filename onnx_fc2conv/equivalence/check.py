@@ -14,7 +14,8 @@ from onnx_fc2conv.equivalence.comparing.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.refined import refined_grid
 from onnx_fc2conv.equivalence.relation import Expect, is_ours, relation_of
-from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport, ProviderRun, TierResult
+from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport, ProviderRun
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import check_sizes
 from onnx_fc2conv.equivalence.running.recordings import read_recordings
 from onnx_fc2conv.equivalence.running.session import require, runtime_version

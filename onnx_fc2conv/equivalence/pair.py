@@ -15,7 +15,7 @@ from onnx_fc2conv.equivalence.comparing.comparison import (
     Tolerance,
     largest_magnitude,
 )
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import to_reference_shape
 from onnx_fc2conv.equivalence.running.native_shapes import Shapes, native_shapes_of, products_of
 from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, model_inputs, sample
@@ -29,12 +29,16 @@ from onnx_fc2conv.equivalence.tracing.structure import (
     with_outputs,
 )
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.model_io import stored_tensors
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["Pair", "as_result"]
 
 _HEAVY = 5_000_000_000
 """Products from which a run on one image takes a second of one core."""
+
+_LARGE = 1 << 26
+"""Bytes of weights of a large model."""
 
 _BOUNDED = {"Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid"}
 
@@ -75,6 +79,7 @@ class Pair:
     kinds: tuple[str, ...] = KINDS
     defined: dict[str, float] = field(default_factory=dict)
     _logits: tuple[dict[str, str], dict[str, str]] = field(init=False)
+    _sessions: dict[ir.Model, Session] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         models = self.reference.clone(), self.converted.clone()
@@ -98,6 +103,29 @@ class Pair:
     def session(self, model: ir.Model) -> Session:
         """A session of one of the models, or of a part of it, where both run."""
         return Session(model, self.provider, tf32=self.tf32)
+
+    def compared(self, model: ir.Model) -> Session:
+        """A session of one of the two models that gives out all that is compared.
+
+        It is the same for every tier, but for models so large that no more than one may be in
+        memory.
+        """
+        if model in self._sessions:
+            return self._sessions[model]
+        names = [one if model is self.reference else two for one, two in self._names.items()]
+        session = self.session(with_outputs(model, names))
+        if not self.is_large:
+            self._sessions[model] = session
+        return session
+
+    @cached_property
+    def is_large(self) -> bool:
+        """Whether outputs on all kinds of input take less memory than the model's weights."""
+        return sum(t.nbytes for t in stored_tensors(self.reference)) > _LARGE
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {one: two for one, two in self.outputs.items() if one not in self.missing}
 
     @cached_property
     def inputs(self) -> tuple[ModelInput, ...]:

@@ -15,7 +15,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.reporting.report import Relation, RelationKind
+from onnx_fc2conv.equivalence.reporting.results import Relation, RelationKind
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.errors import InvalidModelError
@@ -152,7 +152,7 @@ def relation_of(pair: Pair, strides: Mapping[str, Sequence[int]]) -> Relation:
         return Relation("fixed size", _WORDS["fixed size"] + _if_freed(pair, strides))
     free = pair.converted_batch_is_free
     probe = _Probe(pair, pair.growing, strides, 2 if free else pair.fixed_batch or 1)
-    session = pair.session(pair.converted)
+    session = pair.compared(pair.converted)
     try:
         behaviors = probe.behaviors(session)
     except RunError:  # the native tier says why
@@ -204,7 +204,7 @@ def _reference_grows_alike(pair: Pair, probe: _Probe, session: Session) -> bool:
         return False
     names = outputs_of(pair.reference)
     try:
-        one = probe.run(pair.session(pair.reference), larger=True)
+        one = probe.run(pair.compared(pair.reference), larger=True)
         two = probe.run(session, larger=True)
     except RunError:
         return False

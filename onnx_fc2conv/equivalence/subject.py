@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.refined import RefinedGrid
 from onnx_fc2conv.equivalence.relation import Expect
-from onnx_fc2conv.equivalence.reporting.report import Relation
+from onnx_fc2conv.equivalence.reporting.results import Relation
 from onnx_fc2conv.equivalence.running.recordings import Recordings
 from onnx_fc2conv.equivalence.tracing.interface import same_interface
 from onnx_fc2conv.geometry import Geometry

@@ -11,7 +11,7 @@ import pytest
 
 from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.tiers.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.tiers.image_windows import check_image_windows
 from onnx_fc2conv.equivalence.tiers.native import check_native

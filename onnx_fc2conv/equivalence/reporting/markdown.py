@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from onnx_fc2conv.equivalence.comparing.spread import BINS
-
-if TYPE_CHECKING:
-    from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 
 __all__ = ["errors_table", "one_line", "results_table"]
 

@@ -6,89 +6,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
 
 from onnx_fc2conv.equivalence.comparing.spread import BINS
 from onnx_fc2conv.equivalence.reporting.junit import Suite, TestCase, junit_xml
 from onnx_fc2conv.equivalence.reporting.markdown import errors_table, one_line, results_table
+from onnx_fc2conv.equivalence.reporting.results import Relation, TierResult
 from onnx_fc2conv.geometry import Geometry
 
-__all__ = [
-    "EquivalenceReport",
-    "ProviderRun",
-    "Relation",
-    "RelationKind",
-    "Status",
-    "TierResult",
-]
-
-Status = Literal["passed", "failed", "skipped", "measured"]
-RelationKind = Literal["fixed size", "any size", "whole image", "map", "native size only"]
-
-
-@dataclass(frozen=True)
-class TierResult:
-    """What one tier found about one thing.
-
-    Attributes:
-        tier: ``weights``, ``integers``, ``native``, ``data``, ``geometry``, ``larger
-            sizes``, ``feature windows`` or ``image windows``; ``refined grid`` and ``refined image
-            windows`` of a model whose windows were brought closer together; ``detector`` of one
-            that was appended; ``relation`` where one was demanded.
-        subject: The layer or output that was checked.
-        status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
-            that asserts nothing).
-        detail: One sentence: what was compared, or why not, or what is wrong.
-        elements: Number of elements compared.
-        worst_error: Largest absolute difference.
-        required_rtol: The smallest relative tolerance that would have passed; None where the
-            comparison is exact.
-        where: The comparison and the index of the largest difference.
-        quantiles: Relative errors that a share of the elements stays below, by the share.
-        histogram: Numbers of elements by relative error, in the ten bins of `BINS`.
-        not_finite: Number of elements that are the same NaN or Inf in both models: not compared.
-    """
-
-    tier: str
-    subject: str
-    status: Status
-    detail: str
-    elements: int = 0
-    worst_error: float | None = None
-    required_rtol: float | None = None
-    where: str | None = None
-    quantiles: Mapping[str, float] | None = None
-    histogram: tuple[int, ...] | None = None
-    not_finite: int = 0
-
-    @property
-    def sentence(self) -> str:
-        """The detail, and how the errors are spread."""
-        return self.detail + (self.spread_text and f"; relative errors: {self.spread_text}")
-
-    @property
-    def spread_text(self) -> str:
-        """The spread of the errors in a few words; empty if none was measured."""
-        if self.quantiles is None or not self.worst_error:
-            return ""
-        return ", ".join(
-            f"{100 * float(share):g} % below {error:.1g}" for share, error in self.quantiles.items()
-        )
-
-
-@dataclass(frozen=True)
-class Relation:
-    """What the converted model is to the original.
-
-    Attributes:
-        kind: ``fixed size`` (the same interface), ``any size`` (both take the same sizes), ``map``
-            (of windows), ``whole image`` (one result for an image of any size), or ``native size
-            only`` (it takes other sizes, and computes something else there).
-        words: The same in one sentence for people.
-    """
-
-    kind: RelationKind
-    words: str
+__all__ = ["EquivalenceReport", "ProviderRun"]
 
 
 @dataclass(frozen=True)

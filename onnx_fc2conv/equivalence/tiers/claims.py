@@ -14,7 +14,7 @@ import numpy as np
 
 from onnx_fc2conv.equivalence.comparing.comparison import largest_magnitude
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.reporting.report import Status, TierResult
+from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.geometry import Geometry
@@ -52,7 +52,7 @@ def check_claims(
     if not claimed or not any(pair.growing.values()):
         return []
     outputs = {value.name for value in pair.converted.graph.outputs}
-    run = Session(pair.converted, pair.provider)
+    run = pair.compared(pair.converted)
     results: list[TierResult] = []
     for name, geometry in claimed.items():
         wrong = _wrong_window(pair, geometry)

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.running.recordings import Recording, Recordings
 from onnx_fc2conv.equivalence.running.session import RunError, Session
-from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_data"]
@@ -24,8 +23,8 @@ _RECORDED_RTOL = 1e-3
 def check_data(pair: Pair, recordings: Recordings) -> list[TierResult]:
     """Compare all outputs on the samples of one file or folder."""
     names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
-    reference = pair.session(with_outputs(pair.reference, names))
-    converted = pair.session(with_outputs(pair.converted, names.values()))
+    reference = pair.compared(pair.reference)
+    converted = pair.compared(pair.converted)
     arrays: dict[str, list[Arrays]] = {name: [] for name in names}
     recorded: dict[tuple[str, str], Comparison] = {}
     samples = 0

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import to_reference_shape
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError
@@ -71,7 +71,7 @@ def _run(
     pair: Pair, model: ir.Model, feeds: Mapping[str, AnyArray], names: Sequence[str]
 ) -> dict[str, AnyArray]:
     """Outputs by name, as onnxruntime computes them."""
-    return pair.session(with_outputs(model, names)).run(feeds, list(names))
+    return pair.compared(model).run(feeds, list(names))
 
 
 def _laid_out_alike(found: AnyArray, shape: tuple[int, ...]) -> AnyArray:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import Status, TierResult
+from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.running.larger import (
     Enlarged,

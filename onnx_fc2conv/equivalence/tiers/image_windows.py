@@ -14,7 +14,7 @@ import numpy as np
 
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches
 from onnx_fc2conv.equivalence.running.larger import (
     Enlarged,
@@ -27,7 +27,6 @@ from onnx_fc2conv.equivalence.running.larger import (
 )
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError
-from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_image_windows"]
@@ -135,7 +134,7 @@ class _ImageWindows:
         images = list(enlarged(pair, strides, kinds))
         got = self._run_converted(images)
         # Only then the original: two large models are not in memory together.
-        original = pair.session(with_outputs(pair.reference, self.names))
+        original = pair.compared(pair.reference)
         at_once = 1 if pair.is_heavy and pair.fixed_batch is None else pair.fixed_batch
         found: dict[str, list[Arrays]] = {name: [] for name in self.names}
         for image, dense_of in zip(images, got, strict=True):
@@ -155,7 +154,7 @@ class _ImageWindows:
     def _run_converted(self, images: Sequence[Enlarged]) -> list[dict[str, AnyArray]]:
         """The map of each image (and its logits), by the names of the reference."""
         own = list(dict.fromkeys(self.names.values()))
-        converted = self.pair.session(with_outputs(self.pair.converted, own))
+        converted = self.pair.compared(self.pair.converted)
         found: list[dict[str, AnyArray]] = []
         for image in images:
             got = converted.run(image.feeds, own)

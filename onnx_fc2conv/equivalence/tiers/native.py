@@ -9,12 +9,10 @@ import numpy as np
 
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison, largest_magnitude
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.running.samples import POSITIVE, sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session
-from onnx_fc2conv.equivalence.tracing.structure import with_outputs
-from onnx_fc2conv.model_io import stored_tensors
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["check_native"]
@@ -22,8 +20,6 @@ __all__ = ["check_native"]
 _TIER = "native"
 _LARGE = "large"
 """Numbers that no image holds: a model may overflow on them, or be very sensitive, and be right."""
-_LARGE_MODEL = 1 << 26
-"""Bytes of weights from which outputs on all kinds of input take less memory than a model."""
 _FEW = 2
 """So many numbers may all be small differences of large terms: their size is no scale of errors."""
 
@@ -40,7 +36,7 @@ def check_native(pair: Pair) -> list[TierResult]:
         comparisons[name].problems.append("the converted model has no such output")
     try:
         expected: Iterable[tuple[str, _Expected]] = _Reference(native).kinds()
-        if sum(t.nbytes for t in stored_tensors(pair.reference)) > _LARGE_MODEL:
+        if pair.is_large:
             expected = list(expected)
         kinds = native.compare(expected, comparisons)
     except _DoesNotRun as error:
@@ -102,7 +98,7 @@ class _Native:
     ) -> list[str]:
         """Run the converted model too, and compare; on which kinds of input."""
         names = list(self.names.values())
-        converted = self.pair.session(with_outputs(self.pair.converted, names))
+        converted = self.pair.compared(self.pair.converted)
         kinds: list[str] = []
         for kind, found in expected:
             kinds.append(kind)
@@ -142,7 +138,7 @@ class _Reference:
         self.native = native
         self.pair = native.pair
         self.names = list(native.names)
-        self.session = self.pair.session(with_outputs(self.pair.reference, self.names))
+        self.session = self.pair.compared(self.pair.reference)
         self.at_once = 1
 
     def kinds(self) -> Iterator[tuple[str, _Expected]]:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.comparing.comparison import Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches
 from onnx_fc2conv.equivalence.running.samples import KINDS, sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session

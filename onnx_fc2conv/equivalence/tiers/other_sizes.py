@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError
-from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 from onnx_fc2conv.errors import Fc2ConvError
 
 __all__ = ["check_other_sizes"]
@@ -23,8 +22,8 @@ _TIER = "other sizes"
 def check_other_sizes(pair: Pair) -> list[TierResult]:
     """Compare all outputs where the symbolic dims have other lengths than the native ones."""
     names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
-    reference = pair.session(with_outputs(pair.reference, names))
-    converted = pair.session(with_outputs(pair.converted, names.values()))
+    reference = pair.compared(pair.reference)
+    converted = pair.compared(pair.converted)
     comparisons = {name: pair.comparison(name) for name in names}
     sizes: list[str] = []
     for number, (size, shapes) in enumerate(_shapes(pair)):

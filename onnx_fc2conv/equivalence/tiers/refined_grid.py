@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.refined import RefinedGrid
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import enlarged, sizes_text
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session

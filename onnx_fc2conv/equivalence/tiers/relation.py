@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.relation import Expect, outputs_of
-from onnx_fc2conv.equivalence.reporting.report import Relation, TierResult
+from onnx_fc2conv.equivalence.reporting.results import Relation, TierResult
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError
 
@@ -28,7 +28,7 @@ def _same_shapes(pair: Pair) -> bool:
     feeds = sample(pair.inputs, pair.batched(pair.fixed_batch or 1), "uniform", pair.rng(5))
     names = outputs_of(pair.reference)
     try:
-        one, two = (pair.session(m).run(feeds) for m in (pair.reference, pair.converted))
+        one, two = (pair.compared(m).run(feeds) for m in (pair.reference, pair.converted))
     except RunError:
         return False
     return all(name in two and one[name].shape == two[name].shape for name in names)

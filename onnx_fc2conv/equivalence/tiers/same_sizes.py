@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays
 from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import enlarged, sizes_text
 from onnx_fc2conv.equivalence.running.session import RunError
-from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 
 __all__ = ["check_same_sizes"]
 
@@ -26,8 +25,8 @@ def check_same_sizes(pair: Pair, strides: Mapping[str, Sequence[int]]) -> list[T
             decides how large the images are, nothing else.
     """
     names = {one: two for one, two in pair.outputs.items() if one not in pair.missing}
-    reference = pair.session(with_outputs(pair.reference, names))
-    converted = pair.session(with_outputs(pair.converted, names.values()))
+    reference = pair.compared(pair.reference)
+    converted = pair.compared(pair.converted)
     comparisons = {name: pair.comparison(name) for name in names}
     arrays: dict[str, list[Arrays]] = {name: [] for name in names}
     try:

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_fc2conv.equivalence.comparing.comparison import Comparison
 from onnx_fc2conv.equivalence.comparing.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.pair import as_result
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.samples import model_inputs
 from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs

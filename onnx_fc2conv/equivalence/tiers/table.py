@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.byte_products import has_products
 from onnx_fc2conv.equivalence.running.reference import rare_types
 from onnx_fc2conv.equivalence.subject import Subject

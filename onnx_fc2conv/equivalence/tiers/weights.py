@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.reporting.report import Status, TierResult
+from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.running.stored import release_weights
 from onnx_fc2conv.equivalence.tracing.biases import bias_problem

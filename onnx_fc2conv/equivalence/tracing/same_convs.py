@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.reporting.report import Status, TierResult
+from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.running.stored import constant_array
 from onnx_fc2conv.errors import Fc2ConvError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_fc2conv.equivalence.comparing.spread import BINS, ErrorSpread
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 
 
 def spread_of(*relative: float) -> ErrorSpread:

@@ -10,7 +10,8 @@ import pytest
 from onnx_fc2conv import EquivalenceReport, check
 from onnx_fc2conv.conversion_report import ConversionReport
 from onnx_fc2conv.equivalence.reporting.junit import Suite, TestCase, junit_xml
-from onnx_fc2conv.equivalence.reporting.report import ProviderRun, Relation, TierResult
+from onnx_fc2conv.equivalence.reporting.report import ProviderRun
+from onnx_fc2conv.equivalence.reporting.results import Relation, TierResult
 from onnx_fc2conv.pipeline import convert, inspect
 from tests.equivalence.conftest import Case
 from tests.equivalence.planting import edit_constant

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from onnx_fc2conv.equivalence import EquivalenceReport, TierResult
-from onnx_fc2conv.equivalence.reporting.report import ProviderRun, Relation
+from onnx_fc2conv.equivalence.reporting.report import ProviderRun
+from onnx_fc2conv.equivalence.reporting.results import Relation
 
 PASSED = TierResult("native", "y", "passed", "compared", 160, 0.5, 1e-7)
 FAILED = TierResult("weights", "Gemm a|b", "failed", "2 of 8\nweights differ", 8, float("nan"))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from onnx_fc2conv import ArgumentError, EquivalenceReport, check, convert
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.images import read_images
 from tests.equivalence.conftest import MODELS, SQUARE, Case
 from tests.equivalence.planting import edit_constant

@@ -11,7 +11,7 @@ import pytest
 
 from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.exactness import Inexact, exact_values, magnitudes
 from onnx_fc2conv.equivalence.running.integer_coding import (
     Codebook,

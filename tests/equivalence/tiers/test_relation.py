@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv import ArgumentError, check, convert
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from tests.equivalence.conftest import SQUARE, Case, failed_tiers
 from tests.equivalence.planting import append, fix_inputs
 from tests.nets import Array, Net

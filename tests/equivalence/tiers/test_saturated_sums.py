@@ -13,7 +13,7 @@ import pytest
 
 from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence import EquivalenceReport
-from onnx_fc2conv.equivalence.reporting.report import TierResult
+from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running import byte_products
 from onnx_fc2conv.equivalence.running.byte_products import saturates
 from tests.nets import Net
