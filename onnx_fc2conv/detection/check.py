@@ -16,7 +16,8 @@ from onnx_fc2conv.geometry import Geometry, SizeRule
 from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.scanning.detections import Box, Selection, candidates, suppress
 from onnx_fc2conv.scanning.model import ScanModel
-from onnx_fc2conv.scanning.prepared import PreparedScan, Scan, Settings
+from onnx_fc2conv.scanning.prepared import PreparedScan, Settings
+from onnx_fc2conv.scanning.result import Scan
 from onnx_fc2conv.scanning.sources import ArraySource
 from onnx_fc2conv.views.labels import AnyArray
 

@@ -21,7 +21,8 @@ from onnx_fc2conv.scanning.outputs import (
     write_tiff,
     write_zarr,
 )
-from onnx_fc2conv.scanning.prepared import PreparedScan, Progress, Scan
+from onnx_fc2conv.scanning.prepared import PreparedScan, Progress
+from onnx_fc2conv.scanning.result import Scan
 from onnx_fc2conv.scanning.score_maps import FileMap
 from onnx_fc2conv.scanning.sources import ImageSource, open_image
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.scanning.prepared import Scan
+from onnx_fc2conv.scanning.result import Scan
 from onnx_fc2conv.scanning.sources import extra
 from onnx_fc2conv.views.labels import AnyArray
 

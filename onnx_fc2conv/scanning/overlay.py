@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnx_fc2conv.scanning.detections import Box
 from onnx_fc2conv.scanning.pyramid import resized
+from onnx_fc2conv.scanning.result import Level, Scan
 from onnx_fc2conv.scanning.sources import ArraySource, ImageSource, extra
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from onnx_fc2conv.scanning.detections import Box
-    from onnx_fc2conv.scanning.prepared import Level, Scan
 
 __all__ = ["draw"]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.model_io import ModelSource
-from onnx_fc2conv.scanning.detections import Box, Candidates, Selection, candidates, suppress
+from onnx_fc2conv.scanning.detections import Candidates, Selection, candidates, suppress
 from onnx_fc2conv.scanning.memory import bytes_per_pixel, parse_memory
 from onnx_fc2conv.scanning.model import ScanModel, scan_model
 from onnx_fc2conv.scanning.preprocessing import Preprocessing
 from onnx_fc2conv.scanning.pyramid import check_scales, resized, scaled_size
+from onnx_fc2conv.scanning.result import Level, Scan
 from onnx_fc2conv.scanning.runner import Scanner
 from onnx_fc2conv.scanning.score_maps import MemoryMap, ScoreMap
 from onnx_fc2conv.scanning.sources import ImageSource, open_image
@@ -22,7 +22,7 @@ from onnx_fc2conv.scanning.tiles import TilePlan, plan_tiles
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 __all__ = [
     "Level",
@@ -79,60 +79,6 @@ class Settings:
         default = self.threshold.get(None, 0.5)
         thresholds = {label: self.threshold.get(label, default) for label in labels}
         return Selection(labels, thresholds, self.iou, self.agnostic)
-
-
-@dataclass(frozen=True)
-class Level:
-    """The map of an image at one scale.
-
-    Attributes:
-        scale: The scale.
-        size: Height and width of the image there.
-        plan: The tiles that it was computed in.
-        scores: The map [K, h, w]; what the model gives, a probability or not.
-    """
-
-    scale: float
-    size: tuple[int, int]
-    plan: TilePlan
-    scores: AnyArray
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What was found in an image.
-
-    Attributes:
-        image: The image.
-        geometry: What the cells of the maps mean.
-        levels: The map at each scale.
-        selection: Which cells became boxes.
-        boxes: The boxes that are left after non-maximum suppression, the best first.
-    """
-
-    image: ImageSource
-    geometry: Geometry
-    levels: tuple[Level, ...]
-    selection: Selection
-    boxes: tuple[Box, ...]
-
-    @property
-    def scores(self) -> AnyArray:
-        """The map [K, h, w] at the first scale."""
-        return self.levels[0].scores
-
-    def overlay(self, *, largest: int = 2048) -> Image:
-        """A picture: the image with a heat map of the best class, and the boxes.
-
-        Args:
-            largest: Number of pixels of its longer side at most.
-
-        Raises:
-            ArgumentError: If Pillow is not installed.
-        """
-        from onnx_fc2conv.scanning.overlay import draw  # noqa: PLC0415 - Pillow may not be there
-
-        return draw(self, largest)
 
 
 class PreparedScan:
