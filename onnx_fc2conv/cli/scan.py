@@ -55,7 +55,10 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
     ],
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", help="PNG, JPEG, TIFF, .npy or .zarr, of any size."),
+        typer.Argument(
+            metavar="IMAGE...",
+            help="PNG, JPEG, TIFF, .npy or .zarr, of any size; a folder of them, or a pattern.",
+        ),
     ],
     folder: Annotated[
         Path, typer.Option("--output-dir", "-o", metavar="DIR", help="The folder to write.")
@@ -120,6 +123,7 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.scanning import Settings, prepare  # noqa: PLC0415
     from onnx_fc2conv.scanning.folder import ScanFolder  # noqa: PLC0415
+    from onnx_fc2conv.scanning.image_files import image_files  # noqa: PLC0415
     from onnx_fc2conv.scanning.memory import parse_memory  # noqa: PLC0415
     from onnx_fc2conv.scanning.preprocessing import parse_numbers  # noqa: PLC0415
     from onnx_fc2conv.scanning.pyramid import check_scales  # noqa: PLC0415
@@ -136,6 +140,7 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
         agnostic=agnostic,
     )
     check_scales(settings.scales)
+    images = image_files(images)
     target = ScanFolder(folder, overwrite, resume, [name.value for name in maps or ()])
     target.check(images, settings.scales)
     with terminal.progress("Reading the model"):

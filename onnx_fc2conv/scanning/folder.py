@@ -93,6 +93,7 @@ class ScanFolder:
         """
         source = open_image(image)
         journal = Journal(self._journal_path(image.stem), _job(prepared, source, image))
+        self._check_names(journal, image)
         files: list[Path] = []
 
         def map_of(level: int, scale: float, shape: tuple[int, int, int]) -> FileMap:
@@ -133,6 +134,21 @@ class ScanFolder:
                 path = self.path / map_name(stem, level.scale, name)
                 (write_tiff if name == "tiff" else write_zarr)(path, level.scores)
                 yield path
+
+    def _check_names(self, journal: Journal, image: Path) -> None:
+        """Find another image of this run whose results have these names where case does not count.
+
+        Raises:
+            ArgumentError: If there is one.
+        """
+        if not journal.path.exists():
+            return
+        for other, begun in zip(self._images, self._journals, strict=True):
+            if begun.path.samefile(journal.path):
+                raise ArgumentError(
+                    f"{image} and {other.name} would both be written to {begun.path.stem}.*: case "
+                    "does not count there; scan them into two folders"
+                )
 
     def _journal_path(self, stem: str) -> Path:
         return self.path / f"{stem}.journal"

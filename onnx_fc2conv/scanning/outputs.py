@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from onnx_fc2conv.views.labels import AnyArray
 __all__ = [
     "ImageBoxes",
     "coco",
+    "is_result",
     "map_name",
     "overlay_name",
     "table",
@@ -58,6 +60,11 @@ def map_name(stem: str, scale: float, ending: str = "npy") -> str:
 def overlay_name(stem: str) -> str:
     """File name of the picture of an image."""
     return f"{stem}.overlay.png"
+
+
+def is_result(name: str) -> bool:
+    """Whether a scan has given a file its name."""
+    return re.search(r"\.(overlay|scores(@[^@]+)?)\.(png|npy|tiff|zarr)$", name) is not None
 
 
 def coco(images: Sequence[ImageBoxes]) -> str:
@@ -104,10 +111,19 @@ def table(images: Sequence[ImageBoxes]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, whole or not at all.
+
+    Raises:
+        ArgumentError: If it cannot be written, as where another program holds it open on Windows.
+    """
     beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    try:
+        # An image's name may be no text; what stands for its bytes is written as an escape.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise ArgumentError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_tiff(path: Path, scores: AnyArray) -> None:

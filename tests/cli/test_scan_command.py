@@ -158,6 +158,87 @@ def test_two_images_of_one_name_are_refused(run: Run, face25: Path, tmp_path: Pa
     assert "would both be written to x.scores.npy" in outcome.err
 
 
+def test_folders_and_patterns(
+    run: Run, digits8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quoted, as the shells of Windows pass them on."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.png", "a[1].png", "c.PNG", ".hidden.png"):
+        Image.fromarray(PIXELS[:20, :20]).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image", encoding="utf-8")
+    zarr = pytest.importorskip("zarr")
+    zarr.save_array(str(tmp_path / "d.zarr"), PIXELS[:20, :20])
+
+    def scanned(*words: str | Path) -> list[str]:
+        outcome = run("scan", digits8, *words, "-o", "out", "--overwrite", "--class", "1")
+        assert outcome.code == 0, outcome.err
+        found = json.loads((tmp_path / "out" / "boxes.json").read_text(encoding="utf-8"))
+        return [image["file_name"] for image in found["images"]]
+
+    assert scanned("*.png") == ["a[1].png", "b.png"]
+    assert scanned(tmp_path / "[bc].*") == ["b.png", "c.PNG"]
+    assert scanned("a[1].png") == ["a[1].png"]
+    assert scanned("b.png", "*.png", "./b.png") == ["b.png", "a[1].png"]
+    everything_here = ["a[1].png", "b.png", "c.PNG", "d.zarr"]
+    assert scanned(".") == scanned(f"{tmp_path}*") == everything_here
+    outcome = run("scan", digits8, ".", "-o", ".", "--class", "1", "--maps", "tiff")
+    assert outcome.code == 0
+    assert scanned(".") == everything_here  # without what lies there now
+
+    for word, reason in (("*.jpg", "no image matches *.jpg"), ("empty", "empty has no images")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        outcome = run("scan", digits8, "b.png", word, "-o", "other")
+        assert outcome.code == 2
+        assert outcome.error_lines[0].startswith(f"fc2conv: {reason}")
+        assert not (tmp_path / "other").exists()
+
+
+def test_names_that_differ_in_case_where_case_does_not_count(
+    run: Run, digits8: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("x/photo.png", "y/PHOTO.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(PIXELS[:20, :20]).save(tmp_path / name)
+    (out / "PHOTO.journal").symlink_to(out / "photo.journal")  # two names of one file
+    outcome = run("scan", digits8, tmp_path / "x", tmp_path / "y", "-o", out, "--class", "1")
+    assert outcome.code == 2
+    assert "y/PHOTO.png and photo.png would both be written to photo.*" in outcome.err
+    assert (out / "photo.scores.npy").exists()
+
+
+def test_boxes_that_another_program_holds_open(
+    run: Run, digits8: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a spreadsheet does on Windows: the scan is not lost."""
+    out, replace = tmp_path / "out", os.replace
+
+    def held(source: Path, target: Path) -> None:
+        if target == out / "boxes.csv":
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "replace", held)
+        outcome = run("scan", digits8, photo, "-o", out, "--class", "1")
+    assert outcome.code == 2
+    assert outcome.error_lines == [f"fc2conv: cannot write {out / 'boxes.csv'}: Permission denied"]
+    assert not list(out.glob(".*"))
+    assert run("scan", digits8, photo, "-o", out, "--class", "1", "--resume").code == 0
+    assert {"boxes.csv", "boxes.json"} < set(everything(out))
+    assert b"\r" not in (out / "boxes.csv").read_bytes()
+
+
+def test_an_image_whose_name_is_no_text(run: Run, digits8: Path, tmp_path: Path) -> None:
+    image, out = tmp_path / os.fsdecode(b"\xfc.npy"), tmp_path / "out"
+    np.save(image, PIXELS[:20, :20])
+    assert run("scan", digits8, image, "-o", out, "--class", "1", "--threshold", "-99").code == 0
+    assert "\\udcfc.npy,1," in (out / "boxes.csv").read_text(encoding="utf-8")
+    found = json.loads((out / "boxes.json").read_text(encoding="utf-8"))
+    assert found["images"][0]["file_name"] == image.name
+
+
 @pytest.mark.parametrize("lines", [1, 4, 9])
 def test_a_scan_that_was_killed_goes_on_to_the_same_bytes(
     run: Run, face25: Path, photo: Path, tmp_path: Path, lines: int
