@@ -77,6 +77,9 @@ class FeatureMap:
     pending: Affine | None = None
     base: FeatureMap | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name} {list(self.per_sample_shape)}"
+
     @property
     def per_sample_shape(self) -> tuple[int, ...]:
         """(C, *spatial) at the native size."""

@@ -30,30 +30,25 @@ from onnx_fc2conv.views.output_map import output_map
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
     ORIGIN,
-    AttributeValue,
-    Emitted,
     FcLayer,
     ImageInput,
-    Intermediate,
-    Kept,
     LeftAlone,
-    Outcome,
     OutputMap,
     Plan,
     Pool,
     Step,
-    Viewed,
     WindowPooling,
 )
-from onnx_fc2conv.views.rules import RULES, Application, Fact, NameScope, NodeRefused, describe
+from onnx_fc2conv.views.rules import RULES, Fact, NameScope, describe
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.foreign import unknown
-from onnx_fc2conv.views.rules.registry import Rule, node_name
+from onnx_fc2conv.views.rules.registry import Answer, Rule, node_name
 from onnx_fc2conv.views.squeezes import squeezes
+from onnx_fc2conv.views.tape import Frozen, Replaced, Restored, Tape
 from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, Mixed
 
 __all__ = ["Interpreter", "interpret"]
 
-_A_NUMBER = Opaque(from_image=False, uniform=())
 _RANDOM = {
     *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
     *("Multinomial", "Bernoulli"),
@@ -128,14 +123,9 @@ class Interpreter:
         self.space = LabelSpace()
         self.names = NameScope.of(graph)
         self.facts: dict[ir.Value, Fact] = {}
-        self.steps: list[Step] = []
-        self.layers: list[FcLayer] = []
-        self.poolings: list[WindowPooling] = []
+        self.tape = Tape()
         self.left_alone: list[LeftAlone] = []
         self.refusals: list[Refusal] = []
-        self.frozen: dict[ir.Node, Mapping[str, AttributeValue | None]] = {}
-        self.restored: dict[ir.Value, FeatureMap] = {}
-        self.replaced: dict[ir.Value, Intermediate] = {}
 
     def run(self) -> Plan:
         """Walk from the inputs to the outputs."""
@@ -145,17 +135,18 @@ class Interpreter:
         gone = tuple(sorted(_lacked_by_all(inputs)))
         found = [self._output(value, gone) for value in dict.fromkeys(self.graph.outputs)]
         outputs = tuple(output for output in found if output is not None)
+        tape = self.tape
         return Plan(
-            steps=fold_biases(tuple(self.steps), (output.feature_map for output in outputs)),
+            steps=fold_biases(tape.of(Step), (output.feature_map for output in outputs)),
             outputs=outputs,
             inputs=tuple(inputs),
-            layers=tuple(self.layers),
+            layers=tape.of(FcLayer),
             left_alone=tuple(self.left_alone),
-            frozen=self.frozen,
-            restored=self.restored,
+            frozen={record.node: record.attributes for record in tape.of(Frozen)},
+            restored={record.value: record.feature_map for record in tape.of(Restored)},
             refusals=tuple(self.refusals),
-            poolings=tuple(self.poolings),
-            replaced=self.replaced,
+            poolings=tape.of(WindowPooling),
+            replaced={record.value: record.tensor for record in tape.of(Replaced)},
         )
 
     def _start(self) -> list[ImageInput]:
@@ -220,59 +211,43 @@ class Interpreter:
         if (node.domain, node.op_type) in {("", "Shape"), ("", "Size")}:
             self._know(node, operands)
             return
-        windowed = self.whole is not None and node not in self.whole
-        app = Application(
+        if any(isinstance(fact, Opaque) and fact.from_image for fact in operands):
+            self._leave(node, "its input comes from a node that was refused", from_image=True)
+            return
+        ctx, start = self._context(node, operands), len(self.tape)
+        with ctx.attempt() as attempt:
+            if captured:
+                ctx.refuse("subgraph", "uses the feature map inside a subgraph")
+            answer = _answer(RULES.get((node.domain, node.op_type), unknown), ctx)
+            self._judge(ctx, self.tape.of(FcLayer, start))
+            for record in self.tape.of(Restored, start):
+                view = FeatureView.of(record.feature_map, self.space, self.batches)
+                self.facts[record.value] = view
+            self._learn(node, answer if isinstance(answer, tuple) else (answer,))
+            return
+        self._refused(node, attempt.refused.refusal)
+
+    def _context(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> Context:
+        """What a rule is given."""
+        return Context(
             node,
             self._opset(node),
             operands,
             self.space,
             self.names,
             self.batches,
-            windowed,
-            self.static,
-            self.patches,
+            self.tape,
+            windowed=self.whole is not None and node not in self.whole,
+            static=self.static,
+            patches=self.patches,
         )
-        upstream = [f for f in operands if isinstance(f, Opaque) and f.from_image]
-        rule = RULES.get((node.domain, node.op_type))
-        if upstream:
-            self._leave(node, "its input comes from a node that was refused", from_image=True)
-            return
-        try:
-            if captured:
-                app.refuse("subgraph", "uses the feature map inside a subgraph")
-            outcome = self._judged(app, _answer(rule or unknown, app))
-        except NodeRefused as refused:
-            self._refused(node, refused.refusal)
-            return
-        match outcome:
-            case Kept():
-                self.steps.extend(outcome.steps)
-                for value, feature_map in outcome.restored.items():
-                    self.restored[value] = feature_map
-                    self.facts[value] = FeatureView.of(feature_map, self.space, self.batches)
-                views = [FeatureView.of(m, self.space, self.batches) for m in outcome.outputs]
-                self._learn(node, [*views, *[_A_NUMBER] * outcome.numbers])
-                if outcome.attributes:
-                    self.frozen[node] = outcome.attributes
-            case Viewed():
-                self._learn(node, outcome.outputs)
-            case Emitted():
-                self.steps.extend(outcome.steps)
-                views = [outcome.output, *outcome.further]
-                self._learn(node, [*views, *[_A_NUMBER] * len(outcome.numbers)])
-                made = zip(node.outputs[len(views) :], outcome.numbers, strict=False)
-                self.replaced.update(made)
-                if outcome.layer is not None:
-                    self.layers.append(outcome.layer)
-                self.poolings.extend(outcome.poolings)
 
-    def _judged(self, app: Application, outcome: Outcome) -> Outcome:
-        """The rule's answer.
+    def _judge(self, ctx: Context, layers: Sequence[FcLayer]) -> None:
+        """Refuse what the rule has made of the node, if it is not to be used.
 
         Raises:
-            NodeRefused: If it is not to be used.
+            NodeRefused: If so.
         """
-        return outcome
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
         """What a refused node means for the plan."""
@@ -335,17 +310,15 @@ class Interpreter:
             return None
         if fact.layout is not None and fact.whole_map is not None:
             made = node is not None and ORIGIN in node.metadata_props
-            stays = value not in self.restored or made
+            restored = {record.value for record in self.tape.of(Restored)}
+            stays = value not in restored or made
             return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
         assert node is not None
-        app = Application(node, self._opset(node), (), self.space, self.names, self.batches)
-        try:
-            steps, output = output_map(app, value, fact, gone)
-        except NodeRefused as refused:
-            self.refusals.append(refused.refusal)
-            return None
-        self.steps.extend(steps)
-        return output
+        ctx = self._context(node, ())
+        with ctx.attempt() as attempt:
+            return output_map(ctx, value, fact, gone)
+        self.refusals.append(attempt.refused.refusal)
+        return None
 
     def _captured(self, node: ir.Node) -> list[Fact]:
         """Facts about the tensors that the node's subgraphs take from this graph."""
@@ -361,15 +334,15 @@ def _lacked_by_all(images: Sequence[ImageInput]) -> set[int]:
     return set.intersection(*lacked) if lacked else set()
 
 
-def _answer(rule: Rule, app: Application) -> Outcome:
-    """What the rule decides.
+def _answer(rule: Rule, ctx: Context) -> Answer:
+    """What the rule finds out.
 
     Raises:
         NodeRefused: If it refuses the node, or cannot tell samples or constants.
     """
     try:
-        return rule(app)
+        return rule(ctx)
     except NotComputable as error:
-        app.refuse("not-computable", f"has a constant that cannot be computed: {error}")
+        ctx.refuse("not-computable", f"has a constant that cannot be computed: {error}")
     except Mixed:
-        app.refuse("batch-mixing", "its operand mixes the samples of a batch")
+        ctx.refuse("batch-mixing", "its operand mixes the samples of a batch")

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.view import Batches
 
-__all__ = ["Known", "NotComputable", "Opaque", "Quantized"]
+__all__ = ["A_NUMBER", "Known", "NotComputable", "Opaque", "Quantized"]
 
 
 class NotComputable(ValueError):  # noqa: N818 - an outcome that becomes a refusal
@@ -117,3 +117,7 @@ class Opaque:
 
     from_image: bool
     uniform: tuple[int, ...] | None = None
+
+
+A_NUMBER = Opaque(from_image=False, uniform=())
+"""One number, the same for all samples."""

@@ -9,9 +9,8 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
+from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = [
     "FC_OPERATORS",
@@ -19,20 +18,16 @@ __all__ = [
     "ORIGIN",
     "AttributeValue",
     "Constant",
-    "Emitted",
     "FcLayer",
     "ImageInput",
     "Intermediate",
-    "Kept",
     "LeftAlone",
     "Lifted",
-    "Outcome",
     "OutputMap",
     "Plan",
     "Pool",
     "Rebuilt",
     "Step",
-    "Viewed",
     "WindowPooling",
 ]
 
@@ -183,50 +178,6 @@ class OutputMap:
             return self.layout[2:]
         first = 1 + len(self.features)
         return tuple(range(first, first + len(self.feature_map.extent) - len(self.gone)))
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """The node stays; each of its outputs is a map.
-
-    Attributes:
-        outputs: The maps.
-        attributes: What depends on the size of the input, frozen (None removes one).
-        restored: Operands that are maps again: the map that takes the place of each tensor.
-        steps: The nodes that make these maps.
-        numbers: How many further outputs are one number each, the same for all samples.
-    """
-
-    outputs: tuple[FeatureMap, ...]
-    attributes: Mapping[str, AttributeValue | None] = field(default_factory=dict)
-    restored: Mapping[ir.Value, FeatureMap] = field(default_factory=dict)
-    steps: tuple[Step, ...] = ()
-    numbers: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Viewed:
-    """The node only moves data or computes constants: nothing is emitted."""
-
-    outputs: tuple[FeatureView | Known, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Emitted:
-    """The node's output is a view of maps that these steps make; so are ``further`` ones.
-
-    Outputs after these are the ``numbers``: one each, the same for all samples.
-    """
-
-    steps: tuple[Step, ...]
-    output: FeatureView
-    layer: FcLayer | None = None
-    poolings: tuple[WindowPooling, ...] = ()
-    further: tuple[FeatureView, ...] = ()
-    numbers: tuple[Intermediate, ...] = ()
-
-
-Outcome = Kept | Viewed | Emitted
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ no rule makes a convolution of a map is lifted (see `lifting`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -28,15 +28,16 @@ from onnx_fc2conv.views.known import Opaque
 from onnx_fc2conv.views.lifting import Lifting
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
-    Emitted,
+    FcLayer,
     LeftAlone,
     Lifted,
-    Outcome,
     Plan,
     Rebuilt,
     Step,
 )
-from onnx_fc2conv.views.rules.registry import Application, node_name
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.registry import node_name
+from onnx_fc2conv.views.tape import Replaced
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
 
 __all__ = ["interpret_statically"]
@@ -87,7 +88,7 @@ class _StaticInterpreter(Interpreter):
             steps=plan.steps,
             outputs=(),
             inputs=plan.inputs,
-            layers=tuple(self.layers),
+            layers=plan.layers,
             left_alone=(*self.left_alone, *self._inner_layers()),
             frozen={},
             restored={},
@@ -97,17 +98,14 @@ class _StaticInterpreter(Interpreter):
             replaced=plan.replaced,
         )
 
-    def _judged(self, app: Application, outcome: Outcome) -> Outcome:
-        """The rule's answer.
+    def _judge(self, ctx: Context, layers: Sequence[FcLayer]) -> None:
+        """Lift a layer whose kernel would hold its matrix once for each row of its operand.
 
         Raises:
-            NodeRefused: If it is a layer whose kernel would hold its matrix once for each row of
-                its operand; it is lifted then.
+            NodeRefused: If it is one.
         """
-        layer = outcome.layer if isinstance(outcome, Emitted) else None
-        if layer is not None and layer.kernel_shape[0] != layer.weight_shape[0]:
-            app.refuse("token-wise", "is applied to several rows, each of other elements")
-        return outcome
+        if any(layer.kernel_shape[0] != layer.weight_shape[0] for layer in layers):
+            ctx.refuse("token-wise", "is applied to several rows, each of other elements")
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
         """The node stays, or is lifted; an output of rank 3 or more starts a new map."""
@@ -138,7 +136,7 @@ class _StaticInterpreter(Interpreter):
             self.left_alone.append(LeftAlone(node_name(node), found))
             return
         self.lifted[node], layer = found
-        self.layers.append(layer)
+        self.tape.append(layer)
 
     def _inner_layers(self) -> list[LeftAlone]:
         """The layers inside If, Loop and Scan, of which only ``all_linear`` speaks."""
@@ -188,14 +186,15 @@ class _StaticInterpreter(Interpreter):
         """
         rebuilt: list[Rebuilt] = []
         behind = self._behind_layers()
-        queue = list(dict.fromkeys([*self.graph.outputs, *_read(self.steps)]))
+        replaced = {record.value for record in self.tape.of(Replaced)}
+        queue = list(dict.fromkeys([*self.graph.outputs, *_read(self.tape.of(Step))]))
         seen = set(queue)
         for value in queue:
             again = self._rebuild(value) if value in behind else None
             if again is not None:
                 rebuilt.append(again)
                 continue
-            node = None if value in self.replaced else value.producer()
+            node = None if value in replaced else value.producer()
             if node is None:
                 continue
             for operand in (*node.inputs, *captured_values(node)):

@@ -20,21 +20,12 @@ from onnx_fc2conv.views.rules import (
     sliding,
     transposed,
 )
-from onnx_fc2conv.views.rules.registry import (
-    RULES,
-    Application,
-    Fact,
-    NameScope,
-    NodeRefused,
-    describe,
-)
+from onnx_fc2conv.views.rules.registry import RULES, Fact, NameScope, describe
 
 __all__ = [
     "RULES",
-    "Application",
     "Fact",
     "NameScope",
-    "NodeRefused",
     "describe",
     "dynamic_quantization",
     "einsum",

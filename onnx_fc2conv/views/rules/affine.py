@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import Emitted, Step
+from onnx_fc2conv.views.rules.channels import picked_channels
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.frames import Frame, frames
-from onnx_fc2conv.views.rules.registry import Application
-from onnx_fc2conv.views.rules.restore import picked_channels
 from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView
 
 __all__ = ["as_affine", "scaled_view", "waiting"]
@@ -22,21 +21,17 @@ __all__ = ["as_affine", "scaled_view", "waiting"]
 _HOMOGENEOUS = ("Relu", "LeakyRelu", "Abs")
 
 
-def scaled_view(app: Application, view: FeatureView, scale: AnyArray, shift: AnyArray) -> Emitted:
+def scaled_view(ctx: Context, view: FeatureView, scale: AnyArray, shift: AnyArray) -> FeatureView:
     """The view times a scale plus a shift, both float64 of the shape of one sample."""
-    steps: tuple[Step, ...] = ()
     index = np.empty(view.index.size, np.int64)
-    for frame in frames(app.space, [view.index], [scale, shift]):
+    for frame in frames(ctx.space, [view.index], [scale, shift]):
         affine = Affine(frame.spread(scale), frame.spread(shift))
-        more, elements, waits = waiting(app, frame, affine)
-        steps = (*steps, *more)
+        elements, waits = waiting(ctx, frame, affine)
         index[elements.where] = waits.first_label + elements.elements
-    return Emitted(steps, view.reindexed(index.reshape(view.index.shape)))
+    return view.reindexed(index.reshape(view.index.shape))
 
 
-def waiting(
-    app: Application, frame: Frame, affine: Affine
-) -> tuple[tuple[Step, ...], Frame, FeatureMap]:
+def waiting(ctx: Context, frame: Frame, affine: Affine) -> tuple[Frame, FeatureMap]:
     """The map of a frame of one operand that waits for its scale and shift, [T, *extent]."""
     wide = frame.widened()
     if wide is not frame:
@@ -45,15 +40,15 @@ def waiting(
             target[wide.elements] = part.reshape(-1)[frame.elements]
         shape = wide.sources[0].per_sample_shape
         affine = Affine(whole[0].reshape(shape), whole[1].reshape(shape))
-    steps, source = picked_channels(app, wide.sources[0], wide.channels[0])
+    source = picked_channels(ctx, wide.sources[0], wide.channels[0])
     base = source.base or source
     before = source.pending
     if before is not None:
         affine = Affine(before.scale * affine.scale, before.shift * affine.scale + affine.shift)
-    return steps, wide, app.new_map(source, pending=affine, base=base)
+    return wide, ctx.new_map(source, pending=affine, base=base)
 
 
-def as_affine(app: Application, position: int | None, constant: AnyArray) -> Affine | None:
+def as_affine(ctx: Context, position: int | None, constant: AnyArray) -> Affine | None:
     """The scale and shift that the operator with this constant operand is; None if it is neither.
 
     ``position`` is the place of the constant, None if there is none (Neg).
@@ -62,7 +57,7 @@ def as_affine(app: Application, position: int | None, constant: AnyArray) -> Aff
         return None
     value = constant.astype(np.float64)
     one, zero = np.ones_like(value), np.zeros_like(value)
-    match app.node.op_type, position:
+    match ctx.node.op_type, position:
         case "Neg", None:
             return Affine(-one, zero)
         case "Add" | "Sum", 0 | 1:
@@ -79,21 +74,18 @@ def as_affine(app: Application, position: int | None, constant: AnyArray) -> Aff
             return None
 
 
-def positive_scale(
-    app: Application, frame: Frame
-) -> tuple[tuple[Step, ...], Frame, FeatureMap] | None:
+def positive_scale(ctx: Context, frame: Frame) -> tuple[Frame, FeatureMap] | None:
     """f(a·x) = a·f(x) for a ≥ 0: the operator on the map, the scale goes on waiting.
 
     None if the operator is none of these (Relu, LeakyRelu, Abs), or what waits is no such scale.
     """
     wide = frame.widened()
     (source,) = wide.sources
-    if app.node.op_type not in _HOMOGENEOUS or not wide.shows_all_channels:
+    if ctx.node.op_type not in _HOMOGENEOUS or not wide.shows_all_channels:
         return None
     if source.pending is None or source.pending.shift.any() or (source.pending.scale < 0).any():
         return None
     base = source.base or source
-    name = app.node.outputs[0].name or app.node.op_type
-    made = app.new_map(base, name=app.names.fresh(f"{name}.unscaled"))
-    step = Step(app.node.op_type, (base,), made, app.node, carried=tuple(app.node.attributes))
-    return (step,), wide, app.new_map(made, pending=source.pending, base=made)
+    made = ctx.new_map(base, name=ctx.fresh(f"{ctx.name}.unscaled"))
+    ctx.emit(ctx.node.op_type, (base,), made, carried=tuple(ctx.node.attributes))
+    return wide, ctx.new_map(made, pending=source.pending, base=made)

@@ -7,32 +7,27 @@ map they are written as the operator, which fits any size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import Step
+from onnx_fc2conv.views.rules.channels import picked_channels
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import subdivided
-from onnx_fc2conv.views.rules.registry import Application, describe
+from onnx_fc2conv.views.rules.registry import describe
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["regridded"]
 
-Picked = tuple[tuple[Step, ...], FeatureMap]
-Pick = Callable[[FeatureMap, IntArray], Picked]
 
-
-def regridded(app: Application, source: FeatureMap, local: IntArray, pick: Pick) -> Picked | None:
+def regridded(ctx: Context, source: FeatureMap, local: IntArray) -> FeatureMap | None:
     """The map [C', *extent] of the elements ``local`` of a map of two spatial axes.
 
     None if its cells are neither whole blocks of the map's, nor blocks that its channels make.
 
     Args:
-        app: The node that needs it.
+        ctx: The node that needs it.
         source: The map; nothing is to wait for it.
         local: Row-major positions in its elements.
-        pick: Gives the steps that take some channels of a map, and what they make.
 
     Raises:
         NodeRefused: If cells would lie at fractions of pixels.
@@ -42,15 +37,15 @@ def regridded(app: Application, source: FeatureMap, local: IntArray, pick: Pick)
     height, width = local.shape[1:]
     rows, columns = source.extent
     if height and rows % height == 0 and rows // height == columns / width:
-        return _blocks_as_channels(app, source, local, rows // height, pick)
+        return _blocks_as_channels(ctx, source, local, rows // height)
     if height % rows == 0 and height // rows == width / columns:
-        return _channels_as_blocks(app, source, local, height // rows, pick)
+        return _channels_as_blocks(ctx, source, local, height // rows)
     return None
 
 
 def _blocks_as_channels(
-    app: Application, source: FeatureMap, local: IntArray, block: int, pick: Pick
-) -> Picked | None:
+    ctx: Context, source: FeatureMap, local: IntArray, block: int
+) -> FeatureMap | None:
     """SpaceToDepth-1/13: channel (i·b + j)·C + c is channel c of the cell i, j of each block."""
     channel, row, column = np.unravel_index(local, source.per_sample_shape)
     i, j = np.indices(local.shape[1:])
@@ -59,22 +54,21 @@ def _blocks_as_channels(
     wanted = (down * block + right) * source.channels + channel
     if not inside.all() or not (wanted == wanted[:, :1, :1]).all():
         return None
-    made = app.new_map(
+    made = ctx.new_map(
         source,
-        name=app.names.fresh(f"{app.node.outputs[0].name}.blocks"),
+        name=ctx.fresh(f"{ctx.name}.blocks"),
         channels=source.channels * block**2,
         extent=local.shape[1:],
         field=tuple(axis.take_blocks(block) for axis in source.field),
-        parts=describe(app.node),
+        parts=describe(ctx.node),
     )
-    step = Step("SpaceToDepth", (source,), made, app.node, {"blocksize": block})
-    picked, channels = pick(made, wanted[:, 0, 0])
-    return (step, *picked), channels
+    ctx.emit("SpaceToDepth", (source,), made, {"blocksize": block})
+    return picked_channels(ctx, made, wanted[:, 0, 0])
 
 
 def _channels_as_blocks(
-    app: Application, source: FeatureMap, local: IntArray, block: int, pick: Pick
-) -> Picked | None:
+    ctx: Context, source: FeatureMap, local: IntArray, block: int
+) -> FeatureMap | None:
     """DepthToSpace-1/11/13 (DCR): cell i, j of each block is channel (i·b + j)·C' + c."""
     channel, row, column = np.unravel_index(local, source.per_sample_shape)
     i, j = np.indices(local.shape[1:])
@@ -85,17 +79,16 @@ def _channels_as_blocks(
     if not (by_phase == by_phase[..., :1, :1]).all():
         return None
     field = tuple(
-        subdivided(app, axis, length, block)[0]
+        subdivided(ctx, axis, length, block)[0]
         for axis, length in zip(source.field, source.extent, strict=True)
     )
-    picked, deep = pick(source, by_phase[..., 0, 0].transpose(1, 2, 0).reshape(-1))
-    made = app.new_map(
+    deep = picked_channels(ctx, source, by_phase[..., 0, 0].transpose(1, 2, 0).reshape(-1))
+    made = ctx.new_map(
         deep,
-        name=app.names.fresh(f"{app.node.outputs[0].name}.cells"),
+        name=ctx.fresh(f"{ctx.name}.cells"),
         channels=len(local),
         extent=local.shape[1:],
         field=field,
-        subdivides=describe(app.node),
+        subdivides=describe(ctx.node),
     )
-    step = Step("DepthToSpace", (deep,), made, app.node, {"blocksize": block})
-    return (*picked, step), made
+    return ctx.emit("DepthToSpace", (deep,), made, {"blocksize": block})

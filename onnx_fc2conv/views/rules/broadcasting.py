@@ -10,7 +10,7 @@ import numpy as np
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.rules.registry import Application
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["Broadcast", "broadcast"]
@@ -46,28 +46,28 @@ class Broadcast:
         """The constants that are no scalars."""
         return {n: array for n, array in self.constants.items() if self.shapes[n]}
 
-    def view(self, app: Application, index: IntArray) -> FeatureView:
+    def view(self, ctx: Context, index: IntArray) -> FeatureView:
         """The result as a view that shows these elements."""
         return FeatureView.of_index(
-            app.space,
-            app.batches,
+            ctx.space,
+            ctx.batches,
             index.reshape(self.shape),
             self.batch_axis,
             any_batch=self.any_batch,
         )
 
 
-def broadcast(app: Application) -> Broadcast:
+def broadcast(ctx: Context) -> Broadcast:
     """Multidirectional broadcasting (numpy's), of views and constants.
 
     Raises:
         NodeRefused: If shapes do not fit, or constants or views mix samples.
     """
-    views = {n: fact for n, fact in enumerate(app.operands) if isinstance(fact, FeatureView)}
-    known = {n: fact for n, fact in enumerate(app.operands) if isinstance(fact, Known)}
+    views = {n: fact for n, fact in enumerate(ctx.operands) if isinstance(fact, FeatureView)}
+    known = {n: fact for n, fact in enumerate(ctx.operands) if isinstance(fact, Known)}
     axes = {_from_the_end(view) for view in views.values()}
     if len(axes) > 1:
-        app.refuse("batch-mixing", "its operands hold the samples on different axes")
+        ctx.refuse("batch-mixing", "its operands hold the samples on different axes")
     axis = axes.pop()
     any_batch = all(view.labels.other is not None for view in views.values())
     arrays: dict[int, AnyArray] = {}
@@ -75,7 +75,7 @@ def broadcast(app: Application) -> Broadcast:
         index = view.index
         arrays[position] = index if axis is None else np.expand_dims(index, index.ndim + 1 + axis)
     for position, constant in known.items():
-        row = _one_sample(app, constant, axis, any_batch=any_batch)
+        row = _one_sample(ctx, constant, axis, any_batch=any_batch)
         arrays[position] = row
     try:
         spread: dict[int, AnyArray] = dict(
@@ -84,7 +84,7 @@ def broadcast(app: Application) -> Broadcast:
     except ValueError:
         given = [v.shape for v in views.values()] + [k.shape for k in known.values()]
         listed = " and ".join(str(list(shape)) for shape in given)
-        app.refuse("shape-mismatch", f"its operands of shapes {listed} do not fit")
+        ctx.refuse("shape-mismatch", f"its operands of shapes {listed} do not fit")
     first: AnyArray = next(iter(spread.values()))
     batch_axis = None if axis is None else first.ndim + axis
     if batch_axis is not None:
@@ -106,25 +106,23 @@ def _from_the_end(view: FeatureView) -> int | None:
     return None if axis is None else axis - len(view.shape)
 
 
-def _one_sample(
-    app: Application, constant: Known, axis: int | None, *, any_batch: bool
-) -> AnyArray:
+def _one_sample(ctx: Context, constant: Known, axis: int | None, *, any_batch: bool) -> AnyArray:
     """What the constant holds for one sample, with a batch axis of length 1 where it has one."""
     array = constant.array
     if axis is None or array.ndim < -axis:
         row = array
     elif not (array == array.take([0], axis=axis)).all():
-        app.refuse("batch-mixing", "its constant differs from sample to sample")
-    elif array.shape[axis] not in (1, app.batches.native):
-        app.refuse(
+        ctx.refuse("batch-mixing", "its constant differs from sample to sample")
+    elif array.shape[axis] not in (1, ctx.batches.native):
+        ctx.refuse(
             "batch-mixing", f"its constant of shape {list(array.shape)} makes samples of its own"
         )
     else:
         row = array.take([0], axis=axis)
     if constant.sized and any_batch and axis is not None:
-        other = constant.at(app.batches.other)
+        other = constant.at(ctx.batches.other)
         if other.ndim >= -axis:
             other = other.take([0], axis=axis)
         if not np.array_equal(row, other):
-            app.refuse("batch-mixing", "its constant is computed from the number of samples")
+            ctx.refuse("batch-mixing", "its constant is computed from the number of samples")
     return row

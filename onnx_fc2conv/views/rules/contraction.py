@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from math import lcm, prod
 
@@ -11,11 +10,13 @@ import onnx_ir as ir
 
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import AttributeValue, Constant, Step
+from onnx_fc2conv.views.plan import AttributeValue, Constant
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import joined_field
-from onnx_fc2conv.views.rules.kernel import Kernel, Part
+from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight
 from onnx_fc2conv.views.rules.patches import patches
-from onnx_fc2conv.views.rules.registry import Application, NodeRefused, describe
+from onnx_fc2conv.views.rules.quantized_kernel import layer_kernel
+from onnx_fc2conv.views.rules.registry import describe
 from onnx_fc2conv.views.rules.restore import single_map
 from onnx_fc2conv.views.rules.rows import (
     Rows,
@@ -40,17 +41,15 @@ class Reading:
         parts: What it reads from each map; its kernels have the outputs of all lists.
         lists: Number of lists.
         which, at: Of the operand's shape without the batch and the contracted axis.
-        steps: The nodes that make the maps.
     """
 
     parts: tuple[Part, ...]
     lists: int
     which: IntArray
     at: IntArray
-    steps: tuple[Step, ...] = ()
 
 
-def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Reading:
+def read(ctx: Context, view: FeatureView, axis: int, outputs: int) -> Reading:
     """What a layer with K outputs reads that contracts this axis of the view.
 
     Raises:
@@ -59,27 +58,27 @@ def read(app: Application, view: FeatureView, axis: int, outputs: int) -> Readin
     (axis,) = sample_axes(view, (axis,))
     one_row = view.index.size == view.index.shape[axis]
     if one_row and len(view.maps) > 1:
-        return _from_several_maps(app, view, axis)
-    found = None if one_row or not app.patches else patches(view, rows_along(view.index, (axis,)))
+        return _from_several_maps(ctx, view, axis)
+    found = None if one_row or not ctx.patches else patches(view, rows_along(view.index, (axis,)))
     if found is not None and len(found.part.elements) in (1, found.part.groups):
         return Reading((found.part,), len(found.part.elements), found.which, found.at)
-    steps, source, local = single_map(app, view)
+    source, local = single_map(ctx, view)
     rows = rows_along(local, (axis,))
     if one_row:
         nowhere = np.zeros(rows.shape[:-1], np.int64)
         part = Part(source, source.extent, rows.reshape(1, -1))
-        return Reading((part,), 1, nowhere, nowhere, steps)
+        return Reading((part,), 1, nowhere, nowhere)
     lists, part = _of_rows(source, rows)
     made = len(part.elements) * outputs
     elements = made * source.channels // part.groups * prod(part.window)
     if len(part.elements) > 1 and elements > _MAX_PADDED:
-        app.refuse(
+        ctx.refuse(
             "token-wise",
             f"is applied to {rows[..., 0].size} rows per sample (operand {list(view.shape)}) that "
             f"read several positions, or other channels each; the kernel would have {elements:,} "
             "elements",
         )
-    return Reading((part,), len(part.elements), lists.which, lists.at, steps)
+    return Reading((part,), len(part.elements), lists.which, lists.at)
 
 
 def _of_rows(source: FeatureMap, rows: IntArray) -> tuple[Rows, Part]:
@@ -91,17 +90,17 @@ def _of_rows(source: FeatureMap, rows: IntArray) -> tuple[Rows, Part]:
     return lists, Part(source, source.extent, lists.lists)
 
 
-def _from_several_maps(app: Application, view: FeatureView, axis: int) -> Reading:
+def _from_several_maps(ctx: Context, view: FeatureView, axis: int) -> Reading:
     """One row of features of several maps: joined where they lie alike, else a part each.
 
     What the layer reads of a constant map goes into its bias.
     """
     nowhere = np.zeros(rows_along(view.index, (axis,)).shape[:-1], np.int64)
     if all(source.constant is None for source in view.maps):
-        with suppress(NodeRefused):
-            steps, source, local = single_map(app, view)
+        with ctx.attempt():
+            source, local = single_map(ctx, view)
             part = Part(source, source.extent, local.reshape(1, -1))
-            return Reading((part,), 1, nowhere, nowhere, steps)
+            return Reading((part,), 1, nowhere, nowhere)
     index = view.index.reshape(-1)
     parts: list[Part] = []
     for source in view.maps:
@@ -112,11 +111,8 @@ def _from_several_maps(app: Application, view: FeatureView, axis: int) -> Readin
 
 
 def sum_of_convs(
-    app: Application,
-    parts: list[Part],
-    kernels: list[Kernel],
-    bias: Constant | ir.Value | None,
-) -> tuple[tuple[Step, ...], FeatureMap]:
+    ctx: Context, weight: Weight, parts: list[Part], bias: Constant | ir.Value | None
+) -> tuple[FeatureMap, list[Kernel]]:
     """A Conv for each map, with the strides that bring their cells into step, and their sum.
 
     Where cells were made several of each, the stride takes these together again: a shift of the
@@ -124,52 +120,50 @@ def sum_of_convs(
 
     A map with one cell for the whole image is added to every cell.
 
+    Returns:
+        The sum, and the kernel of each part.
+
     Raises:
         NodeRefused: If the maps' cells cannot be brought into step.
     """
     ranks = {len(part.source.extent) for part in parts}
     if len(ranks) > 1:
-        app.refuse("misaligned", f"draws on maps of {sorted(ranks)} spatial axes")
+        ctx.refuse("misaligned", f"draws on maps of {sorted(ranks)} spatial axes")
     fields = [part.source.field for part in parts]
     alone = all(part.window == part.source.extent for part in parts)
     common = [
         lcm(*(f.stride * (f.repeats if alone else 1) for f in axis if f.stride))
         for axis in zip(*fields, strict=True)
     ]
-    name = app.node.outputs[0].name or "sum"
-    steps: list[Step] = []
+    kernels: list[Kernel] = []
     maps: list[FeatureMap] = []
-    for part, kernel in zip(parts, kernels, strict=True):
-        source = part.source
+    for part in parts:
+        source, kernel = part.source, layer_kernel(ctx, weight, part)
         strides = tuple(
             whole // f.stride if f.stride else 1
             for f, whole in zip(source.field, common, strict=True)
         )
-        own = name if len(parts) == 1 else app.names.fresh(f"{name}.{source.name}")
-        made = slid_map(app, part, kernel, own, strides=strides)
-        reads = kernel.operand or kernel.constant
-        operands = (source.base or source, reads, *(() if bias is None else (bias,)))
-        attributes = conv_attributes(part, kernel, strides)
-        steps += [*kernel.steps, Step("Conv", operands, made, app.node, attributes)]
-        maps.append(made)
+        own = ctx.name if len(parts) == 1 else ctx.fresh(f"{ctx.name}.{source.name}")
+        made = slid_map(ctx, part, kernel, own, strides=strides)
+        operands = (source.base or source, kernel.operand, *(() if bias is None else (bias,)))
+        maps.append(ctx.emit("Conv", operands, made, conv_attributes(part, kernel, strides)))
+        kernels.append(kernel)
         bias = None
     total = maps[0]
     for number, summand in enumerate(maps[1:], 2):
-        joined = joined_field(app, (total, summand))
-        both = app.new_map(
+        both = ctx.new_map(
             total,
-            name=name if number == len(maps) else app.names.fresh(f"{name}.sum"),
-            field=joined,
+            field=joined_field(ctx, (total, summand)),
+            name=ctx.name if number == len(maps) else ctx.fresh(f"{ctx.name}.sum"),
             sources=(total, summand),
             one_per_window=total.one_per_window or summand.one_per_window,
         )
-        steps.append(Step("Add", (total, summand), both, app.node))
-        total = both
-    return tuple(steps), total
+        total = ctx.emit("Add", (total, summand), both)
+    return total, kernels
 
 
 def slid_map(  # noqa: PLR0913 - a map before and after
-    app: Application,
+    ctx: Context,
     part: Part,
     kernel: Kernel,
     name: str,
@@ -184,7 +178,7 @@ def slid_map(  # noqa: PLR0913 - a map before and after
     )
     field = tuple(axis.slide(*window) for axis, window in zip(source.field, along, strict=True))
     whole = part.sliding is None and part.window == source.extent
-    return app.new_map(
+    return ctx.new_map(
         source,
         name=name,
         channels=kernel.constant.shape[0],
@@ -192,7 +186,7 @@ def slid_map(  # noqa: PLR0913 - a map before and after
         field=field,
         dtype=dtype or source.dtype,
         one_per_window=any(axis.stride for axis in field) if whole else source.one_per_window,
-        pads=describe(app.node) if any((*slides.begins, *slides.ends)) else None,
+        pads=describe(ctx.node) if any((*slides.begins, *slides.ends)) else None,
     )
 
 

@@ -15,9 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.plan import Emitted, Intermediate, Kept, Outcome, Step
-from onnx_fc2conv.views.rules.registry import Application, rule
-from onnx_fc2conv.views.rules.restore import settled, single_map
+from onnx_fc2conv.views.known import A_NUMBER
+from onnx_fc2conv.views.plan import Intermediate
+from onnx_fc2conv.views.rules.channels import settled
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.registry import Answer, rule
+from onnx_fc2conv.views.rules.restore import single_map
+from onnx_fc2conv.views.tape import Replaced
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["Ranged", "dynamic_quantize", "quantized_by_range"]
@@ -30,52 +34,49 @@ class Ranged:
     view: FeatureView
     scale: Intermediate
     zero: Intermediate
-    steps: tuple[Step, ...]
 
 
 @rule("DynamicQuantizeLinear")
-def dynamic_quantize(app: Application) -> Outcome:
+def dynamic_quantize(ctx: Context) -> Answer:
     """DynamicQuantizeLinear-11."""
-    view = app.view(0)
-    assert view is not None
+    view = ctx.first_view()
     if view.layout is not None and view.whole_map is not None:
-        _refuse_windows(app, view.whole_map)
-        value, dtype = app.node.outputs[0], ir.DataType.UINT8
-        output = app.new_map(view.whole_map, value=value, layout=view.layout, dtype=dtype)
-        return Kept((output,), numbers=2)
-    found = quantized_by_range(app, view)
-    return Emitted(found.steps, found.view, numbers=(found.scale, found.zero))
+        _refuse_windows(ctx, view.whole_map)
+        kept = ctx.kept(view.whole_map, layout=view.layout, dtype=ir.DataType.UINT8)
+        return kept, A_NUMBER, A_NUMBER
+    found = quantized_by_range(ctx, view)
+    for value, tensor in zip(ctx.node.outputs[1:], (found.scale, found.zero), strict=False):
+        ctx.tape.append(Replaced(value, tensor))
+    return found.view, A_NUMBER, A_NUMBER
 
 
-def quantized_by_range(app: Application, view: FeatureView) -> Ranged:
+def quantized_by_range(ctx: Context, view: FeatureView) -> Ranged:
     """The view as integers, by the range of the map that it shows.
 
     Raises:
         NodeRefused: If the map grows with the image, or is shown in part or scaled.
     """
-    steps, source, local = single_map(app, view)
-    _refuse_windows(app, source)
+    source, local = single_map(ctx, view)
+    _refuse_windows(ctx, source)
     if np.unique(local).size != source.size or not source.scales_by_channel:
-        app.refuse(
+        ctx.refuse(
             "dynamic-quantization",
-            f"takes its scale from some elements of {source.name} "
-            f"{list(source.per_sample_shape)} only, or from scaled ones",
+            f"takes its scale from some elements of {source} only, or from scaled ones",
         )
-    more, source = settled(app, source)
-    name = app.node.outputs[0].name or "quantized"
-    output = app.new_map(source, name=app.names.fresh(f"{name}.integers"), dtype=ir.DataType.UINT8)
-    scale = Intermediate(app.names.fresh(f"{name}.scale"), source.dtype)
-    zero = Intermediate(app.names.fresh(f"{name}.zero_point"), ir.DataType.UINT8)
-    step = Step("DynamicQuantizeLinear", (source,), output, app.node, further=(scale, zero))
-    integers = view.reindexed(output.first_label + local)
-    return Ranged(integers, scale, zero, (*steps, *more, step))
+    source = settled(ctx, source)
+    name = ctx.fresh(f"{ctx.name}.integers")
+    output = ctx.new_map(source, name=name, dtype=ir.DataType.UINT8)
+    scale = ctx.tensor(f"{ctx.name}.scale", source.dtype)
+    zero = ctx.tensor(f"{ctx.name}.zero_point", ir.DataType.UINT8)
+    ctx.emit("DynamicQuantizeLinear", (source,), output, further=(scale, zero))
+    return Ranged(view.reindexed(output.first_label + local), scale, zero)
 
 
-def _refuse_windows(app: Application, source: FeatureMap) -> None:
+def _refuse_windows(ctx: Context, source: FeatureMap) -> None:
     """Refuse a map whose range is not that of a window."""
-    if app.static or not any(axis.stride for axis in source.field):
+    if ctx.static or not any(axis.stride for axis in source.field):
         return
-    app.refuse(
+    ctx.refuse(
         "dynamic-quantization",
         "takes its scale from the smallest and the largest number of the whole tensor: on a larger "
         "image no window would be quantized as it is on its own; quantize statically, or convert "

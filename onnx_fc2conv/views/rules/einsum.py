@@ -16,11 +16,11 @@ from math import prod
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.plan import Emitted, Outcome
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.kernel import Weight
 from onnx_fc2conv.views.rules.layer import Layer
 from onnx_fc2conv.views.rules.linear import convolve
-from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.registry import Answer, rule
 from onnx_fc2conv.views.view import FeatureView, Labels
 
 __all__ = ["Letters", "einsum"]
@@ -73,26 +73,26 @@ class Letters:
 
 
 @rule("Einsum")
-def einsum(app: Application) -> Outcome:
+def einsum(ctx: Context) -> Answer:
     """Einsum-12 as a layer, as `linear` has it."""
-    facts = [app.operand(position) for position in range(len(app.operands))]
+    facts = [ctx.operand(position) for position in range(len(ctx.operands))]
     views = [fact for fact in facts if isinstance(fact, FeatureView)]
     weights = [fact for fact in facts if isinstance(fact, Known)]
-    equation = app.node.attributes.get_string("equation", "")
+    equation = ctx.node.attributes.get_string("equation", "")
     if len(facts) == 2 and len(views) == 2:
-        app.refuse(
+        ctx.refuse(
             "weight-not-constant", f"{equation!r} multiplies two tensors made from the image"
         )
     if not len(facts) == 2 == len(views) + len(weights):
-        app.refuse("no-rule", f"{equation!r} is not of one map and one constant")
+        ctx.refuse("no-rule", f"{equation!r} is not of one map and one constant")
     (view,), (known,) = views, weights
     letters = Letters.of(equation, view_first=facts[0] is view)
     if letters is None or not letters.is_layer:
-        app.refuse("no-rule", f"{equation!r} is not a layer: sums over features it shares")
+        ctx.refuse("no-rule", f"{equation!r} is not a layer: sums over features it shares")
     if (len(letters.view), len(letters.weight)) != (len(view.shape), len(known.shape)):
-        app.refuse("invalid-node", f"{equation!r} does not fit its operands")
-    layer = Layer(_flattened(view, letters), -1, _matrix(app, known, letters))
-    made = convolve(app, layer, None)
+        ctx.refuse("invalid-node", f"{equation!r} does not fit its operands")
+    layer = Layer(_flattened(view, letters), -1, _matrix(ctx, known, letters))
+    rows = convolve(ctx, layer, None)
     lengths = dict(zip(letters.view + letters.weight, view.shape + known.shape, strict=True))
     product = letters.rest + letters.kept
     order = [product.index(letter) for letter in letters.output]
@@ -101,7 +101,7 @@ def einsum(app: Application) -> Outcome:
     def arranged(labels: IntArray) -> IntArray:
         return labels.reshape(*labels.shape[:-1], *shape).transpose(order)
 
-    return Emitted(made.steps, _moved(made.output, arranged), made.layer)
+    return _moved(rows, arranged)
 
 
 def _flattened(view: FeatureView, letters: Letters) -> FeatureView:
@@ -124,10 +124,10 @@ def _moved(view: FeatureView, move: Callable[[IntArray], IntArray]) -> FeatureVi
     return FeatureView(view.space, view.batches, labels)
 
 
-def _matrix(app: Application, known: Known, letters: Letters) -> Weight:
+def _matrix(ctx: Context, known: Known, letters: Letters) -> Weight:
     """The constant as a weight [K, D]; as it is stored, if that is a matrix."""
-    position = next(n for n, fact in enumerate(app.operands) if fact is known)
-    value = app.node.inputs[position]
+    position = next(n for n, fact in enumerate(ctx.operands) if fact is known)
+    value = ctx.node.inputs[position]
     name = (value.name if value is not None else None) or "weight"
     if len(letters.weight) == 2 and len(letters.summed) == 1:
         return Weight(known, letters.weight[0] in letters.summed, 1.0, name)

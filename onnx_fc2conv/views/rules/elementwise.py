@@ -8,29 +8,19 @@ that varies over positions waits (`affine`) until the next linear layer takes it
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
-
 import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.plan import (
-    Constant,
-    Emitted,
-    Intermediate,
-    Kept,
-    Outcome,
-    Step,
-    Viewed,
-)
 from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
 from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
+from onnx_fc2conv.views.rules.channels import settled_channels
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.frames import Frame, NoFrame, frames
 from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.parameters import by_channel
-from onnx_fc2conv.views.rules.registry import Application, NodeRefused, rule
-from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled
+from onnx_fc2conv.views.rules.registry import rule
+from onnx_fc2conv.views.rules.restore import restored
 from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
@@ -64,76 +54,80 @@ may be NaN, which a weight of zero in the next layer does not take away.
     *("Mean", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "And", "Or"),
     *("Xor",),
 )
-def elementwise(app: Application) -> Outcome:
+def elementwise(ctx: Context) -> FeatureView:
     """Keep the node on maps, or carry it out on the maps of its views."""
-    steps, ready = with_sides(app)
-    outcome = carried_out(ready, _result_type(ready), steps)
-    if not isinstance(outcome, Kept):
-        return outcome
-    # A node that stays reads numbers that are the same for all samples as they are.
-    same = {
+    start = len(ctx.tape)
+    ready = with_sides(ctx)
+    made = carried_out(ready, _result_type(ready), again=len(ctx.tape) == start)
+    if made.layout is not None:  # a node that stays reads what is the same for all samples as it is
+        ctx.tape.forget_readers(_same_for_all(ctx), start)
+    return made
+
+
+def _same_for_all(ctx: Context) -> frozenset[ir.Value]:
+    """The inputs of the node that are the same for all samples."""
+    return frozenset(
         value
-        for value, fact in zip(app.node.inputs, app.operands, strict=True)
-        if isinstance(fact, Opaque) and fact.uniform is not None
-    }
-    others = {value: made for value, made in outcome.restored.items() if value not in same}
-    return replace(outcome, restored=others)
+        for value, fact in zip(ctx.node.inputs, ctx.operands, strict=True)
+        if value is not None and isinstance(fact, Opaque) and fact.uniform is not None
+    )
 
 
 @rule("Cast")
-def cast(app: Application) -> Outcome:
+def cast(ctx: Context) -> FeatureView:
     """As `elementwise`; a cast to the type that the map has already is no operation."""
-    view = app.view(0)
-    assert view is not None
-    dtype = ir.DataType(app.int_attribute("to", 0))
+    view = ctx.first_view()
+    dtype = ir.DataType(ctx.int_attribute("to", 0))
     if all(feature_map.dtype == dtype for feature_map in view.maps):
-        return Viewed((view,))
-    return carried_out(app, dtype)
+        return view
+    return carried_out(ctx, dtype)
 
 
-def carried_out(
-    app: Application, dtype: ir.DataType | None, steps: tuple[Step, ...] = ()
-) -> Outcome:
+def carried_out(ctx: Context, dtype: ir.DataType | None, *, again: bool = True) -> FeatureView:
     """The operator, whose result is of this type, on the maps or the views that it is given.
 
     Where that is refused it is tried in another way; if that is refused too, the first reason says
     more.
 
+    Args:
+        ctx: The node.
+        dtype: Element type of the result; None for that of the maps.
+        again: Whether views may become maps again for the node to stay.
+
     Raises:
         NodeRefused: If it can be carried out on neither.
     """
-    try:
-        return _kept_on_maps(app, dtype) or _on_views(app, dtype, steps)
-    except NodeRefused as refused:
-        with suppress(NodeRefused):
-            if refused.refusal.code == "positional-constant":
-                return _on_views(app, dtype, steps)  # a layer of the whole window may take it in
-            if not steps and (kept := _kept_on_maps(app, dtype, again=True)) is not None:
-                return kept
-        raise
+    with ctx.attempt() as first:
+        return _kept_on_maps(ctx, dtype) or _on_views(ctx, dtype)
+    with ctx.attempt():
+        if first.refused.refusal.code == "positional-constant":
+            return _on_views(ctx, dtype)  # a layer of the whole window may take it in
+        if again and (kept := _kept_on_maps(ctx, dtype, again=True)) is not None:
+            return kept
+    raise first.refused
 
 
-def _result_type(app: Application) -> ir.DataType | None:
+def _result_type(ctx: Context) -> ir.DataType | None:
     """Element type of the output; None if it is that of the maps."""
-    if app.node.op_type in _BOOLEAN:
+    if ctx.node.op_type in _BOOLEAN:
         return ir.DataType.BOOL
-    if app.node.op_type != "Where":
+    if ctx.node.op_type != "Where":
         return None
-    chosen = app.operand(1)
+    chosen = ctx.operand(1)
     if isinstance(chosen, FeatureView):
         return chosen.maps[0].dtype
     return ir.DataType.from_numpy(chosen.array.dtype) if isinstance(chosen, Known) else None
 
 
 def _kept_on_maps(
-    app: Application, dtype: ir.DataType | None, *, again: bool = False
-) -> Outcome | None:
+    ctx: Context, dtype: ir.DataType | None, *, again: bool = False
+) -> FeatureView | None:
     """The node stays if every view is a map in one layout; None if it cannot.
 
     With ``again`` views that can be written as maps again will do, of whatever was done to them
     since (blocks of cells that are channels now, each with a scale of its own).
     """
-    views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
+    views = [fact for fact in ctx.operands if isinstance(fact, FeatureView)]
     layout = next((view.layout for view in views if view.layout is not None), None)
     if again and layout is None and len(views[0].shape) > 2:
         layout = channels_first(len(views[0].shape))
@@ -141,20 +135,17 @@ def _kept_on_maps(
         return None
     if layout != channels_first(len(layout)) and any(view.layout != layout for view in views):
         return None
-    found = restored(app, any_layout=True)
-    maps = found.maps
+    maps = restored(ctx, any_layout=True)
     channels = {feature_map.channels for feature_map in maps}
-    for position, fact in enumerate(app.operands):
+    for position, fact in enumerate(ctx.operands):
         if isinstance(fact, Known):
-            constant_channels = _channels_of(app, position, fact, layout, maps[0])
-            channels.add(constant_channels)
-    field = joined_field(app, maps)
+            channels.add(_channels_of(ctx, position, fact, layout, maps[0]))
+    field = joined_field(ctx, maps)
     if len(channels - {1}) > 1:
         listed = " and ".join(map(str, sorted(channels - {1})))
-        app.refuse("misaligned", f"combines {listed} channels")
-    output = app.new_map(
+        ctx.refuse("misaligned", f"combines {listed} channels")
+    return ctx.kept(
         maps[0],
-        value=app.node.outputs[0],
         layout=layout,
         channels=max(channels),
         extent=tuple(max(lengths) for lengths in zip(*(m.extent for m in maps), strict=True)),
@@ -162,25 +153,24 @@ def _kept_on_maps(
         sources=maps,
         dtype=dtype or maps[0].dtype,
         one_per_window=any(m.one_per_window for m in maps),
-        parts=parting(app, maps),
+        parts=parting(ctx, maps),
     )
-    return Kept((output,), restored=found.restored, steps=found.steps)
 
 
 def _channels_of(
-    app: Application, position: int, known: Known, layout: tuple[int, ...], like: FeatureMap
+    ctx: Context, position: int, known: Known, layout: tuple[int, ...], like: FeatureMap
 ) -> int:
     """Channels of a constant operand, or why it ties the map to the native size."""
     shape = known.shape
     if known.sized:
-        app.refuse("baked-size", "combines the map with a tensor computed from its size")
+        ctx.refuse("baked-size", "combines the map with a tensor computed from its size")
     rank = len(layout)
     if len(shape) > rank:
-        app.refuse("baked-size", f"its constant of shape {list(shape)} adds axes to the map")
+        ctx.refuse("baked-size", f"its constant of shape {list(shape)} adds axes to the map")
     aligned = (1,) * (rank - len(shape)) + shape
     spatial = [aligned[axis] for axis in layout[2:]]
     if aligned[layout[0]] != 1 or any(length != 1 for length in spatial):
-        app.refuse(
+        ctx.refuse(
             "positional-constant",
             f"its operand {position} of shape {list(shape)} has other values at other positions "
             f"of {like.name} {list(like.extent)}, so it fits the native size only",
@@ -188,51 +178,43 @@ def _channels_of(
     return aligned[layout[1]]
 
 
-def _on_views(app: Application, dtype: ir.DataType | None, steps: tuple[Step, ...]) -> Outcome:
+def _on_views(ctx: Context, dtype: ir.DataType | None) -> FeatureView:
     """Carry the operator out on the maps that the views draw on."""
-    together = broadcast(app)
+    together = broadcast(ctx)
     try:
-        found = frames(app.space, list(together.indices.values()), list(together.arrays.values()))
+        found = frames(ctx.space, list(together.indices.values()), list(together.arrays.values()))
     except NoFrame as reason:
-        app.refuse("misaligned", str(reason))
+        ctx.refuse("misaligned", str(reason))
     index = np.empty(together.size, np.int64)
-    name = app.node.outputs[0].name or app.node.op_type
     for frame in found:
-        of_frame = name if len(found) == 1 else app.names.fresh(f"{name}.{frame.sources[0].name}")
-        more, shown, output = _on_frame(app, together, frame, dtype, of_frame)
-        steps = (*steps, *more)
+        one = len(found) == 1
+        name = ctx.name if one else ctx.fresh(f"{ctx.name}.{frame.sources[0].name}")
+        shown, output = _on_frame(ctx, together, frame, dtype, name)
         index[shown.where] = output.first_label + shown.elements
-    return Emitted(steps, together.view(app, index))
-
-
-_Made = tuple[tuple[Step, ...], Frame, FeatureMap]
+    return together.view(ctx, index)
 
 
 def _on_frame(
-    app: Application,
+    ctx: Context,
     together: Broadcast,
     frame: Frame,
     dtype: ir.DataType | None,
     name: str,
-) -> _Made:
+) -> tuple[Frame, FeatureMap]:
     """Carry the operator out on the maps of one frame."""
     if len(together.indices) == 1:
-        affine = _waits(app, together, frame)
+        affine = _waits(ctx, together, frame)
         if affine is not None:
             return affine
-        if app.node.op_type in _TOTAL and not _is_wasteful(wide := frame.widened()):
+        if ctx.node.op_type in _TOTAL and not _is_wasteful(wide := frame.widened()):
             frame = wide
     if not frame.is_covered:
-        _refuse_partly(app, frame)
-    constants, stored = by_channel(app, together, frame)
-    steps, maps = _sources(app, frame)
-    field = joined_field(app, maps)
-    operands: list[FeatureMap | Intermediate | Constant | ir.Value | None] = [
-        constants.get(position) for position in range(len(app.operands))
-    ]
-    for position, feature_map in zip(together.indices, maps, strict=True):
-        operands[position] = feature_map
-    output = app.new_map(
+        _refuse_partly(ctx, frame)
+    constants = by_channel(ctx, together, frame)
+    maps = _sources(ctx, frame)
+    field = joined_field(ctx, maps)
+    read = {**constants, **dict(zip(together.indices, maps, strict=True))}
+    output = ctx.new_map(
         maps[0],
         name=name,
         channels=frame.channels[0].size,
@@ -241,15 +223,15 @@ def _on_frame(
         sources=maps,
         dtype=dtype or maps[0].dtype,
         one_per_window=any(m.one_per_window for m in maps),
-        parts=parting(app, maps),
+        parts=parting(ctx, maps),
     )
-    carried = tuple(app.node.attributes)
-    node = app.node
-    step = Step(node.op_type, tuple(operands), output, node, carried=carried, domain=node.domain)
-    return (*steps, *stored, step), frame, output
+    operands = tuple(read.get(position) for position in range(len(ctx.operands)))
+    node = ctx.node
+    ctx.emit(node.op_type, operands, output, carried=tuple(node.attributes), domain=node.domain)
+    return frame, output
 
 
-def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | None:
+def _waits(ctx: Context, together: Broadcast, frame: Frame) -> tuple[Frame, FeatureMap] | None:
     """The map that waits for the scale or shift that the operator is; None if it is not to wait."""
     (source,) = frame.sources
     waits = source.pending is not None and not source.is_cell
@@ -262,34 +244,34 @@ def _waits(app: Application, together: Broadcast, frame: Frame) -> _Made | None:
     }
     if not waits and not varying:
         return None
-    if len(app.operands) == 1 + len(constants) <= 2:
+    if len(ctx.operands) == 1 + len(constants) <= 2:
         position = next(iter(constants), None)
         constant = constants.get(position or 0, np.ones((frame.channels[0].size, *frame.extent)))
-        affine = as_affine(app, position, constant)
+        affine = as_affine(ctx, position, constant)
         if affine is not None:
-            return waiting(app, frame, affine)
+            return waiting(ctx, frame, affine)
     if varying:
         position = next(iter(varying))
-        app.refuse(
+        ctx.refuse(
             "position-dependent",
             f"its constant of shape {list(together.shapes[position])} has other values at other "
             f"positions of {source.name} {list(source.extent)}; only a scale or a shift can be "
             "folded",
         )
-    return positive_scale(app, frame) if len(app.operands) == 1 else None
+    return positive_scale(ctx, frame) if len(ctx.operands) == 1 else None
 
 
-def _refuse_partly(app: Application, frame: Frame) -> None:
+def _refuse_partly(ctx: Context, frame: Frame) -> None:
     """Refuse what cannot be carried out on elements of which some are not shown."""
-    names = " and ".join(f"{m.name} {list(m.per_sample_shape)}" for m in frame.sources)
-    if app.node.op_type not in _TOTAL:
-        app.refuse(
+    names = " and ".join(map(str, frame.sources))
+    if ctx.node.op_type not in _TOTAL:
+        ctx.refuse(
             "flattened-features",
             f"works on {frame.elements.size} elements of {names} only, and may not be finite at "
             "the others",
         )
     if _is_wasteful(frame):
-        app.refuse("position-dependent", f"combines other channels at each position of {names}")
+        ctx.refuse("position-dependent", f"combines other channels at each position of {names}")
 
 
 def _is_wasteful(frame: Frame) -> bool:
@@ -297,22 +279,18 @@ def _is_wasteful(frame: Frame) -> bool:
     return frame.size > 4 * frame.elements.size
 
 
-def _sources(app: Application, frame: Frame) -> tuple[tuple[Step, ...], tuple[FeatureMap, ...]]:
+def _sources(ctx: Context, frame: Frame) -> tuple[FeatureMap, ...]:
     """The maps that the operator combines: the channels of the frame, or one for all of them."""
-    steps: tuple[Step, ...] = ()
     maps: list[FeatureMap] = []
     constant = [bool((channels == channels[:1]).all()) for channels in frame.channels]
     full = constant.index(False) if False in constant else 0
     for position, (source, channels) in enumerate(zip(frame.sources, frame.channels, strict=True)):
         if not source.scales_by_channel:
-            app.refuse(
+            ctx.refuse(
                 "position-dependent",
                 f"follows a scale or shift that differs from position to position of "
                 f"{source.name}; only a linear layer can take that in",
             )
         wanted = channels[:1] if constant[position] and position != full else channels
-        more, ready = settled(app, source)
-        picked, ready = picked_channels(app, ready, wanted)
-        steps = (*steps, *more, *picked)
-        maps.append(ready)
-    return steps, tuple(maps)
+        maps.append(settled_channels(ctx, source, wanted))
+    return tuple(maps)

@@ -1,123 +1,107 @@
-"""Operators that no map of windows can go through: refused by name, with what to do about it."""
+"""Operators that no map slides through: refused by name, with what to do about it."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 
-from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.plan import MICROSOFT
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.registry import rule
 
-__all__ = [
-    "attention",
-    "fixed_size",
-    "loss",
-    "one_hot",
-    "recurrent",
-    "rotary",
-    "sampling",
-    "selection",
-    "transform",
-    "triangle",
-    "unknown",
-]
+__all__ = ["triangle", "unknown"]
 
 _ML = "ai.onnx.ml"
 _STANDARD = ("", "ai.onnx")
 
 
-@rule("Attention")
-@rule("Attention", "MultiHeadAttention", "GroupQueryAttention", domain="com.microsoft")
-def attention(app: Application) -> NoReturn:
-    """Attention-23: every position is weighted by all others."""
-    app.refuse(
-        "attention",
-        "weights each position by all others: on a larger map these would be other positions",
-    )
+def refuse(code: str, reason: str, *op_types: str, domain: str = "") -> None:
+    """Register a rule that refuses these operators whatever they are given."""
+
+    def refused(ctx: Context) -> NoReturn:
+        ctx.refuse(code, reason)
+
+    rule(*op_types, domain=domain)(refused)
 
 
-@rule("LSTM", "GRU", "RNN")
-def recurrent(app: Application) -> NoReturn:
-    """LSTM, GRU and RNN-1/7/14/22."""
-    app.refuse("recurrent", "reads the features one after the other, not as a window")
-
-
-@rule("NonMaxSuppression", "Unique", "NonZero")
-def selection(app: Application) -> NoReturn:
-    """Operators whose output has as many elements as the image happens to give."""
-    app.refuse(
-        "post-processing",
-        "makes a list whose length depends on the image; cut it off and apply it outside, to the "
-        "map",
-    )
-
-
-@rule("OneHot")
-def one_hot(app: Application) -> NoReturn:
-    """OneHot-9/11: the numbers of classes as rows of zeros and a one."""
-    app.refuse(
-        "post-processing",
-        "makes a row of zeros and ones of each number, on an axis of its own; cut it off, let it "
-        "output the numbers or the scores, and apply it outside, to the map",
-    )
+refuse(  # Attention-23
+    "attention",
+    "weights each position by all others: on a larger map these would be other positions",
+    "Attention",
+)
+refuse(
+    "attention",
+    "weights each position by all others: on a larger map these would be other positions",
+    *("Attention", "MultiHeadAttention", "GroupQueryAttention"),
+    domain=MICROSOFT,
+)
+refuse(  # LSTM, GRU and RNN-1/7/14/22
+    "recurrent",
+    "reads the features one after the other, not as a window",
+    *("LSTM", "GRU", "RNN"),
+)
+refuse(  # NonMaxSuppression-10/11, Unique-11, NonZero-9/13
+    "post-processing",
+    "makes a list whose length depends on the image; cut it off and apply it outside, to the map",
+    *("NonMaxSuppression", "Unique", "NonZero"),
+)
+refuse(  # OneHot-9/11
+    "post-processing",
+    "makes a row of zeros and ones of each number, on an axis of its own; cut it off, let it "
+    "output the numbers or the scores, and apply it outside, to the map",
+    "OneHot",
+)
+refuse(  # NegativeLogLikelihoodLoss-12/13/22, SoftmaxCrossEntropyLoss-12/13
+    "training-mode",
+    "is a loss, which compares scores with given classes",
+    *("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
+)
+refuse(  # CenterCropPad-18, Col2Im-18, AffineGrid-20: an input is the size of what they make
+    "baked-size",
+    "makes a map of a size that is written into the model",
+    *("CenterCropPad", "Col2Im", "AffineGrid"),
+)
+refuse(  # DFT-17/20, STFT-17
+    "flattened-features",
+    "transforms all positions along an axis at once, which no cell of a larger map can hold; carry "
+    "the transform out before the model",
+    *("DFT", "STFT"),
+)
+refuse(  # GridSample-16/20/22, RoiAlign-10/16/22, MaxUnpool-9/11/22
+    "data-dependent",
+    "takes its positions in the map from another input",
+    *("GridSample", "RoiAlign", "MaxUnpool"),
+)
+refuse(  # RotaryEmbedding-23
+    "positional-constant",
+    "turns the features of each position by an angle of its own",
+    "RotaryEmbedding",
+)
 
 
 @rule("Trilu")
-def triangle(app: Application) -> NoReturn:
+def triangle(ctx: Context) -> NoReturn:
     """Trilu-14: zeros above or below a diagonal of the last two axes."""
-    view = app.view(0)
+    view = ctx.view(0)
     shape = "" if view is None else f" of {list(view.shape)}"
-    app.refuse(
+    ctx.refuse(
         "positional-constant",
         f"keeps a triangle of the last two axes{shape}: a mask by row and column, which fits this "
         "size only",
     )
 
 
-@rule("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
-def loss(app: Application) -> NoReturn:
-    """NegativeLogLikelihoodLoss-12/13/22, SoftmaxCrossEntropyLoss-12/13."""
-    app.refuse("training-mode", "is a loss, which compares scores with given classes")
-
-
-@rule("CenterCropPad", "Col2Im", "AffineGrid")
-def fixed_size(app: Application) -> NoReturn:
-    """CenterCropPad-18, Col2Im-18, AffineGrid-20: an input is the size of what they make."""
-    app.refuse("baked-size", "makes a map of a size that is written into the model")
-
-
-@rule("DFT", "STFT")
-def transform(app: Application) -> NoReturn:
-    """DFT-17/20, STFT-17: each result depends on all positions along an axis."""
-    app.refuse(
-        "flattened-features",
-        "transforms all positions along an axis at once, which no cell of a larger map can hold; "
-        "carry the transform out before the model",
-    )
-
-
-@rule("GridSample", "RoiAlign", "MaxUnpool")
-def sampling(app: Application) -> NoReturn:
-    """GridSample-16/20/22, RoiAlign-10/16/22, MaxUnpool-9/11/22: an input says which positions."""
-    app.refuse("data-dependent", "takes its positions in the map from another input")
-
-
-@rule("RotaryEmbedding")
-def rotary(app: Application) -> NoReturn:
-    """RotaryEmbedding-23: another angle for each position."""
-    app.refuse("positional-constant", "turns the features of each position by an angle of its own")
-
-
-def unknown(app: Application) -> NoReturn:
+def unknown(ctx: Context) -> NoReturn:
     """The refusal of an operator that has no rule."""
-    domain = app.node.domain
+    domain = ctx.node.domain
     if domain == _ML:
-        app.refuse(
+        ctx.refuse(
             "post-processing",
             "is post-processing of scores (ai.onnx.ml); cut it off and apply it outside",
         )
     if domain not in _STANDARD:
-        app.refuse(
+        ctx.refuse(
             "other-domain",
             f"is an operator of the domain {domain}, of which nothing is known here; export with "
             "standard operators, or cut it off",
         )
-    app.refuse("no-rule", "no rule says what this operator does on a larger feature map")
+    ctx.refuse("no-rule", "no rule says what this operator does on a larger feature map")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from onnx_fc2conv.geometry import AxisField, Misaligned
-from onnx_fc2conv.views.rules.registry import Application, describe
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.registry import describe
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["joined_field", "parting", "subdivided"]
 
 
 def joined_field(
-    app: Application, maps: tuple[FeatureMap, ...], *, broadcasts: bool = True
+    ctx: Context, maps: tuple[FeatureMap, ...], *, broadcasts: bool = True
 ) -> tuple[AxisField, ...]:
     """The receptive field of a layer that combines cell i of each map.
 
@@ -24,11 +25,11 @@ def joined_field(
     extent = maps[0].extent
     for other in maps[1:]:
         if len(other.extent) != len(extent):
-            app.refuse("misaligned", "combines maps of different rank")
+            ctx.refuse("misaligned", "combines maps of different rank")
         for one, two, axis, axis_2 in zip(extent, other.extent, field, other.field, strict=True):
             spreads = (one == 1 and axis.stride == 0) or (two == 1 and axis_2.stride == 0)
             if one != two and not spreads:
-                app.refuse(
+                ctx.refuse(
                     "misaligned",
                     f"combines maps of sizes {list(extent)} and {list(other.extent)}: at larger "
                     "input sizes their cells would not belong together",
@@ -36,7 +37,7 @@ def joined_field(
         if not broadcasts and any(
             a.stride != b.stride for a, b in zip(field, other.field, strict=True)
         ):
-            app.refuse(
+            ctx.refuse(
                 "misaligned",
                 f"joins maps of different grids: {maps[0].name} and {other.name}",
             )
@@ -45,7 +46,7 @@ def joined_field(
             for one, axes in zip(extent, zip(field, other.field, strict=True), strict=True)
         ):
             spans = " and ".join(str([axis.span for axis in f]) for f in (field, other.field))
-            app.refuse(
+            ctx.refuse(
                 "misaligned",
                 "combines single cells of maps of which one has two cells sooner than the other, "
                 f"and would be broadcast: a first cell takes {spans} pixels",
@@ -53,12 +54,12 @@ def joined_field(
         try:
             field = tuple(a.join(b) for a, b in zip(field, other.field, strict=True))
         except Misaligned as error:
-            app.refuse("misaligned", f"combines maps of different grids: {error}")
+            ctx.refuse("misaligned", f"combines maps of different grids: {error}")
         extent = tuple(max(pair) for pair in zip(extent, other.extent, strict=True))
     return field
 
 
-def parting(app: Application, maps: tuple[FeatureMap, ...]) -> str | None:
+def parting(ctx: Context, maps: tuple[FeatureMap, ...]) -> str | None:
     """The node, if it joins maps whose numbers of cells differ at some sizes of the image.
 
     The model, converted or not, does not run there. A map of stride S whose first cell takes r
@@ -70,7 +71,7 @@ def parting(app: Application, maps: tuple[FeatureMap, ...]) -> str | None:
         for other in maps[1:]
         for axes in zip(maps[0].field, other.field, strict=True)
     )
-    return describe(app.node) if apart else None
+    return describe(ctx.node) if apart else None
 
 
 def _grow_apart(one: AxisField, two: AxisField) -> bool:
@@ -78,9 +79,7 @@ def _grow_apart(one: AxisField, two: AxisField) -> bool:
     return one.stride == two.stride != 0 and one.cells != two.cells
 
 
-def subdivided(
-    app: Application, field: AxisField, length: int, factor: int
-) -> tuple[AxisField, int]:
+def subdivided(ctx: Context, field: AxisField, length: int, factor: int) -> tuple[AxisField, int]:
     """Field and extent of a map that has ``factor`` cells for each.
 
     Raises:
@@ -89,7 +88,7 @@ def subdivided(
     if factor == 1:
         return field, length
     if field.stride == 0 or field.stride % factor:
-        app.refuse(
+        ctx.refuse(
             "misaligned",
             f"makes {factor} cells of each, where cells lie {field.stride} pixels apart: they "
             "would lie at fractions of pixels",

@@ -16,13 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import AttributeValue, Constant, Emitted, Intermediate, Step
-from onnx_fc2conv.views.rules.registry import Application
-from onnx_fc2conv.views.rules.restore import picked_channels, settled, single_map
+from onnx_fc2conv.views.plan import AttributeValue, Constant, Intermediate
+from onnx_fc2conv.views.rules.channels import settled_channels
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.restore import single_map
 from onnx_fc2conv.views.rules.rows import Rows, rows_along, rows_at_positions, sample_axes
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
-__all__ = ["Along", "along_features", "integers", "reduced_view", "regrouped"]
+__all__ = ["Along", "along_features", "reduced_view", "regrouped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,184 +51,160 @@ class Along:
 
 
 def along_features(
-    app: Application, view: FeatureView, axes: tuple[int, ...], along: Along
-) -> Emitted:
-    """The operator along these axes of the view, none of them that of the batch.
+    ctx: Context, view: FeatureView, axes: tuple[int, ...], along: Along
+) -> tuple[FeatureView, ...]:
+    """The outputs of the operator along these axes of the view, none of them that of the batch.
 
     Raises:
         NodeRefused: If it works on elements of several positions at once.
     """
-    steps, source, rows, order = _lists(app, view, axes, symmetric=along.symmetric)
+    source, rows, order = _lists(ctx, view, axes, symmetric=along.symmetric)
     lists, length = rows.lists.shape
     width = length if along.width is None else along.width
-    made, outputs = _apply(app, source, lists, width, along)
+    outputs = _apply(ctx, source, lists, width, along)
     if along.width is None and along.symmetric:
         within = order[rows.which]
     else:
         within = np.broadcast_to(np.arange(width), (*rows.which.shape, width))
-    views = tuple(
+    return tuple(
         _view(view, axes, rows, output, rows.which[..., None] * width + within, along)
         for output in outputs
     )
-    return Emitted((*steps, *made), views[0], further=views[1:])
 
 
 def _lists(
-    app: Application, view: FeatureView, axes: tuple[int, ...], *, symmetric: bool
-) -> tuple[tuple[Step, ...], FeatureMap, Rows, IntArray]:
+    ctx: Context, view: FeatureView, axes: tuple[int, ...], *, symmetric: bool
+) -> tuple[FeatureMap, Rows, IntArray]:
     """The map whose channels are the lists that the rows read, one after the other.
 
     Also the rows, and for each list the place of its elements in the map's block of channels.
     """
     along = sample_axes(view, axes)
-    steps, source, local = single_map(app, view)
+    source, local = single_map(ctx, view)
     rows = rows_at_positions(rows_along(local, along), source.size // source.channels)
     if rows is None:
-        app.refuse(
+        ctx.refuse(
             "flattened-features",
             f"works along {sorted(axes)} of {list(view.shape)}, on elements of several positions "
-            f"of {source.name} {list(source.per_sample_shape)} at once: windows overlap, so that "
+            f"of {source} at once: windows overlap, so that "
             "no cell of a larger map can hold what each of them needs; work along the channels of "
             "each position, pool the positions first, or take the means of groups of whole "
             "channels, as a group norm does: they are those of the whole image",
         )
     if not source.scales_by_channel:
-        app.refuse(
+        ctx.refuse(
             "position-dependent",
             f"follows a scale or shift that differs from position to position of {source.name}",
         )
-    more, source = settled(app, source)
     places = np.broadcast_to(np.arange(rows.lists.shape[1]), rows.lists.shape)
     if symmetric:
         sorted_by = np.argsort(rows.lists, axis=1, kind="stable")
         places = np.argsort(sorted_by, axis=1)
         rows = replace(rows, lists=np.take_along_axis(rows.lists, sorted_by, axis=1))
-    picked, source = picked_channels(app, source, rows.lists.reshape(-1))
-    return (*steps, *more, *picked), source, rows, places
+    picked = settled_channels(ctx, source, rows.lists.reshape(-1))
+    return picked, rows, places
 
 
 def _apply(
-    app: Application, source: FeatureMap, lists: int, width: int, along: Along
-) -> tuple[tuple[Step, ...], tuple[FeatureMap, ...]]:
-    """The steps that work along each of the lists of channels, and the maps that they make."""
-    name = app.node.outputs[0].name or app.node.op_type
-    rank = 2 + len(source.extent)
-    plain = not along.last and lists == 1
-    steps: list[Step] = []
-    operand: FeatureMap | Intermediate = source
-    axis = 1
-    if lists > 1:
-        operand = Intermediate(app.names.fresh(f"{name}.groups"), source.dtype)
-        shape = integers(app, f"{name}.groups", [0, lists, source.channels // lists, -1])
-        steps.append(Step("Reshape", (source, shape), operand, app.node))
-        axis, rank = 2, 4
+    ctx: Context, source: FeatureMap, lists: int, width: int, along: Along
+) -> tuple[FeatureMap, ...]:
+    """The maps that the operator makes along each of the lists of channels."""
+    node, grouped = ctx.node, lists > 1
+    axis, rank = (2, 4) if grouped else (1, 2 + len(source.extent))
     forth = (*(a for a in range(rank) if a != axis), axis)
     back = tuple(int(a) for a in np.argsort(forth))
+    operand: FeatureMap | Intermediate = source
+    if grouped:
+        groups = ctx.tensor(f"{ctx.name}.groups", source.dtype)
+        apart = ctx.integers(f"{ctx.name}.groups", [0, lists, source.channels // lists, -1])
+        operand = ctx.emit("Reshape", (source, apart), groups)
     if along.last:
-        turned = Intermediate(app.names.fresh(f"{name}.channels_last"), source.dtype)
-        steps.append(Step("Transpose", (operand,), turned, app.node, {"perm": forth}))
-        operand, axis = turned, rank - 1
-
+        turned = ctx.tensor(f"{ctx.name}.channels_last", source.dtype)
+        operand = ctx.emit("Transpose", (operand,), turned, {"perm": forth})
+        axis = rank - 1
     maps = tuple(
-        app.new_map(
+        ctx.new_map(
             source,
-            name=value.name or app.names.fresh(name),
+            name=value.name or ctx.fresh(ctx.name),
             channels=lists * width,
             dtype=dtype or source.dtype,
         )
-        for value, dtype in zip(app.node.outputs, along.dtypes, strict=False)
+        for value, dtype in zip(node.outputs, along.dtypes, strict=False)
     )
-    tensors = [
-        m if plain else Intermediate(app.names.fresh(f"{m.name}.along"), m.dtype) for m in maps
-    ]
-    inputs = (operand, *along.constants(axis))
-    attributes = along.attributes(axis)
-    first, *further = tensors
-    steps.append(
-        Step(
-            app.node.op_type,
-            inputs,
-            first,
-            app.node,
-            attributes,
-            along.carried,
-            tuple(further),
-            app.node.domain,
-        )
+    made: tuple[FeatureMap | Intermediate, ...] = maps
+    if grouped or along.last:
+        made = tuple(ctx.tensor(f"{m.name}.along", m.dtype) for m in maps)
+    ctx.emit(
+        node.op_type,
+        (operand, *along.constants(axis)),
+        made[0],
+        along.attributes(axis),
+        carried=along.carried,
+        further=made[1:],
+        domain=node.domain,
     )
-    for tensor, feature_map in zip(tensors, maps, strict=True):
-        current = tensor
-        if along.last:
-            target: FeatureMap | Intermediate = feature_map
-            if lists > 1:
-                target = Intermediate(app.names.fresh(f"{feature_map.name}.back"), tensor.dtype)
-            steps.append(Step("Transpose", (current,), target, app.node, {"perm": back}))
-            current = target
-        if lists > 1:
-            more, target_shape = _spatial_shape(app, source, (feature_map.channels,))
-            steps.extend((*more, Step("Reshape", (current, target_shape), feature_map, app.node)))
-    return tuple(steps), maps
+    for tensor, feature_map in zip(made, maps, strict=True):
+        current, target = tensor, feature_map
+        if along.last and grouped:
+            turned = ctx.tensor(f"{feature_map.name}.back", tensor.dtype)
+            current = ctx.emit("Transpose", (tensor,), turned, {"perm": back})
+        elif along.last:
+            ctx.emit("Transpose", (tensor,), target, {"perm": back})
+        if grouped:
+            together = _spatial_shape(ctx, source, (target.channels,))
+            ctx.emit("Reshape", (current, together), target)
+    return maps
 
 
 def regrouped(
-    app: Application,
+    ctx: Context,
     feature_map: FeatureMap,
     features: tuple[int, ...],
     gone: tuple[int, ...] = (),
-) -> tuple[tuple[Step, ...], Intermediate]:
+) -> Intermediate:
     """The map [N, K, *spatial] as [N, *features, *spatial], at any size.
 
     Spatial axes that are ``gone``, of length 1, are left out.
     """
-    made = Intermediate(app.names.fresh(f"{feature_map.name}.axes"), feature_map.dtype)
+    made = ctx.tensor(f"{feature_map.name}.axes", feature_map.dtype)
     if len(features) < 2:
         axes = (*(() if features else (1,)), *(2 + axis for axis in gone))
-        return (_squeezed(app, feature_map, axes, made),), made
-    steps, shape = _spatial_shape(app, feature_map, features)
-    reshaped = Step("Reshape", (feature_map, shape), made, app.node)
+        return _squeezed(ctx, feature_map, axes, made)
+    shape = _spatial_shape(ctx, feature_map, features)
+    ctx.emit("Reshape", (feature_map, shape), made)
     if not gone:
-        return (*steps, reshaped), made
+        return made
     axes = tuple(1 + len(features) + axis for axis in gone)
-    fewer = Intermediate(app.names.fresh(f"{made.name}.squeezed"), made.dtype)
-    return (*steps, reshaped, _squeezed(app, made, axes, fewer)), fewer
+    return _squeezed(ctx, made, axes, ctx.tensor(f"{made.name}.squeezed", made.dtype))
 
 
 def _squeezed(
-    app: Application,
+    ctx: Context,
     tensor: FeatureMap | Intermediate,
     axes: tuple[int, ...],
     made: Intermediate,
-) -> Step:
+) -> Intermediate:
     """Squeeze-1/11 has the axes for an attribute, -13 for an input."""
-    if app.opset < 13:
-        return Step("Squeeze", (tensor,), made, app.node, {"axes": axes})
-    return Step("Squeeze", (tensor, integers(app, made.name, list(axes))), made, app.node)
+    if ctx.opset < 13:
+        return ctx.emit("Squeeze", (tensor,), made, {"axes": axes})
+    return ctx.emit("Squeeze", (tensor, ctx.integers(made.name, list(axes))), made)
 
 
 def _spatial_shape(
-    app: Application, feature_map: FeatureMap, features: tuple[int, ...]
-) -> tuple[tuple[Step, ...], Constant | Intermediate]:
+    ctx: Context, feature_map: FeatureMap, features: tuple[int, ...]
+) -> Constant | Intermediate:
     """The shape [0, *features, *spatial] with the spatial dims of the map at run time."""
     rank, name = len(feature_map.extent), feature_map.name
     if rank <= 1:
-        return (), integers(app, name, [0, *features, *[-1] * rank])
+        return ctx.integers(name, [0, *features, *[-1] * rank])
     whole, spatial, target = (
-        Intermediate(app.names.fresh(f"{name}.{part}"), ir.DataType.INT64)
-        for part in ("shape", "spatial", "target")
+        ctx.tensor(f"{name}.{part}", ir.DataType.INT64) for part in ("shape", "spatial", "target")
     )
-    axes = integers(app, f"{name}.spatial", list(range(2, 2 + rank)))
-    head = integers(app, f"{name}.features", [0, *features])
-    return (
-        Step("Shape", (feature_map,), whole, app.node),
-        Step("Gather", (whole, axes), spatial, app.node, {"axis": 0}),
-        Step("Concat", (head, spatial), target, app.node, {"axis": 0}),
-    ), target
-
-
-def integers(app: Application, name: str, values: list[int]) -> Constant:
-    """A constant of integers: a shape, or axes."""
-    array = np.array(values, np.int64)
-    return Constant(app.names.fresh(f"{name}.sizes"), array.shape, lambda: ir.Tensor(array))
+    axes = ctx.integers(f"{name}.spatial", list(range(2, 2 + rank)))
+    head = ctx.integers(f"{name}.features", [0, *features])
+    ctx.emit("Shape", (feature_map,), whole)
+    ctx.emit("Gather", (whole, axes), spatial, {"axis": 0})
+    return ctx.emit("Concat", (head, spatial), target, {"axis": 0})
 
 
 def _view(  # noqa: PLR0913 - where the rows are, and what is in them

@@ -16,11 +16,12 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import Emitted, Intermediate, Kept, Outcome, Step
-from onnx_fc2conv.views.rules.groups import integers, reduced_view
-from onnx_fc2conv.views.rules.pooling import pooled_map, reducing_step
-from onnx_fc2conv.views.rules.registry import Application, describe, rule
-from onnx_fc2conv.views.rules.restore import picked_channels, restored, settled, single_map
+from onnx_fc2conv.views.rules.channels import settled_channels
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.groups import reduced_view
+from onnx_fc2conv.views.rules.pooling import pooled_map, reduced
+from onnx_fc2conv.views.rules.registry import describe, rule
+from onnx_fc2conv.views.rules.restore import restored, single_map
 from onnx_fc2conv.views.rules.rows import rows_along, sample_axes
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
@@ -28,60 +29,43 @@ __all__ = ["group_means", "instance_normalization", "whole_image_normalization"]
 
 
 @rule("InstanceNormalization")
-def instance_normalization(app: Application) -> Outcome:
+def instance_normalization(ctx: Context) -> FeatureView:
     """InstanceNormalization-1/6/22: over axes 2 and up, of channels or of groups of them."""
-    view = app.view(0)
-    if view is None or any(app.known(position) is None for position in (1, 2)):
-        app.refuse("weight-not-constant", "its parameters are not constants")
+    view = ctx.view(0)
+    if view is None or any(ctx.known(position) is None for position in (1, 2)):
+        ctx.refuse("weight-not-constant", "its parameters are not constants")
     if view.layout is not None:
-        return whole_image_normalization(app)
+        return whole_image_normalization(ctx)
     if view.batch_axis != 0 or len(view.shape) < 3:
-        app.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
-    steps, source = _channels_in_groups(app, view)
-    name = app.node.outputs[0].name or app.node.op_type
+        ctx.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
+    source = _channels_in_groups(ctx, view)
     grouped, normal = (
-        Intermediate(app.names.fresh(f"{name}.{part}"), source.dtype)
-        for part in ("groups", "normalized")
+        ctx.tensor(f"{ctx.name}.{part}", source.dtype) for part in ("groups", "normalized")
     )
-    size = Intermediate(app.names.fresh(f"{name}.shape"), ir.DataType.INT64)
-    made = app.new_map(source, name=name, mixes_positions=describe(app.node))
-    shape = integers(app, f"{name}.groups", [0, view.shape[1], -1])
-    carried = tuple(app.node.attributes)
-    return Emitted(
-        (
-            *steps,
-            Step("Reshape", (source, shape), grouped, app.node),
-            Step(
-                "InstanceNormalization",
-                (grouped, *app.node.inputs[1:3]),
-                normal,
-                app.node,
-                carried=carried,
-            ),
-            Step("Shape", (source,), size, app.node),
-            Step("Reshape", (normal, size), made, app.node),
-        ),
-        view.row_major_of(made),
-    )
+    size = ctx.tensor(f"{ctx.name}.shape", ir.DataType.INT64)
+    made = ctx.new_map(source, mixes_positions=describe(ctx.node))
+    shape = ctx.integers(f"{ctx.name}.groups", [0, view.shape[1], -1])
+    parameters, carried = ctx.node.inputs[1:3], tuple(ctx.node.attributes)
+    ctx.emit("Reshape", (source, shape), grouped)
+    ctx.emit("InstanceNormalization", (grouped, *parameters), normal, carried=carried)
+    ctx.emit("Shape", (source,), size)
+    return view.row_major_of(ctx.emit("Reshape", (normal, size), made))
 
 
-def _channels_in_groups(app: Application, view: FeatureView) -> tuple[tuple[Step, ...], FeatureMap]:
+def _channels_in_groups(ctx: Context, view: FeatureView) -> FeatureMap:
     """The map of which axis 1 of the view holds groups of whole channels, one after the other."""
-    steps, source, local = single_map(app, view)
+    source, local = single_map(ctx, view)
     channels = _whole_channels(source, local.reshape(view.shape[1], -1))
     if channels is None:
-        app.refuse(
+        ctx.refuse(
             "flattened-features",
-            f"normalizes groups of elements of {source.name} {list(source.per_sample_shape)} that "
-            "are not whole channels",
+            f"normalizes groups of elements of {source} that are not whole channels",
         )
     if source.one_per_window:
-        app.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
+        ctx.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
     if not source.scales_by_channel:
-        app.refuse("position-dependent", "follows a scale that differs between positions")
-    more, source = settled(app, source)
-    picked, source = picked_channels(app, source, channels)
-    return (*steps, *more, *picked), source
+        ctx.refuse("position-dependent", "follows a scale that differs between positions")
+    return settled_channels(ctx, source, channels)
 
 
 def _whole_channels(source: FeatureMap, lists: IntArray) -> IntArray | None:
@@ -95,55 +79,51 @@ def _whole_channels(source: FeatureMap, lists: IntArray) -> IntArray | None:
     return channels if whole else None
 
 
-def group_means(app: Application, view: FeatureView, axes: tuple[int, ...]) -> Outcome | None:
+def group_means(ctx: Context, view: FeatureView, axes: tuple[int, ...]) -> FeatureView | None:
     """ReduceMean of groups of whole channels, each a cell of the whole image; None if they are not.
 
     A single list of all features is none: what is no group lies in one window.
     """
-    steps, source, local = single_map(app, view)
+    start = len(ctx.tape)
+    source, local = single_map(ctx, view)
     rows = np.sort(rows_along(local, sample_axes(view, axes)), axis=-1)
-    if source.is_cell or rows.ndim < 2 or not source.scales_by_channel:
-        return None
     groups = rows.reshape(-1, rows.shape[-1])
-    channels = _whole_channels(source, groups)
+    fits = not source.is_cell and rows.ndim > 1 and source.scales_by_channel
+    channels = _whole_channels(source, groups) if fits else None
     if channels is None:
+        ctx.tape.rewind(start)
         return None
-    if app.windowed:
+    if ctx.windowed:
         why = "no pooling operator takes the mean of several channels in a window"
-        app.refuse("window-pooling", f"{why}; with --pool keep it sees the whole image")
-    more, source = settled(app, source)
-    picked, source = picked_channels(app, source, channels)
+        ctx.refuse("window-pooling", f"{why}; with --pool keep it sees the whole image")
+    source = settled_channels(ctx, source, channels)
     rank = len(source.extent)
-    made = pooled_map(app, source, tuple(range(rank)), channels=len(groups))
-    grouped = Intermediate(app.names.fresh(f"{made.name}.groups"), source.dtype)
-    shape = integers(app, f"{made.name}.groups", [0, len(groups), -1, *[1] * (rank - 1)])
-    reshaped = Step("Reshape", (source, shape), grouped, app.node)
-    reduced = reducing_step(app, grouped, made, (2,))
+    made = pooled_map(ctx, source, tuple(range(rank)), channels=len(groups))
+    grouped = ctx.tensor(f"{made.name}.groups", source.dtype)
+    shape = ctx.integers(f"{made.name}.groups", [0, len(groups), -1, *[1] * (rank - 1)])
+    ctx.emit("Reshape", (source, shape), grouped)
+    reduced(ctx, grouped, made, (2,))
     which = np.arange(len(groups)).reshape(rows.shape[:-1])
-    keepdims = bool(app.int_attribute("keepdims", 1))
-    result = reduced_view(view, axes, made.first_label + which, keepdims=keepdims)
-    return Emitted((*steps, *more, *picked, reshaped, reduced), result)
+    keepdims = bool(ctx.int_attribute("keepdims", 1))
+    return reduced_view(view, axes, made.first_label + which, keepdims=keepdims)
 
 
 @rule("GroupNormalization")
-def whole_image_normalization(app: Application) -> Outcome:
+def whole_image_normalization(ctx: Context) -> FeatureView:
     """GroupNormalization-18/21: each group of channels over all positions."""
-    if any(not isinstance(fact, Known) for fact in app.operands[1:] if fact is not None):
-        app.refuse("weight-not-constant", "its parameters are not constants")
-    found = restored(app)
-    (source,) = found.maps
+    if any(not isinstance(fact, Known) for fact in ctx.operands[1:] if fact is not None):
+        ctx.refuse("weight-not-constant", "its parameters are not constants")
+    (source,) = restored(ctx)
     if source.one_per_window:
-        app.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
-    output = app.new_map(source, value=app.node.outputs[0], mixes_positions=describe(app.node))
-    return Kept((output,), restored=found.restored, steps=found.steps)
+        ctx.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
+    return ctx.kept(source, mixes_positions=describe(ctx.node))
 
 
 @rule("MeanVarianceNormalization")
-def mean_variance_normalization(app: Application) -> Outcome:
+def mean_variance_normalization(ctx: Context) -> FeatureView:
     """MeanVarianceNormalization-9/13, over axes [0, 2, 3] by default: over the samples too."""
-    axes = app.ints_attribute("axes") or (0, 2, 3)
-    view = app.view(0)
-    assert view is not None
+    axes = ctx.ints_attribute("axes") or (0, 2, 3)
+    view = ctx.first_view()
     if view.batch_axis in {axis % len(view.shape) for axis in axes}:
-        app.refuse("batch-mixing", f"normalizes over axes {list(axes)}, the samples too")
-    return whole_image_normalization(app)
+        ctx.refuse("batch-mixing", f"normalizes over axes {list(axes)}, the samples too")
+    return whole_image_normalization(ctx)

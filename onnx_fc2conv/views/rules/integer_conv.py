@@ -10,14 +10,14 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Intermediate, Step
+from onnx_fc2conv.views.plan import Constant, Intermediate
+from onnx_fc2conv.views.rules.context import Context, Operand
 from onnx_fc2conv.views.rules.contraction import Reading, conv_attributes, slid_map
 from onnx_fc2conv.views.rules.kernel import Kernel, Part, make_kernel
 from onnx_fc2conv.views.rules.layer import Layer, as_fc_layer, product_view, read_layer
-from onnx_fc2conv.views.rules.registry import Application
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
-__all__ = ["Accumulated", "IntegerLayer", "accumulated", "requantized", "scaled_sum"]
+__all__ = ["IntegerLayer", "Sums", "accumulated", "requantized", "scaled_sum"]
 
 _U8, _I8 = ir.DataType.UINT8, ir.DataType.INT8
 _REQUANTIZED = {(_U8, _U8, _U8), (_U8, _I8, _U8), (_I8, _I8, _I8)}
@@ -50,61 +50,50 @@ class IntegerLayer:
         return self.zero.size
 
 
-@dataclass(frozen=True, eq=False)
-class Accumulated:
-    """The sums of products of a layer: ``output`` is their map, of int32."""
-
-    layer: Layer
-    reading: Reading
-    steps: tuple[Step, ...]
-    output: FeatureMap
-    fc_layer: FcLayer
-
-    def view(self, app: Application, output: FeatureMap) -> FeatureView:
-        """The product of the layer as a view of what was made of the sums."""
-        return product_view(app, self.layer, self.reading, output)
-
-
 def requantized(
-    app: Application, layer: IntegerLayer, bias: AnyArray | None, result: tuple[int, int]
-) -> Emitted:
+    ctx: Context, layer: IntegerLayer, bias: AnyArray | None, result: tuple[int, int]
+) -> FeatureView:
     """QLinearConv; ``result`` are the places of the scale and the zero point of the product.
 
     Raises:
         NodeRefused: If onnxruntime's QLinearConv does not compute it.
     """
-    reading, part, kernel = _kernel(app, layer)
-    scale, zero = (app.known(position) for position in result)
+    reading, part, kernel = _kernel(ctx, layer)
+    scale, zero = (ctx.known(position) for position in result)
     if scale is None or scale.array.size != 1 or (zero is not None and zero.array.size != 1):
-        app.refuse("quantized-form", "the scale of its product is not one constant number")
+        ctx.refuse("quantized-form", "the scale of its product is not one constant number")
     dtype = _U8 if zero is None else ir.DataType.from_numpy(zero.array.dtype)
     types = (part.source.dtype, ir.DataType.from_numpy(layer.zero.dtype), dtype)
     if types not in _REQUANTIZED:
         listed = f"{types[0]} by {types[1]} to {types[2]}"
-        app.refuse("unsupported-type", f"multiplies {listed}, which QLinearConv does not")
-    assert layer.scale is not None
-    name = app.node.outputs[0].name or "product"
-    output = slid_map(app, part, kernel, name, dtype=dtype)
-    inputs: list[FeatureMap | Intermediate | Constant | ir.Value | None] = [
+        ctx.refuse("unsupported-type", f"multiplies {listed}, which QLinearConv does not")
+    output = slid_map(ctx, part, kernel, ctx.name, dtype=dtype)
+    inputs: tuple[Operand, ...] = (
         part.source,
         layer.image_scale,
-        layer.image_zero or _zero(app, part.source.dtype),
+        layer.image_zero or _zero(ctx, part.source.dtype),
         kernel.constant,
-        *_parameters(app, layer, reading.lists),
-        app.node.inputs[result[0]],
-        _zero(app, dtype) if zero is None else app.node.inputs[result[1]],
-    ]
+        *_parameters(ctx, layer, reading.lists),
+        ctx.node.inputs[result[0]],
+        _zero(ctx, dtype) if zero is None else ctx.node.inputs[result[1]],
+    )
     if bias is not None:
-        inputs.append(_constant(app, f"{name}.bias", np.tile(bias, reading.lists)))
-    step = Step("QLinearConv", tuple(inputs), output, app.node, conv_attributes(part, kernel))
-    view = product_view(app, layer.layer, reading, output)
-    fc_layer = as_fc_layer(app, layer.layer.weight, [kernel])
-    return Emitted((*reading.steps, step), view, fc_layer)
+        inputs += (ctx.constant(f"{ctx.name}.bias", np.tile(bias, reading.lists)),)
+    ctx.emit("QLinearConv", inputs, output, conv_attributes(part, kernel))
+    return product_view(ctx, layer.layer, reading, output)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """The sums of products of a layer: what it read, and the map that they are, of int32."""
+
+    reading: Reading
+    output: FeatureMap
 
 
 def accumulated(
-    app: Application, layer: IntegerLayer, bias: AnyArray | None, *, named: bool = False
-) -> Accumulated:
+    ctx: Context, layer: IntegerLayer, bias: AnyArray | None, *, named: bool = False
+) -> Sums:
     """ConvInteger, and an Add of the bias: the sums in int32.
 
     ``named``: whether they are the result of the node, and have its name.
@@ -113,126 +102,112 @@ def accumulated(
         NodeRefused: If zero points differ where several rows are read.
     """
     varies = bool((layer.zero != layer.zero[:1]).any())
-    reading, part, kernel = _kernel(app, layer)
+    reading, part, kernel = _kernel(ctx, layer)
     if varies and reading.lists > 1:
-        app.refuse(
+        ctx.refuse(
             "quantized-form", "has a zero point for each output, and is applied to several rows"
         )
-    name = app.node.outputs[0].name or "product"
-    own = name if named and not varies else app.names.fresh(f"{name}.sums")
-    zero = None if varies else _constant(app, f"{own}.zero_point", layer.zero[0].reshape(()))
-    output = slid_map(app, part, kernel, own, dtype=ir.DataType.INT32)
-    steps = [_conv_integer(app, layer, part, kernel, zero, output)]
+    own = ctx.name if named and not varies else ctx.fresh(f"{ctx.name}.sums")
+    zero = None if varies else ctx.constant(f"{own}.zero_point", layer.zero[0].reshape(()))
+    sums = slid_map(ctx, part, kernel, own, dtype=ir.DataType.INT32)
+    _conv_integer(ctx, layer, part, kernel, zero, sums)
     if varies:
-        more, output = _less_zero_points(app, layer, part, output, named=named)
-        steps.extend(more)
+        sums = _less_zero_points(ctx, layer, part, sums, named=named)
     if bias is not None:
-        column = np.tile(bias, reading.lists).reshape(-1, *[1] * len(output.extent))
-        summed = app.new_map(output, name=app.names.fresh(f"{name}.biased"))
-        operands = (output, _constant(app, f"{name}.bias", column))
-        steps.append(Step("Add", operands, summed, app.node))
-        output = summed
-    fc_layer = as_fc_layer(app, layer.layer.weight, [kernel])
-    return Accumulated(layer.layer, reading, (*reading.steps, *steps), output, fc_layer)
+        column = np.tile(bias, reading.lists).reshape(-1, *[1] * len(sums.extent))
+        biased = ctx.new_map(sums, name=ctx.fresh(f"{ctx.name}.biased"))
+        sums = ctx.emit("Add", (sums, ctx.constant(f"{ctx.name}.bias", column)), biased)
+    return Sums(reading, sums)
 
 
 def _conv_integer(  # noqa: PLR0913 - the parts of one node
-    app: Application,
+    ctx: Context,
     layer: IntegerLayer,
     part: Part,
     kernel: Kernel,
     zero: Constant | None,
     output: FeatureMap,
-) -> Step:
+) -> FeatureMap:
     operands = (part.source, kernel.constant, layer.image_zero, zero)
     inputs = operands if zero is not None else operands[:3]
-    return Step("ConvInteger", inputs, output, app.node, conv_attributes(part, kernel))
+    return ctx.emit("ConvInteger", inputs, output, conv_attributes(part, kernel))
 
 
 def _less_zero_points(
-    app: Application, layer: IntegerLayer, part: Part, sums: FeatureMap, *, named: bool
-) -> tuple[tuple[Step, ...], FeatureMap]:
+    ctx: Context, layer: IntegerLayer, part: Part, sums: FeatureMap, *, named: bool
+) -> FeatureMap:
     """Σ v·(q - z[k]) = Σ v·q - z[k]·Σ v: onnxruntime's ConvInteger takes one zero point only.
 
     The sum of the image's own integers is a ConvInteger with a kernel of ones; it takes off what
     the zero points that fill the other kernel add to the first sum, too.
     """
-    name = app.node.outputs[0].name or "product"
     shape = (1, part.source.channels, *part.window)
-    ones = _constant(app, f"{layer.layer.weight.name}.ones", np.ones(shape, layer.zero.dtype))
+    ones = ctx.constant(f"{layer.layer.weight.name}.ones", np.ones(shape, layer.zero.dtype))
     kernel = Kernel(ones, groups=1, bytes_kept="same")
-    total = slid_map(app, part, kernel, app.names.fresh(f"{name}.total"), dtype=sums.dtype)
-    times = app.new_map(sums, name=app.names.fresh(f"{name}.zero_part"), sources=(total,))
-    output = app.new_map(sums, name=name if named else app.names.fresh(f"{name}.less"))
+    total = slid_map(ctx, part, kernel, ctx.fresh(f"{ctx.name}.total"), dtype=sums.dtype)
+    times = ctx.new_map(sums, name=ctx.fresh(f"{ctx.name}.zero_part"), sources=(total,))
+    name = ctx.name if named else ctx.fresh(f"{ctx.name}.less")
+    output = ctx.new_map(sums, name=name)
     column = layer.zero.astype(np.int32).reshape(-1, *[1] * len(sums.extent))
-    zeros = _constant(app, f"{name}.zero_points", column)
-    return (
-        _conv_integer(app, layer, part, kernel, None, total),
-        Step("Mul", (total, zeros), times, app.node),
-        Step("Sub", (sums, times), output, app.node),
-    ), output
+    zeros = ctx.constant(f"{ctx.name}.zero_points", column)
+    _conv_integer(ctx, layer, part, kernel, None, total)
+    ctx.emit("Mul", (total, zeros), times)
+    return ctx.emit("Sub", (sums, times), output)
 
 
-def scaled_sum(
-    app: Application, layer: IntegerLayer, sums: FeatureMap, bias: AnyArray | None
-) -> tuple[tuple[Step, ...], FeatureMap]:
-    """The sums as floats: Cast, times the scales of both operands, plus a bias of floats."""
+def scaled_sum(ctx: Context, layer: IntegerLayer, sums: Sums, bias: AnyArray | None) -> FeatureView:
+    """The product in floats: Cast, times the scales of both operands, plus a bias of floats."""
     assert layer.scale is not None
-    name = app.node.outputs[0].name or "product"
     dtype = ir.DataType.from_numpy(layer.scale.dtype)
-    lists = sums.channels // layer.outputs
-    column = (-1, *[1] * len(sums.extent))
-    steps: list[Step] = []
-    factor: Constant | Intermediate
+    lists = sums.output.channels // layer.outputs
+    column = (-1, *[1] * len(sums.output.extent))
+    factor: Operand
     if layer.known_image_scale is not None:
         both = np.tile(layer.scale, lists) * layer.known_image_scale.array.reshape(())
-        factor = _constant(app, f"{name}.scales", both.astype(layer.scale.dtype).reshape(column))
+        scales = both.astype(layer.scale.dtype).reshape(column)
+        factor = ctx.constant(f"{ctx.name}.scales", scales)
     else:
-        own = _constant(app, f"{name}.scale", np.tile(layer.scale, lists).reshape(column))
-        factor = Intermediate(app.names.fresh(f"{name}.scales"), dtype)
-        steps.append(Step("Mul", (layer.image_scale, own), factor, app.node))
-    floats = app.new_map(sums, name=app.names.fresh(f"{name}.floats"), dtype=dtype)
-    steps.append(Step("Cast", (sums,), floats, app.node, {"to": int(dtype)}))
-    last = name if bias is None else app.names.fresh(f"{name}.scaled")
-    output = app.new_map(floats, name=last)
-    steps.append(Step("Mul", (floats, factor), output, app.node))
+        own = ctx.constant(f"{ctx.name}.scale", np.tile(layer.scale, lists).reshape(column))
+        scales_of_image = ctx.tensor(f"{ctx.name}.scales", dtype)
+        factor = ctx.emit("Mul", (layer.image_scale, own), scales_of_image)
+    floats = ctx.new_map(sums.output, name=ctx.fresh(f"{ctx.name}.floats"), dtype=dtype)
+    ctx.emit("Cast", (sums.output,), floats, {"to": int(dtype)})
+    last = ctx.name if bias is None else ctx.fresh(f"{ctx.name}.scaled")
+    output = ctx.emit("Mul", (floats, factor), ctx.new_map(floats, name=last))
     if bias is not None:
-        offset = _constant(app, f"{name}.bias", np.tile(bias, lists).reshape(column))
-        scaled, output = output, app.new_map(output, name=name)
-        steps.append(Step("Add", (scaled, offset), output, app.node))
-    return tuple(steps), output
+        offset = ctx.constant(f"{ctx.name}.bias", np.tile(bias, lists).reshape(column))
+        output = ctx.emit("Add", (output, offset), ctx.new_map(output, name=ctx.name))
+    return product_view(ctx, layer.layer, sums.reading, output)
 
 
-def _kernel(app: Application, layer: IntegerLayer) -> tuple[Reading, Part, Kernel]:
-    reading = read_layer(app, layer.layer)
+def _kernel(ctx: Context, layer: IntegerLayer) -> tuple[Reading, Part, Kernel]:
+    reading = read_layer(ctx, layer.layer)
     part, *more = reading.parts
     if more:
-        app.refuse("several-maps", "sums integers over feature maps of several sizes")
+        ctx.refuse("several-maps", "sums integers over feature maps of several sizes")
     if part.source.constant is not None:
-        app.refuse("constant-features", "multiplies constants only")
+        ctx.refuse("constant-features", "multiplies constants only")
     if part.repeats:
-        app.refuse(
+        ctx.refuse(
             "quantized-form",
             "reads an element twice: the sum of two weights need not be an integer of their type",
         )
-    return reading, part, make_kernel(app, layer.layer.weight, part)
+    kernel = make_kernel(ctx, layer.layer.weight, part)
+    ctx.tape.append(as_fc_layer(ctx, layer.layer.weight, [kernel]))
+    return reading, part, kernel
 
 
-def _parameters(app: Application, layer: IntegerLayer, lists: int) -> Sequence[Constant]:
+def _parameters(ctx: Context, layer: IntegerLayer, lists: int) -> Sequence[Constant]:
     """Scale and zero point of the kernel: one number each, or one for each output."""
     assert layer.scale is not None
     arrays = (layer.scale, layer.zero)
     varies = any((array != array[:1]).any() for array in arrays)
     name = layer.layer.weight.name
     return [
-        _constant(app, f"{name}.{what}", np.tile(array, lists) if varies else array[0].reshape(()))
+        ctx.constant(f"{name}.{what}", np.tile(array, lists) if varies else array[0].reshape(()))
         for what, array in zip(("scale", "zero_point"), arrays, strict=True)
     ]
 
 
-def _zero(app: Application, dtype: ir.DataType) -> Constant:
-    return _constant(app, "zero_point", np.zeros((), dtype.numpy()))
-
-
-def _constant(app: Application, name: str, array: AnyArray) -> Constant:
-    return Constant(app.names.fresh(name), array.shape, lambda: ir.Tensor(array))
+def _zero(ctx: Context, dtype: ir.DataType) -> Constant:
+    return ctx.constant("zero_point", np.zeros((), dtype.numpy()))

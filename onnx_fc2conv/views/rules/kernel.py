@@ -22,8 +22,9 @@ from onnx_fc2conv.embedded_weights import MappedTensor
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.plan import Constant, Intermediate, Step
-from onnx_fc2conv.views.rules.registry import Application, NameScope
+from onnx_fc2conv.views.plan import Constant, Intermediate
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.registry import NameScope
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = [
@@ -136,17 +137,21 @@ class Part:
 class Kernel:
     """A kernel [P·K, C / groups, *window], and how its bytes come from the weight's.
 
-    ``operand`` is what the Conv reads, if ``steps`` make that of the stored kernel.
+    ``dequantized`` is what the Conv reads, if that is made of the stored kernel.
     """
 
     constant: Constant
     groups: int
     bytes_kept: str
-    operand: Intermediate | None = None
-    steps: tuple[Step, ...] = ()
+    dequantized: Intermediate | None = None
+
+    @property
+    def operand(self) -> Constant | Intermediate:
+        """What the Conv reads."""
+        return self.dequantized or self.constant
 
 
-def make_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
+def make_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
     """The kernel of the Conv of a part; its elements are read when it is written, not before."""
     assert weight.shape is not None
     outputs, source = weight.shape[0], part.source
@@ -160,7 +165,7 @@ def make_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
         and blocks.size == size
         and bool((blocks[0] == np.arange(size)).all())
     )
-    name = app.names.fresh(f"{weight.name}.kernel")
+    name = ctx.fresh(f"{weight.name}.kernel")
     folds = weight.alpha != 1.0 or source.pending is not None
     if identity and weight.row_major and not folds:
         return Kernel(Constant(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same")

@@ -10,9 +10,10 @@ import numpy as np
 
 from onnx_fc2conv.views.labels import SAMPLE, IntArray
 from onnx_fc2conv.views.plan import FcLayer
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.contraction import Reading, read
 from onnx_fc2conv.views.rules.kernel import Kernel, Weight
-from onnx_fc2conv.views.rules.registry import Application, node_name
+from onnx_fc2conv.views.rules.registry import node_name
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels
 
 __all__ = ["Layer", "as_fc_layer", "operand_name", "product_view", "read_layer"]
@@ -31,7 +32,7 @@ class Layer:
     out_axis: int = -1
 
 
-def read_layer(app: Application, layer: Layer) -> Reading:
+def read_layer(ctx: Context, layer: Layer) -> Reading:
     """What the layer reads, and where.
 
     Raises:
@@ -40,38 +41,38 @@ def read_layer(app: Application, layer: Layer) -> Reading:
     weight = layer.weight
     shape = weight.shape
     if shape is None or weight.value.sized:
-        app.refuse(
+        ctx.refuse(
             "weight-not-matrix",
             f"its weight has shape {list(weight.value.shape)}; only a constant matrix is a layer",
         )
-    _require_features(app, layer, shape[1])
-    reading = read(app, layer.view, len(layer.view.shape) + layer.axis, shape[0])
+    _require_features(ctx, layer, shape[1])
+    reading = read(ctx, layer.view, len(layer.view.shape) + layer.axis, shape[0])
     if 0 in shape:
-        app.refuse("weight-not-matrix", "its weight is empty")
+        ctx.refuse("weight-not-matrix", "its weight is empty")
     return reading
 
 
-def _require_features(app: Application, layer: Layer, features: int) -> None:
+def _require_features(ctx: Context, layer: Layer, features: int) -> None:
     """Refuse anything but a contraction of the features of each sample."""
     view = layer.view
     if len(view.shape) < -layer.axis or view.shape[layer.axis] != features:
-        app.refuse(
+        ctx.refuse(
             "shape-mismatch",
             f"multiplies an operand of shape {list(view.shape)} by a weight for {features} "
             "features: at the native input size the model does not compute; check --input-shape",
         )
     batch_axis = view.batch_axis
     if batch_axis == len(view.shape) + layer.axis:
-        app.refuse("batch-mixing", "contracts the batch axis: it mixes samples")
+        ctx.refuse("batch-mixing", "contracts the batch axis: it mixes samples")
 
 
-def as_fc_layer(app: Application, weight: Weight, kernels: Sequence[Kernel]) -> FcLayer:
+def as_fc_layer(ctx: Context, weight: Weight, kernels: Sequence[Kernel]) -> FcLayer:
     """The layer as reports name it, by the largest of its kernels."""
     assert weight.shape is not None
     largest = max(kernels, key=lambda kernel: prod(kernel.constant.shape))
     return FcLayer(
-        node=node_name(app.node),
-        op_type=app.node.op_type,
+        node=node_name(ctx.node),
+        op_type=ctx.node.op_type,
         weight=weight.name,
         weight_shape=weight.shape,
         kernel=largest.constant.name,
@@ -80,15 +81,13 @@ def as_fc_layer(app: Application, weight: Weight, kernels: Sequence[Kernel]) -> 
     )
 
 
-def operand_name(app: Application, position: int) -> str:
+def operand_name(ctx: Context, position: int) -> str:
     """The name of an operand, or of the output where it has none."""
-    value = app.node.inputs[position] if position < len(app.node.inputs) else None
-    return (value.name if value is not None else None) or app.node.outputs[0].name or "weight"
+    value = ctx.node.inputs[position] if position < len(ctx.node.inputs) else None
+    return (value.name if value is not None else None) or ctx.node.outputs[0].name or "weight"
 
 
-def product_view(
-    app: Application, layer: Layer, reading: Reading, output: FeatureMap
-) -> FeatureView:
+def product_view(ctx: Context, layer: Layer, reading: Reading, output: FeatureMap) -> FeatureView:
     """The product as a view of the new map: the contracted axis now counts the outputs."""
     view, weight_shape = layer.view, layer.weight.value.shape
     out_axis = layer.out_axis
@@ -121,4 +120,4 @@ def product_view(
         other = view.labels.other
         return Labels(product(view.labels.native), None if other is None else product(other))
 
-    return FeatureView(app.space, app.batches, labels)
+    return FeatureView(ctx.space, ctx.batches, labels)

@@ -23,8 +23,9 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant, Emitted, Outcome
+from onnx_fc2conv.views.plan import Constant
 from onnx_fc2conv.views.rules.addend import added
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.contraction import sum_of_convs
 from onnx_fc2conv.views.rules.kernel import Weight, pending_shift, scaled
 from onnx_fc2conv.views.rules.layer import (
@@ -34,8 +35,7 @@ from onnx_fc2conv.views.rules.layer import (
     product_view,
     read_layer,
 )
-from onnx_fc2conv.views.rules.quantized_kernel import layer_kernel
-from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.registry import Answer, rule
 from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.rules.stacked import is_stack, stacked_product
 from onnx_fc2conv.views.view import FeatureView
@@ -52,58 +52,54 @@ CONV_TYPES = {
 
 
 @rule("Gemm")
-def gemm(app: Application) -> Outcome:
+def gemm(ctx: Context) -> Answer:
     """Y = alpha·A'·B' + beta·C, with the image in A' (usual) or in B'."""
-    trans_a, trans_b = app.int_attribute("transA", 0), app.int_attribute("transB", 0)
-    alpha = app.node.attributes.get_float("alpha", 1.0)
-    beta = app.node.attributes.get_float("beta", 1.0)
-    a, b = app.operand(0), app.operand(1)
+    trans_a, trans_b = ctx.int_attribute("transA", 0), ctx.int_attribute("transB", 0)
+    alpha = ctx.node.attributes.get_float("alpha", 1.0)
+    beta = ctx.node.attributes.get_float("beta", 1.0)
+    a, b = ctx.operand(0), ctx.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
-        layer = Layer(a, -2 if trans_a else -1, Weight(b, not trans_b, alpha, operand_name(app, 1)))
+        layer = Layer(a, -2 if trans_a else -1, Weight(b, not trans_b, alpha, operand_name(ctx, 1)))
         bias_shape: Literal["row", "column"] = "row"
     elif isinstance(a, Known) and isinstance(b, FeatureView):
         layer = Layer(
-            b, -1 if trans_b else -2, Weight(a, bool(trans_a), alpha, operand_name(app, 0))
+            b, -1 if trans_b else -2, Weight(a, bool(trans_a), alpha, operand_name(ctx, 0))
         )
         bias_shape = "column"
     else:
-        _refuse_two_tensors(app)
-    c = app.operand(2) if beta != 0.0 else None
+        _refuse_two_tensors(ctx)
+    c = ctx.operand(2) if beta != 0.0 else None
     if c is not None and not isinstance(c, Known):
-        return _plus_view(app, layer, bias_shape, beta)
+        return _plus_view(ctx, layer, bias_shape, beta)
     # B' = Vᵀ of shape [D, N] puts the samples on the columns of Y; A' = V puts them on the rows.
     layer = replace(layer, out_axis=-1 if bias_shape == "row" else -2)
-    bias = None if c is None else Bias(c, beta, bias_shape, operand_name(app, 2))
-    return convolve(app, layer, bias)
+    bias = None if c is None else Bias(c, beta, bias_shape, operand_name(ctx, 2))
+    return convolve(ctx, layer, bias)
 
 
-def _plus_view(
-    app: Application, layer: Layer, rows: Literal["row", "column"], beta: float
-) -> Outcome:
+def _plus_view(ctx: Context, layer: Layer, rows: Literal["row", "column"], beta: float) -> Answer:
     """The layer, and a sum with a third operand that is made from the image or another input."""
     if rows == "column":
-        app.refuse("bias-not-constant", "its bias is not a constant")
-    steps, app = with_sides(app)
-    addend = app.view(2)
+        ctx.refuse("bias-not-constant", "its bias is not a constant")
+    addend = with_sides(ctx).view(2)
     assert addend is not None
-    product = convolve(app, layer, None)
-    return added(app, replace(product, steps=(*steps, *product.steps)), addend, beta)
+    return added(ctx, convolve(ctx, layer, None), addend, beta)
 
 
 @rule("MatMul")
-def matmul(app: Application) -> Outcome:
+def matmul(ctx: Context) -> Answer:
     """Y = V·Wᵀ or W·V with a constant matrix (or vector) on either side, or V·W with several."""
-    a, b = app.operand(0), app.operand(1)
+    a, b = ctx.operand(0), ctx.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):
         if is_stack(b):
-            return stacked_product(app, a, b)
-        layer = Layer(a, -1, Weight(b, True, 1.0, operand_name(app, 1)))
-        return convolve(app, layer, None)
+            return stacked_product(ctx, a, b)
+        layer = Layer(a, -1, Weight(b, True, 1.0, operand_name(ctx, 1)))
+        return convolve(ctx, layer, None)
     if not isinstance(a, Known) or not isinstance(b, FeatureView):
-        _refuse_two_tensors(app)
+        _refuse_two_tensors(ctx)
     axis = -1 if len(b.shape) == 1 else -2
-    layer = Layer(b, axis, Weight(a, False, 1.0, operand_name(app, 0)), out_axis=axis)
-    return convolve(app, layer, None)
+    layer = Layer(b, axis, Weight(a, False, 1.0, operand_name(ctx, 0)), out_axis=axis)
+    return convolve(ctx, layer, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +127,11 @@ class Bias:
         return array if self.beta == 1.0 else scaled(array, self.beta)
 
 
-def convolve(app: Application, layer: Layer, bias: Bias | None) -> Emitted:
+def convolve(ctx: Context, layer: Layer, bias: Bias | None) -> FeatureView:
     """The layer as a Conv of each map that its view draws on, and their sum.
 
     Args:
-        app: The node.
+        ctx: The node.
         layer: The contraction.
         bias: What is added to each output.
 
@@ -143,33 +139,32 @@ def convolve(app: Application, layer: Layer, bias: Bias | None) -> Emitted:
         NodeRefused: If it contracts anything but features, or is no Conv of numbers.
     """
     weight = layer.weight
-    reading = read_layer(app, layer)
+    reading = read_layer(ctx, layer)
     assert weight.shape is not None
     offset = None if bias is None else bias.per_output(weight.shape[0])
     if bias is not None and offset is None:
-        app.refuse(
+        ctx.refuse(
             "bias-not-constant",
             f"its bias of shape {list(bias.value.shape)} has other values for other samples",
         )
     types = {part.source.dtype for part in reading.parts}
-    if any(CONV_TYPES.get(dtype, app.opset + 1) > app.opset for dtype in types):
+    if any(CONV_TYPES.get(dtype, ctx.opset + 1) > ctx.opset for dtype in types):
         listed = " and ".join(sorted(map(str, types)))
-        why = f"computes in {listed}, which Conv does not in opset {app.opset}"
-        app.refuse("unsupported-type", why)
+        why = f"computes in {listed}, which Conv does not in opset {ctx.opset}"
+        ctx.refuse("unsupported-type", why)
 
     shifts = [pending_shift(weight, part) for part in reading.parts]
-    bias_input = _bias_input(app, weight, bias, offset, shifts, reading.lists)
+    bias_input = _bias_input(ctx, weight, bias, offset, shifts, reading.lists)
     parts = [part for part in reading.parts if part.source.constant is None]
     if not parts:
-        app.refuse("constant-features", "is given constants only: nothing of the image")
-    kernels = [layer_kernel(app, weight, part) for part in parts]
-    steps, output = sum_of_convs(app, parts, kernels, bias_input)
-    result = product_view(app, layer, reading, output)
-    return Emitted((*reading.steps, *steps), result, as_fc_layer(app, weight, kernels))
+        ctx.refuse("constant-features", "is given constants only: nothing of the image")
+    output, kernels = sum_of_convs(ctx, weight, parts, bias_input)
+    ctx.tape.append(as_fc_layer(ctx, weight, kernels))
+    return product_view(ctx, layer, reading, output)
 
 
 def _bias_input(  # noqa: PLR0913 - the parts of one sum
-    app: Application,
+    ctx: Context,
     weight: Weight,
     bias: Bias | None,
     offset: AnyArray | None,
@@ -183,7 +178,7 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
     assert weight.shape is not None
     outputs = weight.shape[0]
     if bias is not None and not moved and lists == 1 and bias.beta == 1.0:
-        value = app.node.inputs[2]
+        value = ctx.node.inputs[2]
         as_stored = bias.value.tensor is not None or bias.value.quantized is not None
         if as_stored and value is not None and bias.value.shape == (outputs,):
             return value
@@ -191,13 +186,12 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
     total = np.zeros(lists * outputs) if offset is None else np.tile(offset, lists)
     for shift in moved:
         total = total + shift
-    array = np.ascontiguousarray(total, dtype=dtype)
-    name = app.names.fresh(f"{bias.name if bias is not None else weight.name}.bias")
-    return Constant(name, array.shape, lambda: ir.Tensor(array))
+    name = bias.name if bias is not None else weight.name
+    return ctx.constant(f"{name}.bias", np.ascontiguousarray(total, dtype=dtype))
 
 
-def _refuse_two_tensors(app: Application) -> NoReturn:
-    app.refuse(
+def _refuse_two_tensors(ctx: Context) -> NoReturn:
+    ctx.refuse(
         "weight-not-constant",
         "multiplies two tensors that both change with the input (attention?), not a layer",
     )

@@ -3,47 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
-import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Quantized
 from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant, Intermediate, Step
+from onnx_fc2conv.views.plan import Constant
 from onnx_fc2conv.views.rules.broadcasting import Broadcast
+from onnx_fc2conv.views.rules.context import Context, Operand
 from onnx_fc2conv.views.rules.frames import Frame
 from onnx_fc2conv.views.rules.quantized_kernel import dequantized
-from onnx_fc2conv.views.rules.registry import Application
 
-__all__ = ["Parameters", "by_channel"]
-
-Parameters = Mapping[int, Constant | Intermediate | ir.Value]
+__all__ = ["by_channel"]
 
 
-def by_channel(
-    app: Application, together: Broadcast, frame: Frame
-) -> tuple[Parameters, tuple[Step, ...]]:
+def by_channel(ctx: Context, together: Broadcast, frame: Frame) -> Mapping[int, Operand]:
     """The constant operands: scalars as they are, others as [T, 1, …].
 
     Raises:
         NodeRefused: If one differs from position to position.
     """
-    constants: dict[int, Constant | Intermediate | ir.Value] = {}
-    steps: tuple[Step, ...] = ()
+    constants: dict[int, Operand] = {}
     for position, array in together.constants.items():
-        value = app.node.inputs[position]
-        known = app.known(position)
+        value = ctx.node.inputs[position]
+        known = ctx.known(position)
         assert value is not None
         assert known is not None
         if not together.shapes[position]:
             # One computed from the image size would not keep the value that it has at a window.
             constants[position] = (
-                _constant(app, position, known.array, in_order=False) if known.sized else value
+                _constant(ctx, position, known.array, in_order=False) if known.sized else value
             )
             continue
         per_channel = frame.spread(array).reshape(frame.channels[0].size, -1)
         if not (per_channel == per_channel[:, :1]).all():
-            app.refuse(
+            ctx.refuse(
                 "position-dependent",
                 f"its constant of shape {list(together.shapes[position])} has other values at "
                 f"other positions of {frame.sources[0].name}",
@@ -52,14 +47,13 @@ def by_channel(
         in_order = np.array_equal(known.array.reshape(-1), column.reshape(-1))
         parameters = _of_tensor(known.quantized) if in_order else None
         if known.quantized is None or parameters is None:
-            constants[position] = _constant(app, position, column, in_order)
+            constants[position] = _constant(ctx, position, column, in_order)
             continue
         integers = known.quantized.integers.array.reshape(column.shape)
-        stored = _constant(app, position, integers, in_order=False)
+        stored = _constant(ctx, position, integers, in_order=False)
         name, domain = value.name or "constant", known.quantized.domain
-        step, constants[position] = dequantized(app, name, stored, parameters, domain)
-        steps = (*steps, step)
-    return constants, steps
+        constants[position] = dequantized(ctx, name, stored, parameters, domain)
+    return constants
 
 
 def _of_tensor(quantized: Quantized | None) -> list[AnyArray] | None:
@@ -72,12 +66,8 @@ def _of_tensor(quantized: Quantized | None) -> list[AnyArray] | None:
     return [array[0].reshape(()) for array in arrays]
 
 
-def _constant(app: Application, position: int, array: AnyArray, in_order: bool) -> Constant:
-    value = app.node.inputs[position]
-    name = (value.name if value is not None else None) or app.node.outputs[0].name or "constant"
-    return Constant(
-        app.names.fresh(f"{name}.channels"),
-        tuple(array.shape),
-        lambda: ir.Tensor(array.copy()),
-        stored=value if in_order else None,
-    )
+def _constant(ctx: Context, position: int, array: AnyArray, in_order: bool) -> Constant:
+    value = ctx.node.inputs[position]
+    name = (value.name if value is not None else None) or ctx.node.outputs[0].name or "constant"
+    made = ctx.constant(f"{name}.channels", array.copy())
+    return replace(made, stored=value if in_order else None)

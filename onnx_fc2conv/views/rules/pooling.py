@@ -18,21 +18,13 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.labels import SAMPLE, IntArray
-from onnx_fc2conv.views.plan import (
-    AttributeValue,
-    Constant,
-    Emitted,
-    Intermediate,
-    Kept,
-    Outcome,
-    Step,
-    WindowPooling,
-)
-from onnx_fc2conv.views.rules.registry import Application, describe, node_name, rule
-from onnx_fc2conv.views.rules.restore import restored
+from onnx_fc2conv.views.plan import AttributeValue, Intermediate, WindowPooling
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.rules.registry import describe, node_name, rule
+from onnx_fc2conv.views.rules.restore import as_map, restored
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels
 
-__all__ = ["global_pool", "pool_view", "pooled_axes", "pooled_map", "reducing_step"]
+__all__ = ["global_pool", "pool_view", "pooled_axes", "pooled_map", "reduced", "whole_pool"]
 
 _WINDOWED = {
     "GlobalAveragePool": "AveragePool",
@@ -49,29 +41,25 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataTy
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def global_pool(app: Application) -> Outcome:
+def global_pool(ctx: Context) -> FeatureView:
     """GlobalAveragePool-1/22, GlobalMaxPool-1/22, GlobalLpPool-1/2/22, of axes 2 and up."""
-    view = app.view(0)
-    assert view is not None
+    view = ctx.first_view()
     if view.layout is None:
         axes = tuple(range(2, len(view.shape)))
         spatial = pooled_axes(view, axes)
         source = view.only_map
         if source is not None and spatial is not None and len(spatial) == len(source.extent):
-            return pool_view(app, view, axes, spatial, keepdims=True)
-    found = restored(app)
-    (source,) = found.maps
-    spatial = tuple(range(len(source.extent)))
-    if not app.windowed:
-        output = pooled_map(app, source, spatial, value=app.node.outputs[0])
-        return Kept((output,), restored=found.restored, steps=found.steps)
-    steps, output = _windowed(app, source, spatial)
+            return pool_view(ctx, view, axes, spatial, keepdims=True)
+    if not ctx.windowed:
+        (source,) = restored(ctx)
+        return whole_pool(ctx, source, tuple(range(len(source.extent))))
+    source = as_map(ctx, view)
+    output = _windowed(ctx, source, tuple(range(len(source.extent))))
 
     def labels() -> Labels:
-        return Labels(output.labels(app.batches.native), output.labels(app.batches.other))
+        return Labels(output.labels(ctx.batches.native), output.labels(ctx.batches.other))
 
-    result = FeatureView(app.space, app.batches, labels)
-    return Emitted((*found.steps, *steps), result, poolings=(_found(app, steps),))
+    return FeatureView(ctx.space, ctx.batches, labels)
 
 
 def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -108,7 +96,7 @@ def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | N
 
 
 def pooled_map(
-    app: Application, source: FeatureMap, spatial: tuple[int, ...], **changes: object
+    ctx: Context, source: FeatureMap, spatial: tuple[int, ...], **changes: object
 ) -> FeatureMap:
     """The map with one cell for the whole image along these spatial axes.
 
@@ -116,127 +104,112 @@ def pooled_map(
         NodeRefused: If it is the single cell that a layer gives for each window.
     """
     if source.one_per_window:
-        app.refuse(
+        ctx.refuse(
             "slides-after-fc",
             "pools the single cell that an FC layer gives; on a map it would pool all windows",
         )
-    return app.new_map(
+    return ctx.new_map(
         source,
         extent=tuple(1 if a in spatial else e for a, e in enumerate(source.extent)),
         field=tuple(
             f.pool_globally(e) if a in spatial else f
             for a, (f, e) in enumerate(zip(source.field, source.extent, strict=True))
         ),
-        mixes_positions=describe(app.node),
-        pooled_by=app.node,
+        mixes_positions=describe(ctx.node),
+        pooled_by=ctx.node,
         **changes,
     )
 
 
+def whole_pool(
+    ctx: Context, source: FeatureMap, spatial: tuple[int, ...], **changes: object
+) -> FeatureView:
+    """The node stays and pools a map along these spatial axes."""
+    made = pooled_map(ctx, source, spatial, value=ctx.node.outputs[0], **changes)
+    return FeatureView.of(made, ctx.space, ctx.batches)
+
+
 def pool_view(
-    app: Application,
+    ctx: Context,
     view: FeatureView,
     axes: tuple[int, ...],
     spatial: tuple[int, ...],
     *,
     keepdims: bool,
-) -> Outcome:
+) -> FeatureView:
     """Pool the map of the view along ``spatial``; the result is the view without ``axes``."""
     source = view.only_map
     assert source is not None
-    poolings: tuple[WindowPooling, ...] = ()
-    if app.windowed:
-        steps, output = _windowed(app, source, spatial)
-        poolings = (_found(app, steps),)
+    if ctx.windowed:
+        output = _windowed(ctx, source, spatial)
     else:
-        pooled = pooled_map(app, source, spatial)
-        output = pooled
-        steps = (reducing_step(app, source, output, tuple(a + 2 for a in spatial)),)
-    result = _without_axes(app, view, axes, source, output, keepdims=keepdims)
-    return Emitted(steps, result, poolings=poolings)
+        output = pooled_map(ctx, source, spatial)
+        reduced(ctx, source, output, tuple(a + 2 for a in spatial))
+    return _without_axes(ctx, view, axes, source, output, keepdims=keepdims)
 
 
-def reducing_step(
-    app: Application, source: FeatureMap | Intermediate, output: FeatureMap, axes: tuple[int, ...]
-) -> Step:
+def reduced(
+    ctx: Context, source: FeatureMap | Intermediate, output: FeatureMap, axes: tuple[int, ...]
+) -> FeatureMap:
     """The node itself on the map [N, C, *spatial], over these axes, which it keeps."""
-    op_type = app.node.op_type
+    op_type = ctx.node.op_type
     if op_type.startswith("Global"):
-        return Step(op_type, (source,), output, app.node, carried=tuple(app.node.attributes))
-    if app.opset < (13 if op_type == "ReduceSum" else 18):
-        return Step(op_type, (source,), output, app.node, {"axes": axes, "keepdims": 1})
-    constant = Constant(
-        app.names.fresh(f"{output.name}.axes"),
-        (len(axes),),
-        lambda: ir.Tensor(np.array(axes, np.int64)),
-    )
-    return Step(op_type, (source, constant), output, app.node, {"keepdims": 1})
+        return ctx.emit(op_type, (source,), output, carried=tuple(ctx.node.attributes))
+    if ctx.opset < (13 if op_type == "ReduceSum" else 18):
+        return ctx.emit(op_type, (source,), output, {"axes": axes, "keepdims": 1})
+    stored = ctx.constant(f"{output.name}.axes", np.array(axes, np.int64))
+    return ctx.emit(op_type, (source, stored), output, {"keepdims": 1})
 
 
-def _windowed(
-    app: Application, source: FeatureMap, spatial: tuple[int, ...]
-) -> tuple[tuple[Step, ...], FeatureMap]:
-    """Steps that slide a window of the native extent along these spatial axes.
+def _windowed(ctx: Context, source: FeatureMap, spatial: tuple[int, ...]) -> FeatureMap:
+    """The map over which a window of the native extent slides along these spatial axes.
 
     Raises:
         NodeRefused: If no operator does so.
     """
-    node, op_type = app.node, app.node.op_type
+    op_type = ctx.node.op_type
     pooling = _WINDOWED.get(op_type)
     if pooling is None:
-        app.refuse(
+        ctx.refuse(
             "window-pooling",
             f"no pooling operator does what {op_type} does; with --pool keep it sees the whole "
             "image",
         )
     if source.dtype not in _FLOATS:
-        app.refuse("unsupported-type", f"pools {source.dtype}, which {pooling} does not")
+        ctx.refuse("unsupported-type", f"pools {source.dtype}, which {pooling} does not")
     kernel = tuple(e if a in spatial else 1 for a, e in enumerate(source.extent))
     field = tuple(f.slide(k) for f, k in zip(source.field, kernel, strict=True))
-    output = app.new_map(
+    output = ctx.new_map(
         source,
         extent=tuple(1 if a in spatial else e for a, e in enumerate(source.extent)),
         field=field,
         one_per_window=source.one_per_window or any(axis.stride for axis in field),
     )
+    ctx.tape.append(WindowPooling(node_name(ctx.node), op_type, pooling, kernel))
     attributes: dict[str, AttributeValue] = {"kernel_shape": kernel}
-    carried = tuple(name for name in ("p",) if name in node.attributes)
     if op_type in ("ReduceL1", "ReduceL2"):
         attributes["p"] = 1 if op_type == "ReduceL1" else 2
-    if op_type not in ("ReduceSum", "ReduceMin"):
-        return (Step(pooling, (source,), output, node, attributes, carried),), output
 
     def inner(what: str, like: FeatureMap) -> FeatureMap:
-        return app.new_map(like, name=app.names.fresh(f"{output.name}.{what}"))
+        return ctx.new_map(like, name=ctx.fresh(f"{output.name}.{what}"))
 
-    if op_type == "ReduceSum":
-        mean = inner("mean", output)
-        count = np.array(prod(kernel), source.dtype.numpy())
-        factor = Constant(app.names.fresh(f"{output.name}.count"), (), lambda: ir.Tensor(count))
-        return (
-            Step(pooling, (source,), mean, node, attributes),
-            Step("Mul", (mean, factor), output, node),
-        ), output
-    negative = inner("negative", source)
-    most = inner("most", output)
-    return (
-        Step("Neg", (source,), negative, node),
-        Step(pooling, (negative,), most, node, attributes),
-        Step("Neg", (most,), output, node),
-    ), output
-
-
-def _found(app: Application, steps: tuple[Step, ...]) -> WindowPooling:
-    """How reports name what slides now."""
-    step = next(step for step in steps if step.op_type in _WINDOWED.values())
-    kernel = step.attributes["kernel_shape"]
-    assert isinstance(kernel, tuple)
-    window = tuple(int(length) for length in kernel)
-    return WindowPooling(node_name(app.node), app.node.op_type, step.op_type, window)
+    match op_type:
+        case "ReduceSum":
+            mean = ctx.emit(pooling, (source,), inner("mean", output), attributes)
+            count = np.array(prod(kernel), source.dtype.numpy())
+            factor = ctx.constant(f"{output.name}.count", count)
+            return ctx.emit("Mul", (mean, factor), output)
+        case "ReduceMin":
+            negative = ctx.emit("Neg", (source,), inner("negative", source))
+            most = ctx.emit(pooling, (negative,), inner("most", output), attributes)
+            return ctx.emit("Neg", (most,), output)
+        case _:
+            carried = tuple(name for name in ("p",) if name in ctx.node.attributes)
+            return ctx.emit(pooling, (source,), output, attributes, carried=carried)
 
 
 def _without_axes(  # noqa: PLR0913 - a view before and after
-    app: Application,
+    ctx: Context,
     view: FeatureView,
     axes: tuple[int, ...],
     source: FeatureMap,
@@ -246,7 +219,7 @@ def _without_axes(  # noqa: PLR0913 - a view before and after
 ) -> FeatureView:
     """The reduced tensor as a view of the pooled map."""
 
-    def reduced(labels: IntArray) -> IntArray:
+    def without(labels: IntArray) -> IntArray:
         first = labels[
             tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(labels.ndim))
         ]
@@ -256,9 +229,9 @@ def _without_axes(  # noqa: PLR0913 - a view before and after
 
     def labels() -> Labels:
         other = view.labels.other
-        return Labels(reduced(view.labels.native), None if other is None else reduced(other))
+        return Labels(without(view.labels.native), None if other is None else without(other))
 
-    return FeatureView(app.space, app.batches, labels)
+    return FeatureView(ctx.space, ctx.batches, labels)
 
 
 def _element(

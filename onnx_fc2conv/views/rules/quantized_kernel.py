@@ -15,14 +15,14 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant, Intermediate, Step
+from onnx_fc2conv.views.plan import Constant, Intermediate
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight, make_kernel
-from onnx_fc2conv.views.rules.registry import Application
 
 __all__ = ["dequantized", "layer_kernel", "per_output"]
 
 
-def layer_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
+def layer_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
     """The kernel of a part, of integers where the weight is dequantized from them.
 
     It is of floats where something is folded into it (alpha, a scale that waits, an element that
@@ -30,47 +30,45 @@ def layer_kernel(app: Application, weight: Weight, part: Part) -> Kernel:
     """
     quantized = weight.value.quantized
     if quantized is None or weight.alpha != 1.0 or part.source.pending or part.repeats:
-        return make_kernel(app, weight, part)
+        return make_kernel(ctx, weight, part)
     scale = per_output(weight.as_matrix(quantized.scale.array))
     zero = per_output(weight.as_matrix(np.broadcast_to(quantized.zero.array, weight.value.shape)))
     if scale is None or zero is None:
-        return make_kernel(app, weight, part)
+        return make_kernel(ctx, weight, part)
     of_integers = replace(weight, value=quantized.integers, fill=zero)
-    kernel = make_kernel(app, of_integers, part)
+    kernel = make_kernel(ctx, of_integers, part)
     varies = bool((scale != scale[:1]).any() or (zero != zero[:1]).any())
     copies = len(part.elements)
     parameters = [np.tile(a, copies) if varies else a[0].reshape(()) for a in (scale, zero)]
-    step, operand = dequantized(app, weight.name, kernel.constant, parameters, quantized.domain)
-    return replace(kernel, operand=operand, steps=(step,))
+    made = dequantized(ctx, weight.name, kernel.constant, parameters, quantized.domain)
+    return replace(kernel, dequantized=made)
 
 
 def dequantized(
-    app: Application,
+    ctx: Context,
     name: str,
     integers: Constant,
     parameters: Sequence[AnyArray],
     domain: str,
-) -> tuple[Step, Intermediate]:
+) -> Intermediate:
     """A constant behind its DequantizeLinear.
 
     Args:
-        app: The node that reads it.
+        ctx: The node that reads it.
         name: Name of the tensor that it stands for.
         integers: The integers.
         parameters: Scale and zero point, each one number or one for each element of axis 0.
         domain: Domain of the DequantizeLinear.
     """
-    made = app.names.fresh(f"{name}.dequantized")
-    stored = [
-        _stored(app, f"{made}.{what}", array)
-        for what, array in zip(("scale", "zero_point"), parameters, strict=True)
-    ]
-    operand = Intermediate(made, ir.DataType.from_numpy(parameters[0].dtype))
-    attributes = {"axis": 0} if parameters[0].ndim else {}
-    step = Step(
-        "DequantizeLinear", (integers, *stored), operand, app.node, attributes, domain=domain
+    scale, zero = parameters
+    made = ctx.tensor(f"{name}.dequantized", ir.DataType.from_numpy(scale.dtype))
+    operands = (
+        integers,
+        ctx.constant(f"{made.name}.scale", scale),
+        ctx.constant(f"{made.name}.zero_point", zero),
     )
-    return step, operand
+    axis = {"axis": 0} if scale.ndim else {}
+    return ctx.emit("DequantizeLinear", operands, made, axis, domain=domain)
 
 
 def per_output(matrix: AnyArray) -> AnyArray | None:
@@ -79,7 +77,3 @@ def per_output(matrix: AnyArray) -> AnyArray | None:
         return None
     column: AnyArray = np.ascontiguousarray(matrix[:, 0])
     return column
-
-
-def _stored(app: Application, name: str, array: AnyArray) -> Constant:
-    return Constant(app.names.fresh(name), array.shape, lambda: ir.Tensor(array))

@@ -21,18 +21,18 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import MICROSOFT, Emitted, Outcome
+from onnx_fc2conv.views.plan import MICROSOFT
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.dynamic_quantization import quantized_by_range
 from onnx_fc2conv.views.rules.integer_conv import (
-    Accumulated,
     IntegerLayer,
     accumulated,
     requantized,
     scaled_sum,
 )
 from onnx_fc2conv.views.rules.kernel import Weight
-from onnx_fc2conv.views.rules.layer import Layer, operand_name
-from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.layer import Layer, operand_name, product_view
+from onnx_fc2conv.views.rules.registry import rule
 from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["matmul_integer", "matmul_integer_to_float", "qgemm", "qlinear_matmul"]
@@ -55,77 +55,69 @@ _DYNAMIC = _Operand(0, None, None), _Operand(1, 2, 3)
 
 @rule("QLinearMatMul")
 @rule("QLinearMatMul", domain=MICROSOFT)
-def qlinear_matmul(app: Application) -> Outcome:
+def qlinear_matmul(ctx: Context) -> FeatureView:
     """QLinearMatMul-10/21 by a constant on either side."""
-    layer = _layer(app, _TRIPLES)
-    return requantized(app, layer, None, (6, 7))
+    return requantized(ctx, _layer(ctx, _TRIPLES), None, (6, 7))
 
 
 @rule("QGemm", domain=MICROSOFT)
-def qgemm(app: Application) -> Outcome:
+def qgemm(ctx: Context) -> FeatureView:
     """QGemm-1: integers with a scale for the result, else floats."""
-    if app.node.attributes.get_float("alpha", 1.0) != 1.0:
-        app.refuse("quantized-form", "has a factor alpha, which QLinearConv has not")
-    trans_a, trans_b = app.int_attribute("transA", 0), app.int_attribute("transB", 0)
-    if app.view(0) is None:
-        app.refuse("weight-not-constant", "its right operand changes with the input")
-    layer = _layer(app, _TRIPLES, bool(trans_a), bool(trans_b))
-    bias = _per_output(app, 6, layer.outputs)
-    if app.operand(7) is not None:
-        return requantized(app, layer, bias, (7, 8))
-    found = accumulated(app, layer, bias)
-    return _floats(app, layer, found, None)
+    if ctx.node.attributes.get_float("alpha", 1.0) != 1.0:
+        ctx.refuse("quantized-form", "has a factor alpha, which QLinearConv has not")
+    trans_a, trans_b = ctx.int_attribute("transA", 0), ctx.int_attribute("transB", 0)
+    _require_left_view(ctx)
+    layer = _layer(ctx, _TRIPLES, bool(trans_a), bool(trans_b))
+    bias = _per_output(ctx, 6, layer.outputs)
+    if ctx.operand(7) is not None:
+        return requantized(ctx, layer, bias, (7, 8))
+    return scaled_sum(ctx, layer, accumulated(ctx, layer, bias), None)
 
 
 @rule("MatMulInteger")
-def matmul_integer(app: Application) -> Outcome:
+def matmul_integer(ctx: Context) -> FeatureView:
     """MatMulInteger-10 by a constant on either side."""
-    layer = _layer(app, _INTEGERS)
-    found = accumulated(app, layer, None, named=True)
-    return Emitted(found.steps, found.view(app, found.output), found.fc_layer)
+    layer = _layer(ctx, _INTEGERS)
+    sums = accumulated(ctx, layer, None, named=True)
+    return product_view(ctx, layer.layer, sums.reading, sums.output)
 
 
 @rule("MatMulIntegerToFloat", domain=MICROSOFT)
-def matmul_integer_to_float(app: Application) -> Outcome:
+def matmul_integer_to_float(ctx: Context) -> FeatureView:
     """MatMulIntegerToFloat-1 by a constant on the right."""
-    if app.view(0) is None:
-        app.refuse("weight-not-constant", "its right operand changes with the input")
-    layer = _layer(app, _TO_FLOAT)
-    bias = _per_output(app, 6, layer.outputs)
-    found = accumulated(app, layer, None)
-    return _floats(app, layer, found, bias)
+    _require_left_view(ctx)
+    layer = _layer(ctx, _TO_FLOAT)
+    bias = _per_output(ctx, 6, layer.outputs)
+    return scaled_sum(ctx, layer, accumulated(ctx, layer, None), bias)
 
 
 @rule("DynamicQuantizeMatMul", domain=MICROSOFT)
-def dynamic_quantize_matmul(app: Application) -> Outcome:
+def dynamic_quantize_matmul(ctx: Context) -> FeatureView:
     """DynamicQuantizeMatMul-1: floats, quantized by their own range, by a constant."""
-    view = app.view(0)
-    if view is None:
-        app.refuse("weight-not-constant", "its right operand changes with the input")
-    ranged = quantized_by_range(app, view)
-    layer = _layer(replace(app, operands=(ranged.view, *app.operands[1:])), _DYNAMIC)
-    bias = _per_output(app, 4, layer.outputs)
+    ranged = quantized_by_range(ctx, _require_left_view(ctx))
+    ready = replace(ctx, operands=(ranged.view, *ctx.operands[1:]))
+    layer = _layer(ready, _DYNAMIC)
+    bias = _per_output(ctx, 4, layer.outputs)
     layer = replace(layer, image_scale=ranged.scale, image_zero=ranged.zero)
-    found = accumulated(app, layer, None)
-    floats = _floats(app, layer, found, bias)
-    return replace(floats, steps=(*ranged.steps, *floats.steps))
+    return scaled_sum(ctx, layer, accumulated(ctx, layer, None), bias)
 
 
-def _floats(
-    app: Application, layer: IntegerLayer, found: Accumulated, bias: AnyArray | None
-) -> Emitted:
-    steps, output = scaled_sum(app, layer, found.output, bias)
-    return Emitted((*found.steps, *steps), found.view(app, output), found.fc_layer)
+def _require_left_view(ctx: Context) -> FeatureView:
+    """The left operand; refused if the image is on the right."""
+    view = ctx.view(0)
+    if view is None:
+        ctx.refuse("weight-not-constant", "its right operand changes with the input")
+    return view
 
 
 def _layer(
-    app: Application,
+    ctx: Context,
     operands: tuple[_Operand, _Operand],
     trans_a: bool = False,
     trans_b: bool = False,
 ) -> IntegerLayer:
     """The layer: which operand is the image, and the parameters of both."""
-    left, right = (app.operand(operand.value) for operand in operands)
+    left, right = (ctx.operand(operand.value) for operand in operands)
     if isinstance(left, FeatureView) and isinstance(right, Known):
         (image, weight), view, known = operands, left, right
         axis, out_axis = -2 if trans_a else -1, -1
@@ -136,57 +128,57 @@ def _layer(
         out_axis = -1 if len(right.shape) == 1 else -2
         transposed = trans_a
     else:
-        app.refuse(
+        ctx.refuse(
             "weight-not-constant",
             "multiplies two tensors that both change with the input (attention?), not a layer",
         )
-    name = operand_name(app, weight.value)
+    name = operand_name(ctx, weight.value)
     plain = Weight(known, transposed, 1.0, name)
     if plain.shape is None:
-        app.refuse("weight-not-matrix", f"its weight has shape {list(known.shape)}")
+        ctx.refuse("weight-not-matrix", f"its weight has shape {list(known.shape)}")
     outputs = plain.shape[0]
-    zero = _per_output(app, weight.zero, outputs)
-    scale = _per_output(app, weight.scale, outputs)
+    zero = _per_output(ctx, weight.zero, outputs)
+    scale = _per_output(ctx, weight.scale, outputs)
     for parameter in (image.scale, image.zero):
-        _require_one_number(app, parameter)
+        _require_one_number(ctx, parameter)
     if zero is None:
         zero = np.zeros(outputs, known.array.dtype)
     return IntegerLayer(
         Layer(view, axis, replace(plain, fill=zero), out_axis),
-        image_scale=_value(app, image.scale),
-        image_zero=_value(app, image.zero),
-        known_image_scale=None if image.scale is None else app.known(image.scale),
+        image_scale=_value(ctx, image.scale),
+        image_zero=_value(ctx, image.zero),
+        known_image_scale=None if image.scale is None else ctx.known(image.scale),
         scale=scale,
         zero=zero,
     )
 
 
-def _value(app: Application, position: int | None) -> ir.Value | None:
-    inputs = app.node.inputs
+def _value(ctx: Context, position: int | None) -> ir.Value | None:
+    inputs = ctx.node.inputs
     return inputs[position] if position is not None and position < len(inputs) else None
 
 
-def _require_one_number(app: Application, position: int | None) -> None:
+def _require_one_number(ctx: Context, position: int | None) -> None:
     """Refuse a parameter of the image that is no single number."""
-    fact = None if position is None else app.operand(position)
+    fact = None if position is None else ctx.operand(position)
     if fact is None or (isinstance(fact, Opaque) and fact.uniform == ()):
         return
     if not isinstance(fact, Known) or fact.sized:
-        app.refuse("weight-not-constant", "its scale or zero point is not a constant")
+        ctx.refuse("weight-not-constant", "its scale or zero point is not a constant")
     if fact.array.size != 1:
-        app.refuse("quantized-form", f"has a scale or zero point for each row, {list(fact.shape)}")
+        ctx.refuse("quantized-form", f"has a scale or zero point for each row, {list(fact.shape)}")
 
 
-def _per_output(app: Application, position: int | None, outputs: int) -> AnyArray | None:
+def _per_output(ctx: Context, position: int | None, outputs: int) -> AnyArray | None:
     """A parameter of the weight as [K]; None if it is left out."""
-    fact = None if position is None else app.operand(position)
+    fact = None if position is None else ctx.operand(position)
     if fact is None:
         return None
     if not isinstance(fact, Known) or fact.sized:
-        app.refuse("weight-not-constant", "its parameters are not constants")
+        ctx.refuse("weight-not-constant", "its parameters are not constants")
     array = fact.array.reshape(-1)
     if array.size not in (1, outputs) or max(fact.shape, default=1) != array.size:
-        app.refuse(
+        ctx.refuse(
             "quantized-form",
             f"has a parameter of shape {list(fact.shape)} for {outputs} outputs",
         )

@@ -6,13 +6,14 @@ constant number each.
 
 from __future__ import annotations
 
-from onnx_fc2conv.views.plan import MICROSOFT, Kept, Outcome
+from onnx_fc2conv.views.plan import MICROSOFT
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.elementwise import carried_out
 from onnx_fc2conv.views.rules.groups import Along
 from onnx_fc2conv.views.rules.normalization import softmax_of
-from onnx_fc2conv.views.rules.pooling import pooled_map
+from onnx_fc2conv.views.rules.pooling import whole_pool
 from onnx_fc2conv.views.rules.quantized import with_scalars
-from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.registry import Answer, rule
 from onnx_fc2conv.views.rules.restore import restored
 from onnx_fc2conv.views.rules.sliding import joined_channels, pooled
 from onnx_fc2conv.views.view import FeatureView
@@ -21,61 +22,59 @@ __all__ = ["binary", "concatenate", "pool", "softmax", "unary"]
 
 
 @rule("QLinearSigmoid", "QLinearLeakyRelu", domain=MICROSOFT)
-def unary(app: Application) -> Outcome:
+def unary(ctx: Context) -> Answer:
     """QLinearSigmoid-1, QLinearLeakyRelu-1."""
-    return carried_out(with_scalars(app, (1, 2, 3, 4)), None)
+    return carried_out(with_scalars(ctx, (1, 2, 3, 4)), None)
 
 
 @rule("QLinearAdd", "QLinearMul", domain=MICROSOFT)
-def binary(app: Application) -> Outcome:
+def binary(ctx: Context) -> Answer:
     """QLinearAdd-1, QLinearMul-1 of maps, or of a map and constants."""
-    return carried_out(with_scalars(app, (1, 2, 4, 5, 6, 7)), None)
+    return carried_out(with_scalars(ctx, (1, 2, 4, 5, 6, 7)), None)
 
 
 @rule("QLinearSoftmax", domain=MICROSOFT)
-def softmax(app: Application) -> Outcome:
+def softmax(ctx: Context) -> Answer:
     """QLinearSoftmax-1; its attribute ``opset`` says which Softmax it is.
 
     Along the channels it is one of opset 13: onnxruntime 1.31 moves a Transpose through an older
     one, which then works along other axes.
     """
-    ready = with_scalars(app, (1, 2, 3, 4))
+    ready = with_scalars(ctx, (1, 2, 3, 4))
     along = Along(
-        lambda axis: {"axis": axis, "opset": 13}, lambda _: app.node.inputs[1:], symmetric=True
+        lambda axis: {"axis": axis, "opset": 13}, lambda _: ctx.node.inputs[1:], symmetric=True
     )
-    return softmax_of(ready, along, coerces=app.int_attribute("opset", 13) < 13)
+    return softmax_of(ready, along, coerces=ctx.int_attribute("opset", 13) < 13)
 
 
 @rule("QLinearConcat", domain=MICROSOFT)
-def concatenate(app: Application) -> Outcome:
+def concatenate(ctx: Context) -> Answer:
     """QLinearConcat-1 of maps along the channels: scale and zero point, then each tensor's own."""
-    positions = range(2, len(app.operands), 3)
-    scalars = tuple(n for n in range(len(app.operands)) if n not in positions)
-    ready = with_scalars(app, scalars)
-    views = [app.operand(position) for position in positions]
+    positions = range(2, len(ctx.operands), 3)
+    scalars = tuple(n for n in range(len(ctx.operands)) if n not in positions)
+    ready = with_scalars(ctx, scalars)
+    views = [ctx.operand(position) for position in positions]
     maps = [view for view in views if isinstance(view, FeatureView) and view.layout is not None]
     if len(maps) < len(views) or len({view.layout for view in maps}) > 1:
-        app.refuse("flattened-features", "joins features that are no maps any more")
+        ctx.refuse("flattened-features", "joins features that are no maps any more")
     layout = maps[0].layout
     assert layout is not None
-    if app.int_attribute("axis", 1) % len(layout) != layout[1]:
-        app.refuse("layout", "joins maps along an axis that is not the channels")
+    if ctx.int_attribute("axis", 1) % len(layout) != layout[1]:
+        ctx.refuse("layout", "joins maps along an axis that is not the channels")
     return joined_channels(ready, layout)
 
 
 @rule("QLinearAveragePool", "QLinearGlobalAveragePool", domain=MICROSOFT)
-def pool(app: Application) -> Outcome:
+def pool(ctx: Context) -> Answer:
     """QLinearAveragePool-1, QLinearGlobalAveragePool-1 of [N, C, *spatial]."""
-    ready = with_scalars(app, (1, 2, 3, 4))
-    if app.int_attribute("channels_last", 0):
-        app.refuse("layout", "takes the last axis for the channels")
-    if app.node.op_type == "QLinearAveragePool":
+    ready = with_scalars(ctx, (1, 2, 3, 4))
+    if ctx.int_attribute("channels_last", 0):
+        ctx.refuse("layout", "takes the last axis for the channels")
+    if ctx.node.op_type == "QLinearAveragePool":
         return pooled(ready)
-    if app.windowed:
-        app.refuse(
+    if ctx.windowed:
+        ctx.refuse(
             "window-pooling", "is not made a pooling of windows; with --pool keep it sees the image"
         )
-    found = restored(ready)
-    (source,) = found.maps
-    output = pooled_map(ready, source, tuple(range(len(source.extent))), value=app.node.outputs[0])
-    return Kept((output,), restored=found.restored, steps=found.steps)
+    (source,) = restored(ready)
+    return whole_pool(ctx, source, tuple(range(len(source.extent))))

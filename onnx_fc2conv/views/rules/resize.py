@@ -15,10 +15,10 @@ from fractions import Fraction
 
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.plan import Kept, Outcome
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import subdivided
 from onnx_fc2conv.views.rules.movement import move
-from onnx_fc2conv.views.rules.registry import Application, describe, rule
+from onnx_fc2conv.views.rules.registry import Answer, describe, rule
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["depth_to_space", "resize"]
@@ -34,68 +34,63 @@ _NEAREST_IN_PLACE = {
 
 
 @rule("Resize", "Upsample")
-def resize(app: Application) -> Outcome:
+def resize(ctx: Context) -> Answer:
     """Resize-10/11/13/18/19, Upsample-7/9, by constant factors f or 1/f of the spatial axes."""
-    view = app.operand(0)
+    view = ctx.operand(0)
     if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:
-        app.refuse("reshaped-map", "resizes a reshaped feature map")
+        ctx.refuse("reshaped-map", "resizes a reshaped feature map")
     source, layout = view.whole_map, view.layout
-    scales = _scales(app, len(layout))
+    scales = _scales(ctx, len(layout))
     if scales[layout[0]] != 1 or scales[layout[1]] != 1:
-        app.refuse("no-rule", f"resizes the batch or the channels, by {scales}")
+        ctx.refuse("no-rule", f"resizes the batch or the channels, by {scales}")
     factors = [scales[axis] for axis in layout[2:]]
     if all(factor == 1 for factor in factors):
-        return Kept((app.new_map(source, value=app.node.outputs[0], layout=layout),))
-    mode = app.node.attributes.get_string("mode", "nearest")
+        return ctx.kept(source, layout=layout)
+    mode = ctx.node.attributes.get_string("mode", "nearest")
     coordinates = "asymmetric"
-    if app.node.op_type == "Resize" and app.opset >= 11:
-        coordinates = app.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    if ctx.node.op_type == "Resize" and ctx.opset >= 11:
+        coordinates = ctx.node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
     if coordinates not in _NEAREST_IN_PLACE:
-        app.refuse(
+        ctx.refuse(
             "misaligned",
             f"has coordinates by the mode {coordinates}: its grid depends on the size of the image",
         )
-    rounding = app.node.attributes.get_string("nearest_mode", "round_prefer_floor")
-    beyond = _beyond(app, factors, mode, coordinates, rounding)
+    rounding = ctx.node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    beyond = _beyond(ctx, factors, mode, coordinates, rounding)
     moved = [
-        _axis(app, source, axis, (factor, coordinates, beyond))
+        _axis(ctx, source, axis, (factor, coordinates, beyond))
         for axis, factor in enumerate(factors)
     ]
     fields, extent = zip(*moved, strict=True)
-    return Kept(
-        (
-            app.new_map(
-                source,
-                value=app.node.outputs[0],
-                layout=layout,
-                field=fields,
-                extent=extent,
-                pads=describe(app.node) if beyond else None,
-                subdivides=describe(app.node) if max(factors) > 1 else None,
-            ),
-        )
+    return ctx.kept(
+        source,
+        layout=layout,
+        field=fields,
+        extent=extent,
+        pads=describe(ctx.node) if beyond else None,
+        subdivides=describe(ctx.node) if max(factors) > 1 else None,
     )
 
 
-def _scales(app: Application, rank: int) -> list[Fraction]:
+def _scales(ctx: Context, rank: int) -> list[Fraction]:
     """The factor of each axis of the tensor."""
-    sizes = app.operand(3)
-    if sizes is not None and app.opset >= 11:
+    sizes = ctx.operand(3)
+    if sizes is not None and ctx.opset >= 11:
         known = sizes.array.tolist() if isinstance(sizes, Known) else "computed sizes"
-        app.refuse(
+        ctx.refuse(
             "baked-size", f"resizes to {known}, not by a factor; export it with scale_factor"
         )
-    if app.node.op_type == "Upsample" and app.opset < 9:
-        floats = app.node.attributes.get_floats("scales", None)
+    if ctx.node.op_type == "Upsample" and ctx.opset < 9:
+        floats = ctx.node.attributes.get_floats("scales", None)
         given = None if floats is None else list(floats)
     else:
-        scales = app.operand(1 if app.opset < 11 or app.node.op_type == "Upsample" else 2)
+        scales = ctx.operand(1 if ctx.opset < 11 or ctx.node.op_type == "Upsample" else 2)
         if not isinstance(scales, Known) or scales.sized:
-            app.refuse("data-dependent", "resizes by factors that are not constant")
+            ctx.refuse("data-dependent", "resizes by factors that are not constant")
         given = [float(scale) for scale in scales.array.reshape(-1)]
-    axes = app.ints_attribute("axes") or tuple(range(rank))
+    axes = ctx.ints_attribute("axes") or tuple(range(rank))
     if given is None or len(given) != len(axes):
-        app.refuse("invalid-node", f"has scales {given} for {len(axes)} axes")
+        ctx.refuse("invalid-node", f"has scales {given} for {len(axes)} axes")
     found = [Fraction(1)] * rank
     for axis, scale in zip(axes, given, strict=True):
         found[axis % rank] = Fraction(scale)
@@ -103,7 +98,7 @@ def _scales(app: Application, rank: int) -> list[Fraction]:
 
 
 def _axis(
-    app: Application, source: FeatureMap, axis: int, how: tuple[Fraction, str, int]
+    ctx: Context, source: FeatureMap, axis: int, how: tuple[Fraction, str, int]
 ) -> tuple[AxisField, int]:
     """Field and extent along one axis, by a factor and the cells taken from beyond (`_beyond`)."""
     field, length = source.field[axis], source.extent[axis]
@@ -112,62 +107,60 @@ def _axis(
         return field, length
     field = field.slide(1 + 2 * beyond, pad=beyond, end_pad=beyond)
     if source.one_per_window:
-        app.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
+        ctx.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
     if factor.denominator == 1 and factor > 1:
-        return subdivided(app, field, length, int(factor))
+        return subdivided(ctx, field, length, int(factor))
     if factor.numerator != 1 or coordinates == "half_pixel_symmetric":
-        app.refuse(
+        ctx.refuse(
             "misaligned",
             f"resizes by {float(factor):g}: its cells would lie between the cells of its input in "
             "ways that change from cell to cell; only factors f and 1/f keep a grid",
         )
     window = factor.denominator
     if length // window < 1 or (coordinates == "pytorch_half_pixel" and length // window == 1):
-        app.refuse("shape-mismatch", f"leaves one cell or none of {length}")
+        ctx.refuse("shape-mismatch", f"leaves one cell or none of {length}")
     return field.slide(window, window), length // window
 
 
 def _beyond(
-    app: Application, factors: list[Fraction], mode: str, coordinates: str, rounding: str
+    ctx: Context, factors: list[Fraction], mode: str, coordinates: str, rounding: str
 ) -> int:
     """How many cells on either side of those that a cell lies in it takes into account, at most."""
     reach = 2 if mode == "cubic" else 1
-    if app.int_attribute("antialias", 0):
+    if ctx.int_attribute("antialias", 0):
         return reach * max(factor.denominator for factor in factors)
     if mode == "cubic":
         return reach
     if max(factors) <= 1:
         return 0
-    if app.node.op_type == "Upsample" or app.opset < 11:
+    if ctx.node.op_type == "Upsample" or ctx.opset < 11:
         return 0 if mode == "nearest" else reach
     in_place = mode == "nearest" and rounding in _NEAREST_IN_PLACE[coordinates]
     return 0 if in_place else reach
 
 
 @rule("DepthToSpace")
-def depth_to_space(app: Application) -> Outcome:
+def depth_to_space(ctx: Context) -> Answer:
     """DepthToSpace-1/11/13: b·b channels become a block of cells (Shi et al. 2016)."""
-    view = app.operand(0)
+    view = ctx.operand(0)
     if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:
-        return move(app)
-    source, block = view.whole_map, app.int_attribute("blocksize", 1)
+        return move(ctx)
+    source, block = view.whole_map, ctx.int_attribute("blocksize", 1)
     if view.layout != (0, 1, 2, 3):
-        app.refuse("layout", "takes axis 1 for the channels, which it is not here")
+        ctx.refuse("layout", "takes axis 1 for the channels, which it is not here")
     if block < 1 or source.channels % block**2:
-        app.refuse("invalid-node", f"takes blocks of {block} from {source.channels} channels")
+        ctx.refuse("invalid-node", f"takes blocks of {block} from {source.channels} channels")
     if source.one_per_window:
-        return move(app)
+        return move(ctx)
     moved = [
-        subdivided(app, field, length, block)
+        subdivided(ctx, field, length, block)
         for field, length in zip(source.field, source.extent, strict=True)
     ]
     fields, extent = zip(*moved, strict=True)
-    output = app.new_map(
+    return ctx.kept(
         source,
-        value=app.node.outputs[0],
         channels=source.channels // block**2,
         field=fields,
         extent=extent,
-        subdivides=describe(app.node) if block > 1 else None,
+        subdivides=describe(ctx.node) if block > 1 else None,
     )
-    return Kept((output,))

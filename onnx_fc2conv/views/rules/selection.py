@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.plan import Kept, Outcome
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.movement import move
-from onnx_fc2conv.views.rules.registry import Application, rule
+from onnx_fc2conv.views.rules.registry import Answer, rule
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["gather", "slice_", "split"]
@@ -22,79 +22,81 @@ _TO_THE_END = (1 << 31) - 1
 
 
 @rule("Gather")
-def gather(app: Application) -> Outcome:
+def gather(ctx: Context) -> Answer:
     """Gather-1/11/13: channels by constant numbers, each once.
 
     One that is taken twice is read twice by what follows: a layer adds the two weights up.
     """
-    found, indices = _map_of(app), app.known(1)
+    found, indices = _map_of(ctx), ctx.known(1)
     if found is None or indices is None or indices.sized or len(indices.shape) != 1:
-        return move(app)
+        return move(ctx)
     source, layout = found
-    if app.int_attribute("axis", 0) % len(layout) != layout[1] or 0 in indices.shape:
-        return move(app)
+    if ctx.int_attribute("axis", 0) % len(layout) != layout[1] or 0 in indices.shape:
+        return move(ctx)
     (count,) = indices.shape
     if len({int(index) % source.channels for index in indices.array}) < count:
-        return move(app)
-    return Kept((_part(app, source, layout, 0, count),))
+        return move(ctx)
+    return ctx.kept(source, layout=layout, channels=count)
 
 
 @rule("Split")
-def split(app: Application) -> Outcome:
+def split(ctx: Context) -> Answer:
     """Split-2/11/13/18 of the channels."""
-    found = _map_of(app)
+    found = _map_of(ctx)
     if found is None:
-        return move(app)
+        return move(ctx)
     source, layout = found
-    if app.int_attribute("axis", 0) % len(layout) != layout[1]:
-        return move(app)
-    outputs = len(app.node.outputs)
-    lengths = app.ints_attribute("split")
-    given = app.operand(1)
+    if ctx.int_attribute("axis", 0) % len(layout) != layout[1]:
+        return move(ctx)
+    outputs = len(ctx.node.outputs)
+    lengths = ctx.ints_attribute("split")
+    given = ctx.operand(1)
     if isinstance(given, Known) and not given.sized:
         lengths = tuple(int(length) for length in given.array.reshape(-1))
     elif given is not None:
-        return move(app)
+        return move(ctx)
     if lengths is None:  # opset 18: the last one may be smaller
         each = -(-source.channels // outputs)
         lengths = (*[each] * (outputs - 1), source.channels - each * (outputs - 1))
     if len(lengths) != outputs or sum(lengths) != source.channels or min(lengths) < 1:
-        app.refuse("invalid-node", f"splits {source.channels} channels into {list(lengths)}")
-    parts = (_part(app, source, layout, n, length) for n, length in enumerate(lengths))
-    return Kept(tuple(parts))
+        ctx.refuse("invalid-node", f"splits {source.channels} channels into {list(lengths)}")
+    return tuple(
+        ctx.kept(source, name=value.name or "", value=value, layout=layout, channels=length)
+        for value, length in zip(ctx.node.outputs, lengths, strict=True)
+    )
 
 
 @rule("Slice")
-def slice_(app: Application) -> Outcome:
+def slice_(ctx: Context) -> Answer:
     """Slice-1/10/11/13 of channels, or of positions from a first one to one counted from the end.
 
     A slice that ends at a position of the native size selects cells of that size: a view.
     """
-    found = _map_of(app)
-    cuts = _cuts(app) if found is not None else None
+    found = _map_of(ctx)
+    cuts = _cuts(ctx) if found is not None else None
     if found is None or cuts is None:
-        return move(app)
+        return move(ctx)
     source, layout = found
     channels, field, extent = source.channels, list(source.field), list(source.extent)
     for cut in cuts:
         axis = layout.index(cut.axis % len(layout)) - 2
         if axis == -2 or cut.step < 1:
-            return move(app)
+            return move(ctx)
         if axis == -1:
             channels = len(range(source.channels)[cut.start : cut.end : cut.step])
             continue
         left = cut.left(extent[axis])
         if left is None:
-            return move(app)
+            return move(ctx)
         begin, end = left
         extent[axis] = -(-(extent[axis] - begin - end) // cut.step)
         field[axis] = field[axis].slide(1, pad=-begin, end_pad=-end).slide(1, cut.step)
     if channels < 1 or min(extent) < 1:
-        return move(app)
+        return move(ctx)
     if source.one_per_window and tuple(field) != source.field:
-        app.refuse("slides-after-fc", "cuts positions off the cell that an FC layer gives")
-    part = _part(app, source, layout, 0, channels, extent=tuple(extent), field=tuple(field))
-    return Kept((part,))
+        ctx.refuse("slides-after-fc", "cuts positions off the cell that an FC layer gives")
+    changes = {"channels": channels, "extent": tuple(extent), "field": tuple(field)}
+    return ctx.kept(source, layout=layout, **changes)
 
 
 @dataclass(frozen=True)
@@ -115,19 +117,19 @@ class _Cut:
         return (self.start, -self.end) if -length < self.end < 0 else None
 
 
-def _cuts(app: Application) -> list[_Cut] | None:
+def _cuts(ctx: Context) -> list[_Cut] | None:
     """The slices by axis; None if they are not constant."""
-    if len(app.operands) > 1:  # from opset 10 on: starts, ends, axes, steps
+    if len(ctx.operands) > 1:  # from opset 10 on: starts, ends, axes, steps
         lists: list[tuple[int, ...] | None] = []
         for position in range(1, 5):
-            fact = app.operand(position)
+            fact = ctx.operand(position)
             if fact is not None and (not isinstance(fact, Known) or fact.sized):
                 return None
             known = None if fact is None else tuple(int(n) for n in fact.array.reshape(-1))
             lists.append(known)
         starts, ends, axes, steps = lists
     else:
-        starts, ends, axes = map(app.ints_attribute, ("starts", "ends", "axes"))
+        starts, ends, axes = map(ctx.ints_attribute, ("starts", "ends", "axes"))
         steps = None
     if starts is None or ends is None:
         return None
@@ -138,23 +140,9 @@ def _cuts(app: Application) -> list[_Cut] | None:
     return [_Cut(*parts) for parts in zip(axes, starts, ends, steps, strict=True)]
 
 
-def _map_of(app: Application) -> tuple[FeatureMap, tuple[int, ...]] | None:
+def _map_of(ctx: Context) -> tuple[FeatureMap, tuple[int, ...]] | None:
     """The map that the first operand is, and its layout; None if it is no map any more."""
-    view = app.operand(0)
+    view = ctx.operand(0)
     if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:
         return None
     return view.whole_map, view.layout
-
-
-def _part(
-    app: Application,
-    source: FeatureMap,
-    layout: tuple[int, ...],
-    position: int,
-    channels: int,
-    **changes: object,
-) -> FeatureMap:
-    value = app.node.outputs[position]
-    name = value.name or ""
-    made = {"name": name, "value": value, "layout": layout, "channels": channels}
-    return app.new_map(source, **made, **changes)

@@ -14,11 +14,12 @@ import onnx_ir as ir
 
 from onnx_fc2conv.geometry import output_length
 from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
+from onnx_fc2conv.views.plan import AttributeValue
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import joined_field, parting
 from onnx_fc2conv.views.rules.movement import concatenate, pad_features
-from onnx_fc2conv.views.rules.registry import Application, Fact, describe, rule
-from onnx_fc2conv.views.rules.restore import Restored, restored
+from onnx_fc2conv.views.rules.registry import Answer, Fact, describe, rule
+from onnx_fc2conv.views.rules.restore import restored
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["conv", "joined_channels", "pool", "pooled"]
@@ -47,21 +48,20 @@ class _Window:
 
 
 @rule("Conv", "ConvInteger", "QLinearConv")
-def conv(app: Application) -> Outcome:
+def conv(ctx: Context) -> Answer:
     """Conv-1/11/22, ConvInteger-10 and QLinearConv-10 with a constant kernel."""
-    op_type = app.node.op_type
-    weight = app.known(3 if op_type == "QLinearConv" else 1)
-    if weight is None or not all(map(_is_constant, app.operands[1:])):
-        app.refuse("weight-not-constant", "its kernel is not a constant")
+    op_type = ctx.node.op_type
+    weight = ctx.known(3 if op_type == "QLinearConv" else 1)
+    if weight is None or not all(map(_is_constant, ctx.operands[1:])):
+        ctx.refuse("weight-not-constant", "its kernel is not a constant")
     shape = weight.shape
-    found = restored(app)
-    (source,) = found.maps
+    (source,) = restored(ctx)
     if len(shape) != 2 + len(source.extent):
-        app.refuse("invalid-node", f"kernel {list(shape)} does not fit its input")
-    if shape[1] * app.int_attribute("group", 1) != source.channels:
-        app.refuse("invalid-node", f"kernel {list(shape)} does not fit {source.channels} channels")
-    window = _window(app, source, tuple(shape[2:]))
-    return _slide(app, found, window, channels=shape[0], dtype=_sum_type(app) or source.dtype)
+        ctx.refuse("invalid-node", f"kernel {list(shape)} does not fit its input")
+    if shape[1] * ctx.int_attribute("group", 1) != source.channels:
+        ctx.refuse("invalid-node", f"kernel {list(shape)} does not fit {source.channels} channels")
+    window = _window(ctx, source, tuple(shape[2:]))
+    return _slide(ctx, source, window, channels=shape[0], dtype=_sum_type(ctx) or source.dtype)
 
 
 def _is_constant(fact: Fact | None) -> bool:
@@ -69,79 +69,75 @@ def _is_constant(fact: Fact | None) -> bool:
     return fact is None or isinstance(fact, Known) or fact == Opaque(False, uniform=())
 
 
-def _sum_type(app: Application) -> ir.DataType | None:
+def _sum_type(ctx: Context) -> ir.DataType | None:
     """The type of a convolution's result; None for that of its image."""
-    if app.node.op_type == "ConvInteger":
+    if ctx.node.op_type == "ConvInteger":
         return ir.DataType.INT32
-    zero = app.known(7) if app.node.op_type == "QLinearConv" else None
+    zero = ctx.known(7) if ctx.node.op_type == "QLinearConv" else None
     return None if zero is None else ir.DataType.from_numpy(zero.array.dtype)
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
-def pool(app: Application) -> Outcome:
+def pool(ctx: Context) -> Answer:
     """MaxPool-1/8/10/11/12/22, AveragePool-1/7/10/11/19/22, LpPool-2/11/18/22."""
-    if len(app.node.outputs) > 1 and app.node.outputs[1].uses():
-        app.refuse("pool-indices", "its indices output counts positions of one image size")
-    return pooled(app)
+    if len(ctx.node.outputs) > 1 and ctx.node.outputs[1].uses():
+        ctx.refuse("pool-indices", "its indices output counts positions of one image size")
+    return pooled(ctx)
 
 
-def pooled(app: Application) -> Outcome:
+def pooled(ctx: Context) -> Answer:
     """A pooling with the window that the node says."""
-    kernel = app.ints_attribute("kernel_shape")
-    found = restored(app)
-    (source,) = found.maps
+    kernel = ctx.ints_attribute("kernel_shape")
+    (source,) = restored(ctx)
     if kernel is None or len(kernel) != len(source.extent):
-        app.refuse("invalid-node", f"kernel_shape {kernel} does not fit its input")
-    window = _window(app, source, kernel)
-    return _slide(app, found, window, channels=source.channels, dtype=source.dtype)
+        ctx.refuse("invalid-node", f"kernel_shape {kernel} does not fit its input")
+    window = _window(ctx, source, kernel)
+    return _slide(ctx, source, window, channels=source.channels, dtype=source.dtype)
 
 
 @rule("Concat")
-def concat(app: Application) -> Outcome:
+def concat(ctx: Context) -> Answer:
     """Of maps along the channels: a map. Of anything else: data movement."""
-    views = [fact for fact in app.operands if isinstance(fact, FeatureView)]
+    views = [fact for fact in ctx.operands if isinstance(fact, FeatureView)]
     on_maps = next((view for view in views if view.layout is not None), None)
-    if on_maps is None or on_maps.layout is None or len(views) < len(app.operands):
-        return concatenate(app)
+    if on_maps is None or on_maps.layout is None or len(views) < len(ctx.operands):
+        return concatenate(ctx)
     rank = len(on_maps.layout)
-    axis = app.int_attribute("axis", 1) % rank
+    axis = ctx.int_attribute("axis", 1) % rank
     if axis != on_maps.layout[1] or any(len(view.shape) != rank for view in views):
-        return concatenate(app)
-    return joined_channels(app, on_maps.layout)
+        return concatenate(ctx)
+    return joined_channels(ctx, on_maps.layout)
 
 
-def joined_channels(app: Application, layout: tuple[int, ...]) -> Outcome:
+def joined_channels(ctx: Context, layout: tuple[int, ...]) -> Answer:
     """The node joins the channels of all maps that it is given, which are in this layout."""
-    found = restored(app, any_layout=True)
-    maps = found.maps
+    maps = restored(ctx, any_layout=True)
     if any(m.extent != maps[0].extent for m in maps):
-        app.refuse("invalid-node", "joins maps of different sizes")
-    field = joined_field(app, maps, broadcasts=False)
-    output = app.new_map(
+        ctx.refuse("invalid-node", "joins maps of different sizes")
+    field = joined_field(ctx, maps, broadcasts=False)
+    return ctx.kept(
         maps[0],
-        value=app.node.outputs[0],
         layout=layout,
         channels=sum(m.channels for m in maps),
         field=field,
         sources=maps,
         one_per_window=any(m.one_per_window for m in maps),
-        parts=parting(app, maps),
+        parts=parting(ctx, maps),
     )
-    return Kept((output,), restored=found.restored, steps=found.steps)
 
 
 @rule("Pad")
-def pad(app: Application) -> Outcome:
+def pad(ctx: Context) -> Answer:
     """Padding of the spatial axes and the channels of a map (Pad-2/11/13/18/19/21)."""
-    view = app.view(0)
-    if view is None or any(isinstance(fact, FeatureView) for fact in app.operands[1:]):
-        app.refuse("data-dependent", "pads by amounts or values that depend on the image")
+    view = ctx.view(0)
+    if view is None or any(isinstance(fact, FeatureView) for fact in ctx.operands[1:]):
+        ctx.refuse("data-dependent", "pads by amounts or values that depend on the image")
     source = view.whole_map
     if view.layout is None or source is None:
-        return pad_features(app)
+        return pad_features(ctx)
     rank = len(view.layout)
-    pads = app.ints_attribute("pads")
-    known, axes = app.known(1), app.operand(3)
+    pads = ctx.ints_attribute("pads")
+    known, axes = ctx.known(1), ctx.operand(3)
     if known is not None and not known.sized:
         pads = tuple(int(amount) for amount in known.array)
     if isinstance(axes, Known) and not axes.sized and pads is not None:
@@ -149,14 +145,14 @@ def pad(app: Application) -> Outcome:
     elif axes is not None:
         pads = None
     if pads is None or len(pads) != 2 * rank:
-        app.refuse("data-dependent", "pads by amounts that are not constant for all axes")
+        ctx.refuse("data-dependent", "pads by amounts that are not constant for all axes")
     begins = [pads[axis] for axis in view.layout]
     ends = [pads[rank + axis] for axis in view.layout]
     if begins[0] or ends[0]:
         axis = view.layout[0]
-        app.refuse("batch-mixing", f"pads axis {axis}, which holds the samples")
+        ctx.refuse("batch-mixing", f"pads axis {axis}, which holds the samples")
     if source.one_per_window and any((*begins[2:], *ends[2:])):
-        app.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
+        ctx.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
     channels = source.channels + begins[1] + ends[1]
     spatial = zip(source.field, source.extent, begins[2:], ends[2:], strict=True)
     field, extent = zip(
@@ -164,17 +160,15 @@ def pad(app: Application) -> Outcome:
         strict=True,
     )
     if min(channels, *extent) < 1:
-        app.refuse("shape-mismatch", f"crops {list(source.per_sample_shape)} to nothing")
-    output = app.new_map(
+        ctx.refuse("shape-mismatch", f"crops {list(source.per_sample_shape)} to nothing")
+    return ctx.kept(
         source,
-        value=app.node.outputs[0],
         layout=view.layout,
         channels=channels,
         field=field,
         extent=extent,
-        pads=describe(app.node) if max(*begins[2:], *ends[2:]) > 0 else None,
+        pads=describe(ctx.node) if max(*begins[2:], *ends[2:]) > 0 else None,
     )
-    return Kept((output,))
 
 
 def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int, ...] | None:
@@ -187,20 +181,20 @@ def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int
     return tuple(whole)
 
 
-def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _Window:
+def _window(ctx: Context, source: FeatureMap, kernel: tuple[int, ...]) -> _Window:
     """Pads and strides of the node with auto_pad and ceil_mode resolved at the native size."""
     rank = len(source.extent)
-    strides = app.ints_attribute("strides") or (1,) * rank
-    dilations = app.ints_attribute("dilations") or (1,) * rank
-    pads = app.ints_attribute("pads") or (0,) * (2 * rank)
+    strides = ctx.ints_attribute("strides") or (1,) * rank
+    dilations = ctx.ints_attribute("dilations") or (1,) * rank
+    pads = ctx.ints_attribute("pads") or (0,) * (2 * rank)
     if not (len(strides) == len(dilations) == rank and len(pads) == 2 * rank):
-        app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
+        ctx.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
     if min(*strides, *dilations, *kernel) < 1:
-        app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
+        ctx.refuse("invalid-node", "has a kernel, stride or dilation below 1")
     begins, ends = list(pads[:rank]), list(pads[rank:])
     frozen: dict[str, AttributeValue | None] = {}
 
-    auto_pad = app.node.attributes.get_string("auto_pad", "NOTSET")
+    auto_pad = ctx.node.attributes.get_string("auto_pad", "NOTSET")
     if auto_pad == "VALID":
         begins, ends = [0] * rank, [0] * rank
     elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
@@ -214,15 +208,15 @@ def _window(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> _W
             )
         frozen = {"auto_pad": None, "pads": (*begins, *ends)}
     elif auto_pad != "NOTSET":
-        app.refuse("invalid-node", f"has auto_pad {auto_pad!r}")
+        ctx.refuse("invalid-node", f"has auto_pad {auto_pad!r}")
 
-    if app.int_attribute("ceil_mode", 0):
+    if ctx.int_attribute("ceil_mode", 0):
         extra = [
             _ceil_extra(source.extent[a], kernel[a], strides[a], dilations[a], begins[a], ends[a])
             for a in range(rank)
         ]
-        if any(extra) and app.int_attribute("count_include_pad", 0):
-            app.refuse(
+        if any(extra) and ctx.int_attribute("count_include_pad", 0):
+            ctx.refuse(
                 "ceil-mode", "averages over its padding with ceil_mode, which pads cannot express"
             )
         ends = [end + more for end, more in zip(ends, extra, strict=True)]
@@ -245,11 +239,10 @@ def _ceil_extra(  # noqa: PLR0913 - the hyperparameters of one axis
 
 
 def _slide(
-    app: Application, found: Restored, window: _Window, *, channels: int, dtype: ir.DataType
-) -> Outcome:
-    (source,) = found.maps
+    ctx: Context, source: FeatureMap, window: _Window, *, channels: int, dtype: ir.DataType
+) -> FeatureView:
     if source.one_per_window and (window.pads or max(*window.kernel, *window.strides) > 1):
-        app.refuse(
+        ctx.refuse(
             "slides-after-fc",
             f"slides a {'×'.join(map(str, window.kernel))} window over the single cell that an FC "
             "layer gives; on a map it would reach into the neighboring windows",
@@ -266,7 +259,7 @@ def _slide(
         for a in axes
     )
     if min(extent, default=1) < 1:
-        app.refuse(
+        ctx.refuse(
             "shape-mismatch",
             f"has no cell at the native size: kernel {list(window.kernel)} over "
             f"{list(source.extent)}; check --input-shape",
@@ -281,13 +274,12 @@ def _slide(
         )
         for a in axes
     )
-    output = app.new_map(
+    ctx.freeze(window.frozen)
+    return ctx.kept(
         source,
-        value=app.node.outputs[0],
         channels=channels,
         extent=extent,
         field=field,
         dtype=dtype,
-        pads=describe(app.node) if window.pads else None,
+        pads=describe(ctx.node) if window.pads else None,
     )
-    return Kept((output,), window.frozen, found.restored, found.steps)

@@ -15,11 +15,12 @@ import numpy as np
 
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.plan import Constant, Emitted, FcLayer, Outcome, Step
+from onnx_fc2conv.views.plan import Constant, FcLayer
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.contraction import Reading, conv_attributes, read, slid_map
 from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight, lazily, placed
 from onnx_fc2conv.views.rules.layer import Layer, operand_name, product_view
-from onnx_fc2conv.views.rules.registry import Application, node_name
+from onnx_fc2conv.views.rules.registry import node_name
 from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["is_stack", "stacked_product"]
@@ -30,47 +31,47 @@ def is_stack(weight: Known) -> bool:
     return any(length != 1 for length in weight.shape[:-2]) and not weight.sized
 
 
-def stacked_product(app: Application, view: FeatureView, stack: Known) -> Outcome:
+def stacked_product(ctx: Context, view: FeatureView, stack: Known) -> FeatureView:
     """V·W with W [*groups, D, K] as a Conv of as many groups as the view has of channels.
 
     Raises:
         NodeRefused: Unless each group of rows reads channels of its own, all of them as many.
     """
-    name = operand_name(app, 1)
+    name = operand_name(ctx, 1)
     groups = stack.shape[:-2]
     batch = view.batch_axis
     first = len(view.shape) - len(stack.shape)
     if batch is None or batch >= first or view.shape[first:-2] != groups:
-        _refuse_weight(app, stack)
+        _refuse_weight(ctx, stack)
     if view.shape[-1] != stack.shape[-2]:
-        app.refuse("shape-mismatch", f"multiplies {list(view.shape)} by {list(stack.shape)}")
+        ctx.refuse("shape-mismatch", f"multiplies {list(view.shape)} by {list(stack.shape)}")
     weight = Weight(stack, True, 1.0, name, stacked=True)
     layer = Layer(view, -1, weight)
-    reading = read(app, view, len(view.shape) - 1, stack.shape[-1])
+    reading = read(ctx, view, len(view.shape) - 1, stack.shape[-1])
     matrices = _matrix_of_lists(reading, groups)
     (part, *others) = reading.parts
     unfit = part.source.pending is not None or part.groups != reading.lists
     if matrices is None or others or unfit or stack.array.dtype != part.source.dtype.numpy():
-        _refuse_weight(app, stack)
-    kernel = _kernel(app, weight, part, matrices)
-    output = slid_map(app, part, kernel, app.node.outputs[0].name or "product")
-    step = Step(
-        "Conv", (part.source, kernel.constant), output, app.node, conv_attributes(part, kernel)
-    )
+        _refuse_weight(ctx, stack)
+    kernel = _kernel(ctx, weight, part, matrices)
+    output = slid_map(ctx, part, kernel, ctx.name)
+    operands = (part.source, kernel.constant)
+    ctx.emit("Conv", operands, output, conv_attributes(part, kernel))
     of_layer = FcLayer(
-        node=node_name(app.node),
-        op_type=app.node.op_type,
+        node=node_name(ctx.node),
+        op_type=ctx.node.op_type,
         weight=name,
         weight_shape=(prod(groups) * stack.shape[-1], stack.shape[-2]),
         kernel=kernel.constant.name,
         kernel_shape=kernel.constant.shape,
         bytes_kept=kernel.bytes_kept,
     )
-    return Emitted((*reading.steps, step), product_view(app, layer, reading, output), of_layer)
+    ctx.tape.append(of_layer)
+    return product_view(ctx, layer, reading, output)
 
 
-def _refuse_weight(app: Application, stack: Known) -> NoReturn:
-    app.refuse(
+def _refuse_weight(ctx: Context, stack: Known) -> NoReturn:
+    ctx.refuse(
         "weight-not-matrix",
         f"its weight has shape {list(stack.shape)}; only a constant matrix is a layer, or one for "
         "each group of channels",
@@ -87,7 +88,7 @@ def _matrix_of_lists(reading: Reading, groups: tuple[int, ...]) -> IntArray | No
     return found if bool((found[which] == own).all()) else None
 
 
-def _kernel(app: Application, weight: Weight, part: Part, matrices: IntArray) -> Kernel:
+def _kernel(ctx: Context, weight: Weight, part: Part, matrices: IntArray) -> Kernel:
     """The kernel of the grouped Conv: for each list the matrix that it is multiplied by."""
     stored = weight.value
     features, outputs = stored.shape[-2:]
@@ -104,6 +105,6 @@ def _kernel(app: Application, weight: Weight, part: Part, matrices: IntArray) ->
         ]
         return np.concatenate(blocks).reshape(shape)
 
-    name = app.names.fresh(f"{weight.name}.kernel")
+    name = ctx.fresh(f"{weight.name}.kernel")
     kept = "folded" if part.repeats else "permuted"
     return Kernel(Constant(name, shape, lazily(build, stored, shape)), lists, kept)

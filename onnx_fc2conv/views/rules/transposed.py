@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.feature_map import FeatureMap
 from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.plan import AttributeValue, Kept, Outcome
+from onnx_fc2conv.views.plan import AttributeValue
+from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import subdivided
-from onnx_fc2conv.views.rules.registry import Application, describe, rule
+from onnx_fc2conv.views.rules.registry import Answer, describe, rule
 from onnx_fc2conv.views.rules.restore import restored
 
 __all__ = ["conv_transpose"]
@@ -61,11 +62,11 @@ class _Axis:
         """Whether the first or last output would read a cell beyond the input."""
         return self.first < 0 or (self.count - 1 + self.begin) // self.stride >= self.length
 
-    def field(self, app: Application, source: AxisField) -> AxisField:
+    def field(self, ctx: Context, source: AxisField) -> AxisField:
         """The receptive field of the outputs."""
         window = -(-self.begin // self.stride) - self.first + 1
         block = source.slide(window, pad=-self.first)
-        spread, _ = subdivided(app, block, self.length, self.stride)
+        spread, _ = subdivided(ctx, block, self.length, self.stride)
         return spread.counted(
             source.cells.then(self.stride, self.count - self.length * self.stride, 1),
             (source.first_clean - 1) * self.stride + self.span - self.begin,
@@ -74,52 +75,50 @@ class _Axis:
 
 
 @rule("ConvTranspose")
-def conv_transpose(app: Application) -> Outcome:
+def conv_transpose(ctx: Context) -> Answer:
     """ConvTranspose-1/11/22 with a constant kernel."""
-    weight = app.known(1)
-    if weight is None or any(f is not None and not isinstance(f, Known) for f in app.operands[1:]):
-        app.refuse("weight-not-constant", "its kernel is not a constant")
-    found = restored(app)
-    (source,) = found.maps
+    weight = ctx.known(1)
+    if weight is None or any(f is not None and not isinstance(f, Known) for f in ctx.operands[1:]):
+        ctx.refuse("weight-not-constant", "its kernel is not a constant")
+    (source,) = restored(ctx)
     if len(weight.shape) != 2 + len(source.extent) or weight.shape[0] != source.channels:
-        app.refuse(
+        ctx.refuse(
             "invalid-node",
             f"kernel {list(weight.shape)} does not fit a map {list(source.per_sample_shape)}",
         )
-    axes = _axes(app, source, weight.shape[2:])
+    axes = _axes(ctx, source, weight.shape[2:])
     trivial = all(axis.span == axis.stride == 1 and axis.count == axis.length for axis in axes)
     if source.one_per_window and not trivial:
-        app.refuse("slides-after-fc", "makes a map of the single cell that an FC layer gives")
+        ctx.refuse("slides-after-fc", "makes a map of the single cell that an FC layer gives")
     if not trivial and not all(field.stride for field in source.field):
-        app.refuse("misaligned", f"makes a map of {source.name}, whose cell sees the whole image")
+        ctx.refuse("misaligned", f"makes a map of {source.name}, whose cell sees the whole image")
     if min(axis.count for axis in axes) < 1:
-        app.refuse("shape-mismatch", "has no cell at the native size; check --input-shape")
-    fields = (axis.field(app, field) for axis, field in zip(axes, source.field, strict=True))
-    output = app.new_map(
+        ctx.refuse("shape-mismatch", "has no cell at the native size; check --input-shape")
+    fields = (axis.field(ctx, field) for axis, field in zip(axes, source.field, strict=True))
+    ctx.freeze(_frozen(ctx, axes))
+    return ctx.kept(
         source,
-        value=app.node.outputs[0],
-        channels=weight.shape[1] * app.int_attribute("group", 1),
+        channels=weight.shape[1] * ctx.int_attribute("group", 1),
         extent=tuple(axis.count for axis in axes),
         field=tuple(fields),
-        pads=describe(app.node) if any(axis.reaches_out for axis in axes) else None,
-        subdivides=describe(app.node) if max(axis.stride for axis in axes) > 1 else None,
+        pads=describe(ctx.node) if any(axis.reaches_out for axis in axes) else None,
+        subdivides=describe(ctx.node) if max(axis.stride for axis in axes) > 1 else None,
     )
-    return Kept((output,), _frozen(app, axes), found.restored, found.steps)
 
 
-def _axes(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> tuple[_Axis, ...]:
+def _axes(ctx: Context, source: FeatureMap, kernel: tuple[int, ...]) -> tuple[_Axis, ...]:
     """The hyperparameters of each axis, auto_pad and output_shape resolved at the native size."""
     rank = len(source.extent)
-    strides = app.ints_attribute("strides") or (1,) * rank
-    dilations = app.ints_attribute("dilations") or (1,) * rank
-    more = app.ints_attribute("output_padding") or (0,) * rank
-    pads = app.ints_attribute("pads") or (0,) * (2 * rank)
+    strides = ctx.ints_attribute("strides") or (1,) * rank
+    dilations = ctx.ints_attribute("dilations") or (1,) * rank
+    more = ctx.ints_attribute("output_padding") or (0,) * rank
+    pads = ctx.ints_attribute("pads") or (0,) * (2 * rank)
     if not (len(strides) == len(dilations) == len(more) == rank and len(pads) == 2 * rank):
-        app.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
+        ctx.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
     if min(*strides, *dilations, *kernel) < 1:
-        app.refuse("invalid-node", "has a kernel, stride or dilation below 1")
-    auto_pad = app.node.attributes.get_string("auto_pad", "NOTSET")
-    sizes = app.ints_attribute("output_shape")
+        ctx.refuse("invalid-node", "has a kernel, stride or dilation below 1")
+    auto_pad = ctx.node.attributes.get_string("auto_pad", "NOTSET")
+    sizes = ctx.ints_attribute("output_shape")
     if sizes is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         sizes = tuple(n * s for n, s in zip(source.extent, strides, strict=True))
     axes = [
@@ -129,7 +128,7 @@ def _axes(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> tupl
     if sizes is not None:
         cut = [axis.whole - size for axis, size in zip(axes, sizes[-rank:], strict=True)]
         if min(cut) < 0:
-            app.refuse(
+            ctx.refuse(
                 "baked-size",
                 f"is to give {list(sizes)}, more than its kernels reach; export it with pads",
             )
@@ -144,10 +143,10 @@ def _axes(app: Application, source: FeatureMap, kernel: tuple[int, ...]) -> tupl
     )
 
 
-def _frozen(app: Application, axes: tuple[_Axis, ...]) -> Mapping[str, AttributeValue | None]:
+def _frozen(ctx: Context, axes: tuple[_Axis, ...]) -> Mapping[str, AttributeValue | None]:
     """What the node's size at run time decided, as pads that mean the same at any size."""
-    auto_pad = app.node.attributes.get_string("auto_pad", "NOTSET")
-    if app.ints_attribute("output_shape") is None and auto_pad in ("NOTSET", "VALID"):
+    auto_pad = ctx.node.attributes.get_string("auto_pad", "NOTSET")
+    if ctx.ints_attribute("output_shape") is None and auto_pad in ("NOTSET", "VALID"):
         return {}
     pads = (*(axis.begin for axis in axes), *(axis.end for axis in axes))
     return {"auto_pad": None, "output_shape": None, "pads": pads}

@@ -1,0 +1,50 @@
+"""Maps made of the channels of one, at every position: some of them, or all scaled and shifted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_fc2conv.views.labels import IntArray
+from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.view import Affine, FeatureMap
+
+__all__ = ["picked_channels", "settled", "settled_channels"]
+
+
+def picked_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> FeatureMap:
+    """The map with these channels of another, in this order; what waits goes on waiting."""
+    if channels.size == source.channels and bool((channels == np.arange(channels.size)).all()):
+        return source
+    name = ctx.fresh(f"{ctx.name}.channels")
+    base = source.base or source
+    picked = ctx.new_map(base, name=name, channels=channels.size)
+    indices = ctx.constant(f"{name}.indices", channels.astype(np.int64))
+    ctx.emit("Gather", (base, indices), picked, {"axis": 1})
+    if source.pending is None:
+        return picked
+    waits = Affine(source.pending.scale[channels], source.pending.shift[channels])
+    return ctx.new_map(picked, name=name, pending=waits, base=picked)
+
+
+def settled_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> FeatureMap:
+    """The map with these channels of another, in this order, and what waited for it carried out."""
+    return picked_channels(ctx, settled(ctx, source), channels)
+
+
+def settled(ctx: Context, feature_map: FeatureMap) -> FeatureMap:
+    """The map with the scale and shift carried out that wait, one value per channel."""
+    if feature_map.pending is None or feature_map.base is None:
+        return feature_map
+    assert feature_map.scales_by_channel
+    dtype = feature_map.dtype.numpy()
+    shape = (feature_map.channels, *[1] * len(feature_map.extent))
+    scale, shift = (
+        array.reshape(feature_map.channels, -1)[:, 0].astype(dtype).reshape(shape)
+        for array in (feature_map.pending.scale, feature_map.pending.shift)
+    )
+    scaled = ctx.new_map(feature_map.base, name=ctx.fresh(f"{feature_map.name}.scaled"))
+    shifted = ctx.new_map(scaled, name=ctx.fresh(f"{feature_map.name}.shifted"))
+    by = ctx.constant(f"{shifted.name}.scale", scale)
+    to = ctx.constant(f"{shifted.name}.shift", shift)
+    ctx.emit("Mul", (feature_map.base, by), scaled)
+    return ctx.emit("Add", (scaled, to), shifted)

@@ -1,0 +1,169 @@
+"""What a rule is given: one node, what is known of its operands, and a tape to write on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.plan import AttributeValue, Constant, Intermediate, Step
+from onnx_fc2conv.views.rules.registry import Fact, NameScope, describe
+from onnx_fc2conv.views.tape import Attempt, Frozen, NodeRefused, Tape
+from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
+
+__all__ = ["Context", "Operand"]
+
+Operand = FeatureMap | Intermediate | Constant | ir.Value | None
+Made = TypeVar("Made", bound=FeatureMap | Intermediate)
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One node and its operands.
+
+    Attributes:
+        node: The node.
+        opset: Version of the node's operator set.
+        operands: What is known of each input; None where an optional input is left out.
+        space: Gives labels to new maps.
+        names: Gives names to new tensors.
+        batches: The batch sizes of the labels.
+        tape: Takes down what the rule decides.
+        windowed: Whether the node, if it pools the whole image, is to pool each window instead.
+        static: Whether sizes stay, so that a window is the whole image.
+        patches: Whether a layer of patches of a map is a sliding layer.
+    """
+
+    node: ir.Node
+    opset: int
+    operands: tuple[Fact | None, ...]
+    space: LabelSpace
+    names: NameScope
+    batches: Batches
+    tape: Tape
+    windowed: bool = False
+    static: bool = False
+    patches: bool = True
+
+    @property
+    def name(self) -> str:
+        """The name of the first output, after which new tensors are called."""
+        return self.node.outputs[0].name or self.node.op_type
+
+    def operand(self, position: int) -> Fact | None:
+        """The operand, None if it is left out."""
+        return self.operands[position] if position < len(self.operands) else None
+
+    def view(self, position: int = 0) -> FeatureView | None:
+        """The operand if it is a view."""
+        fact = self.operand(position)
+        return fact if isinstance(fact, FeatureView) else None
+
+    def first_view(self) -> FeatureView:
+        """The first operand of a node of which no other may be a view."""
+        view = self.view(0)
+        assert view is not None
+        return view
+
+    def known(self, position: int) -> Known | None:
+        """The operand if it is known."""
+        fact = self.operand(position)
+        return fact if isinstance(fact, Known) else None
+
+    def int_attribute(self, name: str, default: int) -> int:
+        """An integer attribute or its default."""
+        return self.node.attributes.get_int(name, default)
+
+    def ints_attribute(self, name: str) -> tuple[int, ...] | None:
+        """An attribute of integers, None if it is absent."""
+        ints = self.node.attributes.get_ints(name, None)
+        return None if ints is None else tuple(ints)
+
+    def refuse(self, code: str, reason: str) -> NoReturn:
+        """End the rule: this node cannot be part of a fully convolutional model.
+
+        Args:
+            code: A word of the catalog of refusals.
+            reason: Why, with the shapes or values that decided.
+
+        Raises:
+            NodeRefused: Always.
+        """
+        raise NodeRefused(Refusal(code, describe(self.node), reason))
+
+    def attempt(self) -> Attempt:
+        """A block that may refuse the node without ending the rule."""
+        return Attempt(self.tape)
+
+    def fresh(self, name: str) -> str:
+        """A name for a new tensor: this one, if it is free."""
+        return self.names.fresh(name)
+
+    def constant(self, name: str, array: AnyArray) -> Constant:
+        """A new constant, called so if that name is free."""
+        return Constant(self.names.fresh(name), array.shape, lambda: ir.Tensor(array))
+
+    def integers(self, name: str, values: list[int]) -> Constant:
+        """A new constant of integers: a shape, or axes."""
+        return self.constant(f"{name}.sizes", np.array(values, np.int64))
+
+    def tensor(self, name: str, dtype: ir.DataType) -> Intermediate:
+        """A new tensor that is no map, called so if that name is free."""
+        return Intermediate(self.names.fresh(name), dtype)
+
+    def new_map(self, like: FeatureMap, **changes: Any) -> FeatureMap:
+        """A new map that this node makes: ``like`` it but for its labels and what is given."""
+        made: dict[str, Any] = {
+            "name": self.node.outputs[0].name or "",
+            "sources": (like,),
+            "value": None,
+            "layout": channels_first(2 + len(like.extent)),
+            "lacks": (),
+            "pads": None,
+            "mixes_positions": None,
+            "pooled_by": None,
+            "subdivides": None,
+            "parts": None,
+            "constant": None,
+            "pending": None,
+            "base": None,
+        }
+        made |= changes
+        size = made.get("channels", like.channels) * prod(made.get("extent", like.extent))
+        made["first_label"] = self.space.reserve(size)
+        return self.space.add(replace(like, **made))
+
+    def kept(self, like: FeatureMap, **changes: Any) -> FeatureView:
+        """The node stays, and its output is a map ``like`` this one but for what is given."""
+        made = self.new_map(like, **{"value": self.node.outputs[0], **changes})
+        return FeatureView.of(made, self.space, self.batches)
+
+    def freeze(self, attributes: Mapping[str, AttributeValue | None]) -> None:
+        """Write these attributes into the node, which stays (None removes one)."""
+        if attributes:
+            self.tape.append(Frozen(self.node, attributes))
+
+    def emit(  # noqa: PLR0913 - the parts of a step
+        self,
+        op_type: str,
+        inputs: tuple[Operand, ...],
+        output: Made,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        *,
+        carried: tuple[str, ...] = (),
+        further: tuple[FeatureMap | Intermediate, ...] = (),
+        domain: str = "",
+    ) -> Made:
+        """Let a new node make ``output``, which is returned; the arguments are those of `Step`."""
+        written = attributes or {}
+        self.tape.append(
+            Step(op_type, inputs, output, self.node, written, carried, further, domain)
+        )
+        return output
