@@ -19,7 +19,7 @@ ROOMS = (
     ("errors", "interrupts", "streams", "remedies"),
     ("sparse_tensors", "embedded_weights", "temporary_folder"),
     ("model_io", "external_data", "linked_weights", "staging"),
-    ("geometry",),
+    ("geometry", "graphs"),
     ("views", "matrices"),
     ("passes",),
     ("pipeline", "to_fc"),
@@ -42,6 +42,7 @@ SHARED_WITH_THE_CHECK = {
     "embedded_weights": {"MappedTensor"},
     "model_io": {"INLINE_LIMIT", "ModelSource", "as_model", "stored_tensors", "weigh"},
     "geometry": {"Geometry", "read_geometry"},
+    "graphs.names": {"describe", "node_name"},
     "passes": {"Normalize"},
     "passes.apply": {"ORIGIN"},
     "passes.normalize": {"Normalize"},
@@ -49,7 +50,6 @@ SHARED_WITH_THE_CHECK = {
     "views": {"Pool"},
     "views.inputs": {"image_axes", "native_shapes"},
     "views.labels": {"AnyArray"},
-    "views.rules.registry": {"describe", "node_name"},
 }
 """What the check takes from the rest of the package: what it does not find out for itself."""
 

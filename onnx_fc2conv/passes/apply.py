@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from onnx_fc2conv.graphs.names import NameScope, describe
 from onnx_fc2conv.passes.initializers import Initializers
 from onnx_fc2conv.passes.lift import Lifter
 from onnx_fc2conv.views.labels import AnyArray
@@ -22,8 +23,6 @@ from onnx_fc2conv.views.plan import (
     Rebuilt,
     Step,
 )
-from onnx_fc2conv.views.rules import describe
-from onnx_fc2conv.views.rules.registry import NameScope
 from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply", "write_attributes"]

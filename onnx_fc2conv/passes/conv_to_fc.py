@@ -11,11 +11,11 @@ from onnx_ir.convenience import get_const_tensor
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.matrices import ConvLayer, MatrixSize
 from onnx_fc2conv.passes.flat_layers import FlatLayers
 from onnx_fc2conv.passes.patch_products import PatchProducts
 from onnx_fc2conv.views.inputs import model_inputs
-from onnx_fc2conv.views.rules import describe
 
 __all__ = ["ConvToFc", "Form", "MatrixLayer", "MatrixPlan"]
 

@@ -29,9 +29,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import AttributeValue
-from onnx_fc2conv.views.rules.registry import describe
 
 __all__ = ["DilatedLayer", "Grid", "dilated", "refusal"]
 

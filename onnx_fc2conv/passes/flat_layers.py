@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.convenience import get_const_tensor
 
+from onnx_fc2conv.graphs.names import describe, node_name
 from onnx_fc2conv.matrices import ConvLayer
 from onnx_fc2conv.matrices.linear_maps import (
     LinearMap,
@@ -25,8 +26,6 @@ from onnx_fc2conv.matrices.linear_maps import (
 from onnx_fc2conv.matrices.sparse_file import MatrixTensor
 from onnx_fc2conv.matrices.toeplitz import MatrixSize
 from onnx_fc2conv.passes.node_chain import NodeChain
-from onnx_fc2conv.views.rules import describe
-from onnx_fc2conv.views.rules.registry import node_name
 
 __all__ = ["FlatLayers"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_fc2conv.views.rules import NameScope
+from onnx_fc2conv.graphs.names import NameScope
 
 __all__ = ["FoldConstantIf"]
 

@@ -9,10 +9,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
+from onnx_fc2conv.graphs.names import NameScope, describe
 from onnx_fc2conv.views import Plan, interpret
 from onnx_fc2conv.views.inputs import image_axes
 from onnx_fc2conv.views.plan import ORIGIN
-from onnx_fc2conv.views.rules.registry import NameScope, describe
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["FreeInputSize", "forget_shapes"]

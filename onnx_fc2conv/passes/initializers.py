@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.names import NameScope
 from onnx_fc2conv.views.plan import Constant
-from onnx_fc2conv.views.rules import NameScope
 
 __all__ = ["Initializers"]
 

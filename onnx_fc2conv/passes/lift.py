@@ -9,9 +9,9 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.passes.initializers import Initializers
 from onnx_fc2conv.views.plan import ORIGIN, AttributeValue, Constant, Lifted
-from onnx_fc2conv.views.rules import describe
 
 __all__ = ["Lifter"]
 

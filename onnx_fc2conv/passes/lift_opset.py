@@ -11,8 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
+from onnx_fc2conv.graphs.names import NameScope
 from onnx_fc2conv.passes.old_operators import ALIGNED, LIFTS, Lift, OldModel
-from onnx_fc2conv.views.rules import NameScope
 
 __all__ = ["OLDEST_OPSET", "LiftOpset"]
 

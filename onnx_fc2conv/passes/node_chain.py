@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_fc2conv.views.rules import NameScope, describe
+from onnx_fc2conv.graphs.names import NameScope, describe
 
 __all__ = ["NodeChain"]
 

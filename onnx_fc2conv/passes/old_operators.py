@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.rules import NameScope, describe
+from onnx_fc2conv.graphs.names import NameScope, describe
 
 __all__ = ["ALIGNED", "LIFTS", "Lift", "OldModel"]
 

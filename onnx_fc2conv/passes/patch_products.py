@@ -17,9 +17,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.geometry import SlidingWindow
+from onnx_fc2conv.graphs.names import node_name
 from onnx_fc2conv.matrices import ConvLayer
 from onnx_fc2conv.passes.node_chain import NodeChain
-from onnx_fc2conv.views.rules.registry import node_name
 
 __all__ = ["PatchProducts"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
+from onnx_fc2conv.graphs.names import NameScope, describe
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views import OutputMap, interpret
-from onnx_fc2conv.views.rules import NameScope, describe
 
 __all__ = ["Reduce", "ReduceOutputs"]
 

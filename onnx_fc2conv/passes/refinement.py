@@ -9,11 +9,11 @@ from math import gcd
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.passes.dilated_layers import DilatedLayer, Grid, dilated, refusal
 from onnx_fc2conv.views.interpreter import Interpreter
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import Plan
-from onnx_fc2conv.views.rules import describe
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = [

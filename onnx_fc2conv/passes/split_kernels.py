@@ -13,9 +13,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.graphs.names import NameScope
 from onnx_fc2conv.passes.initializers import Initializers
 from onnx_fc2conv.views.plan import FC_OPERATORS, ORIGIN, Constant
-from onnx_fc2conv.views.rules.registry import NameScope
 
 __all__ = ["Block", "SplitKernel", "SplitKernels"]
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.graphs.names import NameScope, describe, node_name
 from onnx_fc2conv.views.bodies import captured_values, inner_nodes
 from onnx_fc2conv.views.computed import computed
 from onnx_fc2conv.views.fold_bias import fold_biases
@@ -39,10 +40,10 @@ from onnx_fc2conv.views.plan import (
     Step,
     WindowPooling,
 )
-from onnx_fc2conv.views.rules import RULES, Fact, NameScope, describe
+from onnx_fc2conv.views.rules import RULES, Fact
 from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.foreign import unknown
-from onnx_fc2conv.views.rules.registry import Answer, Rule, node_name
+from onnx_fc2conv.views.rules.registry import Answer, Rule
 from onnx_fc2conv.views.squeezes import squeezes
 from onnx_fc2conv.views.tape import Frozen, Replaced, Restored, Tape
 from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, Mixed

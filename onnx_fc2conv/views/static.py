@@ -15,6 +15,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.graphs.names import node_name
 from onnx_fc2conv.views.bodies import captured_values
 from onnx_fc2conv.views.inputs import (
     ImageAxes,
@@ -36,7 +37,6 @@ from onnx_fc2conv.views.plan import (
     Step,
 )
 from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.registry import node_name
 from onnx_fc2conv.views.tape import Replaced
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
 

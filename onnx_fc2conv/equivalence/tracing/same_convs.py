@@ -9,8 +9,8 @@ from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.running.stored import constant_array
 from onnx_fc2conv.errors import Fc2ConvError
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.passes.apply import ORIGIN
-from onnx_fc2conv.views.rules.registry import describe
 
 __all__ = ["same_conv"]
 

@@ -20,13 +20,11 @@ from onnx_fc2conv.views.rules import (
     sliding,
     transposed,
 )
-from onnx_fc2conv.views.rules.registry import RULES, Fact, NameScope, describe
+from onnx_fc2conv.views.rules.registry import RULES, Fact
 
 __all__ = [
     "RULES",
     "Fact",
-    "NameScope",
-    "describe",
     "dynamic_quantization",
     "einsum",
     "elementwise",

@@ -11,14 +11,17 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.graphs.names import NameScope, describe
+from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray
 from onnx_fc2conv.views.plan import AttributeValue, Constant, Intermediate, Step
-from onnx_fc2conv.views.rules.registry import Fact, NameScope, describe
 from onnx_fc2conv.views.tape import Attempt, Frozen, NodeRefused, Tape
 from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
 
-__all__ = ["Context", "Operand"]
+__all__ = ["Context", "Fact", "Operand"]
+
+Fact = FeatureView | Known | Opaque
+"""What is known of a tensor."""
 
 Operand = FeatureMap | Intermediate | Constant | ir.Value | None
 Made = TypeVar("Made", bound=FeatureMap | Intermediate)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.geometry import SlidingWindow
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.labels import IntArray
 from onnx_fc2conv.views.plan import AttributeValue, Constant
 from onnx_fc2conv.views.rules.context import Context
@@ -16,7 +17,6 @@ from onnx_fc2conv.views.rules.grids import joined_field
 from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight
 from onnx_fc2conv.views.rules.patches import patches
 from onnx_fc2conv.views.rules.quantized_kernel import layer_kernel
-from onnx_fc2conv.views.rules.registry import describe
 from onnx_fc2conv.views.rules.restore import single_map
 from onnx_fc2conv.views.rules.rows import (
     Rows,

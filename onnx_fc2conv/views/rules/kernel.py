@@ -20,11 +20,11 @@ import onnx_ir as ir
 
 from onnx_fc2conv.embedded_weights import MappedTensor
 from onnx_fc2conv.geometry import SlidingWindow
+from onnx_fc2conv.graphs.names import NameScope
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.labels import AnyArray, IntArray
 from onnx_fc2conv.views.plan import Constant, Intermediate
 from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.registry import NameScope
 from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = [

@@ -17,10 +17,11 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.names import describe, node_name
 from onnx_fc2conv.views.labels import SAMPLE, IntArray
 from onnx_fc2conv.views.plan import AttributeValue, Intermediate, WindowPooling
 from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.registry import describe, node_name, rule
+from onnx_fc2conv.views.rules.registry import rule
 from onnx_fc2conv.views.rules.restore import as_map, restored
 from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels
 

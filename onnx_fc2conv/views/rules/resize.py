@@ -14,11 +14,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import subdivided
 from onnx_fc2conv.views.rules.movement import move
-from onnx_fc2conv.views.rules.registry import Answer, describe, rule
+from onnx_fc2conv.views.rules.registry import Answer, rule
 from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["depth_to_space", "resize"]

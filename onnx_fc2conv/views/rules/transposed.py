@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.feature_map import FeatureMap
 from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import AttributeValue
 from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import subdivided
-from onnx_fc2conv.views.rules.registry import Answer, describe, rule
+from onnx_fc2conv.views.rules.registry import Answer, rule
 from onnx_fc2conv.views.rules.restore import restored
 
 __all__ = ["conv_transpose"]
