@@ -106,11 +106,12 @@ def _write(tensor: ir.TensorProtocol, place: Place | None, file: BinaryIO) -> No
         file.write(tensor.tobytes())
         return
     path, offset, length = place
+    start = file.tell()
     with path.open("rb") as source:
         file.flush()
         left = _copied_by_the_kernel(source, offset, file, length)
         source.seek(offset + length - left)
-        file.seek(0, os.SEEK_END)
+        file.seek(start + length - left)  # which may lie beyond the end: there it is aligned
         while left:
             content = source.read(min(left, _CHUNK))
             if not content:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,9 @@ import pytest
 
 from onnx_fc2conv import linked_weights
 from onnx_fc2conv.equivalence import check
-from onnx_fc2conv.model_io import load
+from onnx_fc2conv.model_io import load, stored_tensors
 from onnx_fc2conv.staging import staged
-from tests.cli.conftest import Run, run
+from tests.cli.conftest import MODELS, Run, run
 from tests.files.test_large import embedded, external
 from tests.nets import Net
 
@@ -95,13 +97,23 @@ def test_more_new_weights_than_one_file_holds(
     assert not out.exists()
 
 
+def odd_sizes(folder: Path) -> Path:
+    """Weights that end between the offsets that the next one may have."""
+    file = folder / "odd.onnx"
+    model = onnx.load(MODELS / "face25.onnx")
+    onnx.save(model, file, save_as_external_data=True, location="w", size_threshold=256)
+    assert any(tensor.nbytes % 64 for tensor in stored_tensors(load(file)) if tensor.nbytes > 256)
+    return file
+
+
 @pytest.mark.parametrize("by_kernel", [True, False])
+@pytest.mark.parametrize("make", [odd_sizes, partial(external, location="weights.bin", front=4096)])
 def test_copied_weights_are_the_bytes_of_the_original(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_kernel: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], by_kernel: bool
 ) -> None:
     if not by_kernel:  # as between some file systems, and outside of Linux
         monkeypatch.delattr(os, "copy_file_range", raising=False)
-    source, target = external(tmp_path, "weights.bin", front=4096), tmp_path / "copy.onnx"
+    source, target = make(tmp_path), tmp_path / "copy.onnx"
     with staged(target, load(source), overwrite=False):
         pass
     assert locations(target) == {"copy.onnx.data"}
