@@ -25,9 +25,12 @@ from onnx_fc2conv.embedded_weights import read_model, write_model
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.external_data import write_with_data
 from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
-from onnx_fc2conv.temporary_folder import temporary_folder
+from onnx_fc2conv.temporary_folder import close_unused_files, temporary_folder
 
 __all__ = ["check_writable", "data_beside", "needs_data_file", "staged"]
+
+_Identity = tuple[int, int]
+"""The number of a device and of a file on it."""
 
 
 @contextmanager
@@ -53,7 +56,7 @@ def staged(
     path = Path(target).absolute()
     check_writable(path, overwrite=overwrite)
     read = _weight_files(model) | (set() if source is None else _weight_files(source))
-    if path.resolve() in read:
+    if _identity(path) in read:
         raise ArgumentError("OUT is a file that IN keeps weights in; give another name")
     data = _data_name(path, read) if write is None and needs_data_file(model) else None
     if data is not None:
@@ -94,12 +97,13 @@ def data_beside(temporary: Path) -> str | None:
     return next((file.name for file in temporary.parent.glob("*.data") if file != temporary), None)
 
 
-def _put_in_place(temporary: Path, path: Path, read: set[Path], *, overwrite: bool) -> None:
+def _put_in_place(temporary: Path, path: Path, read: set[_Identity], *, overwrite: bool) -> None:
     """Rename a staged model and its data file, and delete the data file that it replaces."""
     check_writable(path, overwrite=overwrite)  # another run may have been quicker
     old, data = _data_in_use(path), data_beside(temporary)
     if data in old:
         raise ArgumentError(f"another run has written {path} meanwhile; run it again")
+    close_unused_files()
     try:
         if data is not None:
             (temporary.parent / data).replace(path.with_name(data))
@@ -108,8 +112,9 @@ def _put_in_place(temporary: Path, path: Path, read: set[Path], *, overwrite: bo
         if data is not None and temporary.exists():
             path.with_name(data).unlink(missing_ok=True)
     for name in old:
-        if path.with_name(name).resolve() not in read:
-            path.with_name(name).unlink(missing_ok=True)
+        if _identity(path.with_name(name)) not in read:
+            with suppress(PermissionError):  # Windows keeps what another program reads
+                path.with_name(name).unlink(missing_ok=True)
 
 
 def needs_data_file(model: ir.Model) -> bool:
@@ -118,11 +123,11 @@ def needs_data_file(model: ir.Model) -> bool:
     return external or weigh(model) > INLINE_LIMIT
 
 
-def _data_name(path: Path, read: set[Path]) -> str:
+def _data_name(path: Path, read: set[_Identity]) -> str:
     """The first name that neither the present OUT uses, nor any weights are read from."""
     taken = _data_in_use(path)
     names = (name for name in _data_names(path) if name not in taken)
-    return next(name for name in names if path.with_name(name).resolve() not in read)
+    return next(name for name in names if _identity(path.with_name(name)) not in read)
 
 
 def _data_names(path: Path) -> Iterator[str]:
@@ -144,10 +149,19 @@ def _data_in_use(path: Path) -> set[str]:
     return {name for name in used if name.startswith(f"{path.name}.") and name.endswith(".data")}
 
 
-def _weight_files(model: ir.Model) -> set[Path]:
+def _weight_files(model: ir.Model) -> set[_Identity]:
     """The files of external data."""
     tensors = (t for t in stored_tensors(model) if isinstance(t, ir.ExternalTensor))
-    return {Path(tensor.path).resolve() for tensor in tensors}
+    return {found for tensor in tensors if (found := _identity(Path(tensor.path))) is not None}
+
+
+def _identity(path: Path) -> _Identity | None:
+    """What a file is, however it is written: case may not count, links may lead there."""
+    try:
+        status = path.stat()
+    except OSError:  # there is none
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

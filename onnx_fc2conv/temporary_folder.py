@@ -23,6 +23,7 @@ made. What cannot be decided or deleted stays: another host's folder, one from b
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import secrets
 import shutil
@@ -32,7 +33,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-__all__ = ["temporary_folder"]
+__all__ = ["close_unused_files", "temporary_folder"]
 
 _PREFIX = ".fc2conv-"
 
@@ -49,6 +50,7 @@ def temporary_folder(parent: Path) -> Generator[Path]:
     held = ExitStack()
 
     def remove() -> None:
+        close_unused_files()
         with suppress(OSError):
             _empty(folder)
         held.close()  # Windows deletes no file that is open
@@ -56,7 +58,8 @@ def temporary_folder(parent: Path) -> Generator[Path]:
 
     atexit.register(remove)  # an interrupt may come while it is made or removed
     try:
-        folder.mkdir(mode=0o700)
+        # On Windows 0o700 is a list of who may read, which the model would take along.
+        folder.mkdir(mode=0o777 if sys.platform == "win32" else 0o700)
         with suppress(OSError):  # without a marker it is left alone
             _mark(folder, held)
         yield folder
@@ -64,6 +67,15 @@ def temporary_folder(parent: Path) -> Generator[Path]:
         remove()
         if not folder.exists():  # without memory it may not work yet
             atexit.unregister(remove)
+
+
+def close_unused_files() -> None:
+    """Close files that models map which nothing refers to any more.
+
+    Windows neither renames nor deletes a file that is open, and models are reference cycles.
+    """
+    if sys.platform == "win32":
+        gc.collect()
 
 
 def _mark(folder: Path, held: ExitStack) -> None:

@@ -222,3 +222,38 @@ def test_a_data_file_that_the_weights_come_from_stays(tmp_path: Path) -> None:
         pass
     assert {name: contents(tmp_path)[name] for name in before} == before
     assert files(tmp_path) == ["in.onnx", "out.onnx", "out.onnx.2.data", "out.onnx.data"]
+
+
+def test_in_is_never_written_over_in_another_case(tmp_path: Path) -> None:
+    """Where case does not count, ``Out.onnx.data`` and ``out.onnx.data`` are one file."""
+    source = tmp_path / "in.onnx"
+    onnx.save(onnx.load(FACE), source, save_as_external_data=True, location="Out.onnx.data")
+    (tmp_path / "out.onnx.data").hardlink_to(tmp_path / "Out.onnx.data")
+    before = contents(tmp_path)
+    with staged(tmp_path / "out.onnx", load(source), overwrite=True):
+        pass
+    assert {name: contents(tmp_path)[name] for name in before} == before
+    assert set(contents(tmp_path)) == {*before, "out.onnx", "out.onnx.2.data"}
+    with (
+        pytest.raises(ArgumentError, match="OUT is a file that IN keeps weights in"),
+        staged(tmp_path / "out.onnx.data", load(source), overwrite=True),
+    ):
+        pass
+
+
+def test_old_weights_that_another_program_reads_stay(
+    pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows nobody can delete them; the new model is there all the same."""
+    unlink = Path.unlink
+
+    def held(self: Path, missing_ok: bool = False) -> None:
+        if self.name == "out.onnx.data":
+            raise PermissionError(13, "The file is being used by another process")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    with staged(pair, scaled(tmp_path, "second", 2), overwrite=True):
+        pass
+    assert files(pair.parent) == ["out.onnx", "out.onnx.2.data", "out.onnx.data"]
+    np.testing.assert_array_equal(outputs(pair)[0], outputs(tmp_path / "second" / "in.onnx")[0])
