@@ -16,19 +16,17 @@ DequantizeLinear → Gemm → QuantizeLinear into QGemm. So that graph is change
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.running.start import Provider, start
+from onnx_fc2conv.equivalence.running.start import Provider, mapped_folder, start
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["PRODUCTS", "Product", "equalize", "has_products", "saturates", "start_exact"]
@@ -150,8 +148,8 @@ def start_exact(
         exact = model.clone()
         changed = equalize(exact)
         return start(exact, provider, tf32=tf32), changed
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        file = Path(folder, "fused.onnx")
+    with mapped_folder() as folder:
+        file = folder / "fused.onnx"
         session = start(model, optimized=file)
         exact = ir.load(file)
         changed = equalize(exact)

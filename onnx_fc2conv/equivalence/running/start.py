@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +21,16 @@ from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["PROVIDERS", "Optimization", "Provider", "one_line", "onnxruntime", "settings", "start"]
+__all__ = [
+    "PROVIDERS",
+    "Optimization",
+    "Provider",
+    "mapped_folder",
+    "one_line",
+    "onnxruntime",
+    "settings",
+    "start",
+]
 
 Provider = Literal["cpu", "cuda"]
 Optimization = Literal["none", "extended", "default"]
@@ -136,11 +147,35 @@ def _serialized(model: ir.Model) -> Generator[tuple[bytes | str, str | None]]:
         ready, folder = _with_external_folder(model)
         yield ir.to_proto(ready).SerializeToString(), folder
         return
-    # onnxruntime maps the weights; where a mapped file cannot be deleted, it stays.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        file = Path(folder, "model.onnx")
+    with mapped_folder() as temporary:
+        file = temporary / "model.onnx"
         ir.save(model, file, external_data="weights")
         yield str(file), None
+
+
+@contextmanager
+def mapped_folder() -> Generator[Path]:
+    """A temporary folder with weights that a session maps.
+
+    Windows does not delete what is mapped: then the folder goes when the next one does, or in the
+    end.
+    """
+    folder = tempfile.mkdtemp(prefix="fc2conv-")
+    try:
+        yield Path(folder)
+    finally:
+        _delete(folder)
+
+
+_undeleted: set[str] = set()
+
+
+@atexit.register
+def _delete(*folders: str) -> None:
+    """Delete folders, also those that could not be deleted before."""
+    for folder in {*folders, *_undeleted}:
+        shutil.rmtree(folder, ignore_errors=True)
+        (_undeleted.add if Path(folder).exists() else _undeleted.discard)(folder)
 
 
 def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
