@@ -12,6 +12,7 @@ of gigabytes costs neither its size in memory nor the time to parse it.
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -86,7 +87,7 @@ class MappedTensor(ir.Tensor[npt.NDArray[Any]]):
 
     def release(self) -> None:
         """Let the system take back the memory that the bytes fill; they can be read again."""
-        if hasattr(mmap, "MADV_DONTNEED"):
+        if sys.platform != "win32":
             page = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
             self._mapping.madvise(mmap.MADV_DONTNEED, page, self.offset + self.nbytes - page)
 
@@ -97,7 +98,7 @@ class MappedTensor(ir.Tensor[npt.NDArray[Any]]):
             stop = min(start + _CHUNK, end)
             with memoryview(self._mapping) as view:
                 file.write(view[start:stop])
-            if hasattr(mmap, "MADV_DONTNEED"):
+            if sys.platform != "win32":
                 page = start // mmap.PAGESIZE * mmap.PAGESIZE
                 self._mapping.madvise(mmap.MADV_DONTNEED, page, stop - page)
 

@@ -71,7 +71,7 @@ def in_child(*arguments: object) -> tuple[float, str, float]:
     """Seconds, output and peak memory in bytes of a process."""
     start = time.perf_counter()
     command = [sys.executable, *map(str, arguments)]
-    with tempfile.TemporaryFile("w+") as out:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out:
         child = subprocess.Popen(command, stdout=out, cwd=ROOT)
         _, status, usage = os.wait4(child.pid, 0)
         seconds = time.perf_counter() - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,11 +69,11 @@ def bench(  # noqa: PLR0913 - options, all keyword-only
         RefusedError: If the model cannot be converted.
         Fc2ConvError: If a model does not run.
     """
-    began = os.getloadavg()[0]
+    began = _load_average()
     progress("Converting")
     source = load(model)
     conversion = convert(source, input_shapes=input_shapes, stride=stride, pool=pool)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         subject = _Subject.of(os.fspath(model), source, conversion, Path(folder), threads, batch)
         results = tuple(subject.at(size, repeats, progress) for size in sizes)
         latencies = [
@@ -80,9 +81,14 @@ def bench(  # noqa: PLR0913 - options, all keyword-only
             for count in _NATIVE_BATCHES
             if subject.fixed_batch in (None, count)
         ]
-    load_average = (began, os.getloadavg()[0])
-    name = os.fspath(model)
-    return BenchReport(name, runtime_version(), threads, load_average, results, latencies)
+    averages = (began, _load_average())
+    return BenchReport(os.fspath(model), runtime_version(), threads, averages, results, latencies)
+
+
+def _load_average() -> float | None:
+    if sys.platform == "win32":
+        return None
+    return os.getloadavg()[0]
 
 
 @dataclass(frozen=True, eq=False)

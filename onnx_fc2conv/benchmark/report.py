@@ -151,7 +151,7 @@ class BenchReport:
         runtime: Version of onnxruntime.
         threads: Threads within an operator; 0 for onnxruntime's own choice.
         load: Load average of the machine when it began and ended: above the number of cores, the
-            figures are those of a busy machine.
+            figures are those of a busy machine. Windows does not know it: None.
         sizes: Image sizes.
         latencies: The native size.
     """
@@ -159,7 +159,7 @@ class BenchReport:
     model: str
     runtime: str
     threads: int
-    load: tuple[float, float]
+    load: tuple[float | None, float | None]
     sizes: tuple[SizeResult, ...]
     latencies: Sequence[Latency]
 

@@ -6,8 +6,8 @@ line of JSON.
 
 from __future__ import annotations
 
+import ctypes
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -70,14 +70,49 @@ def _peak_bytes() -> int:
     """Peak resident memory of this process.
 
     Linux counts the memory of the parent into a child's ru_maxrss (getrusage(2)); VmHWM begins
-    anew when the child's own program does (proc(5)).
+    anew when the child's own program does (proc(5)). Windows has neither.
     """
+    if sys.platform == "win32":
+        return _peak_working_set()
     status = Path("/proc/self/status")
     if status.exists():
-        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
+        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
+        (line,) = (one for one in lines if one.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
+    import resource  # noqa: PLC0415 - Windows has none
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _MemoryCounters(ctypes.Structure):
+    """PROCESS_MEMORY_COUNTERS (psapi.h)."""
+
+    _fields_ = (
+        ("cb", ctypes.c_uint32),
+        ("PageFaultCount", ctypes.c_uint32),
+        ("PeakWorkingSetSize", ctypes.c_size_t),
+        ("WorkingSetSize", ctypes.c_size_t),
+        ("QuotaPeakPagedPoolUsage", ctypes.c_size_t),
+        ("QuotaPagedPoolUsage", ctypes.c_size_t),
+        ("QuotaPeakNonPagedPoolUsage", ctypes.c_size_t),
+        ("QuotaNonPagedPoolUsage", ctypes.c_size_t),
+        ("PagefileUsage", ctypes.c_size_t),
+        ("PeakPagefileUsage", ctypes.c_size_t),
+    )
+
+
+def _peak_working_set() -> int:
+    """What Windows calls the peak resident memory of this process."""
+    counters = _MemoryCounters(cb=ctypes.sizeof(_MemoryCounters))
+    library: Any = ctypes
+    kernel = library.WinDLL("kernel32", use_last_error=True)
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    kernel.K32GetProcessMemoryInfo.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
+    process = kernel.GetCurrentProcess()
+    if not kernel.K32GetProcessMemoryInfo(process, ctypes.byref(counters), counters.cb):
+        raise library.WinError(library.get_last_error())
+    return int(counters.PeakWorkingSetSize)
 
 
 def _answer(values: dict[str, Any]) -> None:

@@ -136,10 +136,9 @@ def _show(terminal: Terminal, report: BenchReport) -> None:
     ]
     if native:
         terminal.table(("native size", "original", "converted"), native)
-    before, after = report.load
+    before, after = ("unknown" if load is None else f"{load:.1f}" for load in report.load)
     terminal.line(
-        f"onnxruntime {report.runtime}, CPU; load of the machine {before:.1f} before, "
-        f"{after:.1f} after"
+        f"onnxruntime {report.runtime}, CPU; load of the machine {before} before, {after} after"
     )
 
 

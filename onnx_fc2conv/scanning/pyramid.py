@@ -63,11 +63,9 @@ def resized(source: ImageSource, scale: float) -> ImageSource:
         return ArraySource(target)
     folder = tempfile.mkdtemp(prefix="fc2conv-")
     path = Path(folder, "level.npy")
-    target = np.lib.format.open_memmap(path, "w+", source.dtype, shape)
-    _fill(target, source)
-    del target
     small = MappedSource(partial(np.lib.format.open_memmap, path, "r"), shape, source.dtype)
     weakref.finalize(small, shutil.rmtree, folder, ignore_errors=True)
+    _fill(np.lib.format.open_memmap(path, "w+", source.dtype, shape), source)
     return small
 
 

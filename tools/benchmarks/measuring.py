@@ -85,7 +85,7 @@ def _one(
     command: Sequence[str | Path], limit: float, environment: Mapping[str, str]
 ) -> tuple[float, int, str]:
     """Seconds, peak in bytes, and what went wrong."""
-    with tempfile.TemporaryFile("w+", errors="replace") as words:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as words:
         start = time.perf_counter()
         process = subprocess.Popen(
             [str(part) for part in command],

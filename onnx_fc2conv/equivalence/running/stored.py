@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 
 import onnx_ir as ir
 
@@ -27,7 +28,7 @@ def release_weights(model: ir.Model) -> None:
 
 def _release_mapping(mapping: mmap.mmap | None) -> None:
     """Let the system take back a mapped file; arrays of it may be in use, so it stays open."""
-    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+    if mapping is not None and sys.platform != "win32":
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
