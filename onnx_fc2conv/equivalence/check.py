@@ -18,7 +18,7 @@ from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport, Provide
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import check_sizes
 from onnx_fc2conv.equivalence.running.recordings import read_recordings
-from onnx_fc2conv.equivalence.running.session import require, runtime_version
+from onnx_fc2conv.equivalence.running.session import outdated, require, runtime_version
 from onnx_fc2conv.equivalence.running.start import Provider, settings
 from onnx_fc2conv.equivalence.running.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.subject import Subject, window_strides
@@ -140,6 +140,8 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         results = tuple(_run(replace(subject, pair=replace(pair, provider=provider)), say))
         seconds = time.perf_counter() - began
         runs.append(ProviderRun(provider, settings(provider), results, seconds))
+    if not all(runs) and (too_old := outdated()) is not None:
+        notes = (*notes, too_old)
     return EquivalenceReport(
         runs=tuple(runs),
         relation=subject.relation,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,12 +21,29 @@ from onnx_fc2conv.equivalence.running.start import PROVIDERS, Provider, one_line
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError, RuntimeUnavailableError
 from onnx_fc2conv.views.labels import AnyArray
 
-__all__ = ["RunError", "Session", "require", "runtime_version"]
+__all__ = ["RunError", "Session", "outdated", "require", "runtime_version"]
+
+_OLDEST = (1, 26)
+"""The oldest onnxruntime that passes the test suite."""
 
 
 def runtime_version() -> str:
     """Version of the onnxruntime that runs the checks."""
     return str(onnxruntime().__version__)
+
+
+def outdated() -> str | None:
+    """What to know of a failure under an onnxruntime that is too old; None under others."""
+    version = runtime_version()
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None or tuple(map(int, found.groups())) >= _OLDEST:
+        return None
+    intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
+    advice = "no newer one is made for Intel Macs" if intel_mac else "install a newer one"
+    return (
+        f"onnxruntime {version} is older than {_OLDEST[0]}.{_OLDEST[1]}: it lacks operators and "
+        f"computes some wrongly, so that a failure may be its own ({advice})"
+    )
 
 
 def require(provider: Provider) -> None:
@@ -102,9 +122,8 @@ class Session:
             if rare_types(model):
                 self._session = ReferenceRunner(model)
                 return
-            raise InvalidModelError(
-                f"onnxruntime does not load the model: {self.not_loaded}"
-            ) from error
+            why = "; ".join(filter(None, (self.not_loaded, outdated())))
+            raise InvalidModelError(f"onnxruntime does not load the model: {why}") from error
         if self._session.get_providers()[0] != name:
             raise RuntimeUnavailableError(f"{name} does not start: {why_no_cuda()}")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import shutil
+import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +18,9 @@ import pytest
 
 from onnx_fc2conv import convert
 from onnx_fc2conv.equivalence.check import check
+from onnx_fc2conv.equivalence.running import session
 from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
+from onnx_fc2conv.equivalence.running.session import RunError, Session, outdated
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
 from onnx_fc2conv.staging import staged
 from tests.equivalence.conftest import MODELS, Case
@@ -59,7 +63,7 @@ def test_missing_provider_names_the_extra(case_of: Callable[[str], Case]) -> Non
         check(case.reference, case.converted, providers=("cuda",))
 
 
-def test_model_that_does_not_load(case_of: Callable[[str], Case]) -> None:
+def of_an_unknown_operator(case_of: Callable[[str], Case]) -> Case:
     """Valid as the specification goes, but of an operator set that no runtime knows."""
     case = case_of("plain")
     case.converted.graph.append(
@@ -67,9 +71,62 @@ def test_model_that_does_not_load(case_of: Callable[[str], Case]) -> None:
     )
     case.converted.graph.opset_imports["nobody.knows"] = 1
     case.converted.graph.outputs.append(list(case.converted.graph)[-1].outputs[0])
+    return case
+
+
+def test_model_that_does_not_load(case_of: Callable[[str], Case]) -> None:
     with pytest.raises(InvalidModelError, match="onnxruntime does not load the model") as error:
-        case.check()
+        of_an_unknown_operator(case_of).check()
     assert "\n" not in str(error.value)
+    assert "older" not in str(error.value)
+
+
+@pytest.fixture
+def old(monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is said of an onnxruntime that is too old."""
+    monkeypatch.setattr(importlib.import_module("onnxruntime"), "__version__", "1.23.2")
+    monkeypatch.setattr(sys, "platform", "linux")
+    return (
+        "onnxruntime 1.23.2 is older than 1.26: it lacks operators and computes some wrongly, so "
+        "that a failure may be its own (install a newer one)"
+    )
+
+
+def test_an_old_onnxruntime_that_does_not_load_a_model(
+    old: str, case_of: Callable[[str], Case]
+) -> None:
+    with pytest.raises(InvalidModelError) as error:
+        of_an_unknown_operator(case_of).check()
+    assert str(error.value).endswith(f"; {old}")
+
+
+def test_an_old_onnxruntime_is_named_where_a_check_fails(
+    old: str, case_of: Callable[[str], Case]
+) -> None:
+    case = case_of("plain")
+    assert case.check().notes == ()
+    different = check(case.reference, case_of("padded").reference)
+    assert not different
+    assert different.notes == (old,)
+
+
+def test_intel_macs_have_no_newer_onnxruntime(old: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert outdated() == old.replace("install a newer one", "no newer one is made for Intel Macs")
+
+
+@pytest.mark.parametrize("version", ["1.26.0", "1.26.0.dev20261101", "1.100.0", "2.0.0", "main"])
+def test_an_onnxruntime_that_is_not_too_old(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("onnxruntime"), "__version__", version)
+    assert outdated() is None
+
+
+def test_the_oldest_onnxruntime_is_the_one_that_the_extra_brings() -> None:
+    project = (MODELS.parent / "pyproject.toml").read_text(encoding="utf-8")
+    extras = tomllib.loads(project)["project"]["optional-dependencies"]
+    oldest = ".".join(map(str, session._OLDEST))
+    assert extras["cpu"][0].startswith(f"onnxruntime>={oldest};")
 
 
 def test_model_that_does_not_run(case_of: Callable[[str], Case]) -> None:
