@@ -18,7 +18,8 @@ import pytest
 
 from onnx_fc2conv.benchmark import worker
 from onnx_fc2conv.embedded_weights import read_model
-from onnx_fc2conv.equivalence import runtime
+from onnx_fc2conv.equivalence.running import start
+from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.scanning import pyramid
 from onnx_fc2conv.scanning.sources import ArraySource
 from tests.cli.conftest import MODELS
@@ -167,14 +168,14 @@ def test_weights_that_a_session_maps_are_deleted_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(runtime, "INLINE_LIMIT", 0)
-    first = runtime.Session(read_model(FACE))
+    monkeypatch.setattr(start, "INLINE_LIMIT", 0)
+    first = Session(read_model(FACE))
     (folder,) = tmp_path.iterdir()
     assert is_open(folder / "weights"), "onnxruntime maps no weights: this test has no point"
     del first
-    second = runtime.Session(read_model(DIGITS))
+    second = Session(read_model(DIGITS))
     assert not folder.exists()
     assert len(names(tmp_path)) == 1
     del second
-    runtime._delete()  # as in the end
+    start._delete()  # as in the end
     assert names(tmp_path) == []
