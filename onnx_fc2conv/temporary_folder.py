@@ -149,40 +149,39 @@ def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags)
 
 
-if sys.platform == "win32":
-    import msvcrt
-    import winreg
+def _lock(file: FileIO) -> None:
+    """Lock a file, or raise OSError: at once if it is locked, also by this process."""
+    if sys.platform == "win32":
+        import msvcrt  # noqa: PLC0415 - Windows alone has it
 
-    def _lock(file: FileIO) -> None:
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl  # noqa: PLC0415 - Windows has none
 
-    def _kernel() -> str:
-        """The installation: a file server shows locks to all of its Windows clients."""
+        # flock's locks belong to the open file: no other open or close of it releases them.
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _kernel() -> str:
+    """The kernel since its start, whichever container asks; empty where it has no name."""
+    if sys.platform == "win32":
+        # A file server shows locks to all of its Windows clients: it is the installation.
+        import winreg  # noqa: PLC0415 - Windows alone has it
+
         flags = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
         with suppress(OSError):
             name = r"SOFTWARE\Microsoft\Cryptography"
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, name, access=flags) as key:
                 return str(winreg.QueryValueEx(key, "MachineGuid")[0])
         return ""
+    if sys.platform == "darwin":
+        import ctypes  # noqa: PLC0415 - only here
 
-else:
-    import fcntl
-
-    def _lock(file: FileIO) -> None:
-        """Lock a file, or raise OSError: at once if it is locked, also by this process."""
-        # flock's locks belong to the open file: no other open or close of it releases them.
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _kernel() -> str:
-        """The kernel since its start, whichever container asks; empty where it has no name."""
-        if sys.platform == "darwin":
-            import ctypes  # noqa: PLC0415 - only here
-
-            text, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
-            name, none = b"kern.bootsessionuuid", ctypes.c_size_t(0)
-            ctypes.CDLL(None).sysctlbyname(name, text, ctypes.byref(size), None, none)
-            return text.value.decode()
-        with suppress(OSError):
-            return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return ""
+        text, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+        name, none = b"kern.bootsessionuuid", ctypes.c_size_t(0)
+        ctypes.CDLL(None).sysctlbyname(name, text, ctypes.byref(size), None, none)
+        return text.value.decode()
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""

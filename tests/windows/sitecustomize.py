@@ -90,7 +90,27 @@ def guarded() -> dict[str, Any]:
     return {"replace": replace_closed, "unlink": unlink_closed}
 
 
+def only_windows_has() -> dict[str, ModuleType]:
+    """Modules to lock files and to ask the registry; there is no registry here."""
+
+    def locking(descriptor: int, _mode: int, _count: int) -> None:
+        if descriptor < 0:
+            raise OSError(9, "Bad file descriptor")
+
+    def open_key(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "There is no registry")
+
+    made = {name: ModuleType(name) for name in ("msvcrt", "winreg")}
+    vars(made["msvcrt"]).update(locking=locking, LK_NBLCK=2)
+    vars(made["winreg"]).update(
+        OpenKey=open_key, KEY_READ=1, KEY_WOW64_64KEY=256, HKEY_LOCAL_MACHINE=0
+    )
+    return made
+
+
 if __name__ == "sitecustomize":
+    __import__("subprocess")  # it asks once, by these modules, whether it is on Windows
+    sys.modules.update(only_windows_has())
     sys.meta_path[:0] = [_Missing(), _Platform()]
     for function in FUNCTIONS:
         if hasattr(os, function):
