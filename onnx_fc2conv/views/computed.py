@@ -1,4 +1,4 @@
-"""What a node of constants computes, or one that asks for the shape of a view only."""
+"""What a node computes without pixels: constants, shapes, numbers that all samples share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.dequantized import quantized_array, quantized_constant
 from onnx_fc2conv.views.growth import check_growth, repeated
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.known import Known, Opaque
 from onnx_fc2conv.views.labels import AnyArray, evaluate
 from onnx_fc2conv.views.rules.registry import Fact
 from onnx_fc2conv.views.view import Batches, FeatureView
 
-__all__ = ["computed"]
+__all__ = ["computed", "uniform_shape"]
 
 
 def computed(
@@ -76,3 +76,19 @@ def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | Non
             raise ValueError("the model works at its native batch size only")
         return np.broadcast_to(np.float32(0), other.shape)
     return None
+
+
+def uniform_shape(node: ir.Node, operands: Sequence[Fact | None]) -> tuple[int, ...] | None:
+    """The shape of an output that is the same for all samples; None if it is not known to be.
+
+    An elementwise operator on what is the same for all samples gives the like.
+    """
+    if node.domain or node.op_type not in ("Mul", "Div", "Cast", "Identity"):
+        return None
+    shapes = [
+        fact.uniform if isinstance(fact, Opaque) else fact.shape
+        for fact in operands
+        if isinstance(fact, Opaque) or (isinstance(fact, Known) and not fact.sized)
+    ]
+    known = [shape for shape in shapes if shape is not None]
+    return np.broadcast_shapes(*known) if len(known) == len(operands) else None

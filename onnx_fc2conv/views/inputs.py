@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations
+from math import prod
 
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
+from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.views.view import FeatureMap, LabelSpace
 
 __all__ = [
     "ImageAxes",
     "fixed_images",
     "image_axes",
+    "image_map",
     "model_inputs",
     "native_batch",
     "native_shapes",
-    "with_all_axes",
 ]
 
 InputShapes = Mapping[str, tuple[int, ...]]
@@ -61,7 +64,45 @@ def image_axes(graph: ir.Graph) -> dict[ir.Value, ImageAxes]:
     return found
 
 
-def with_all_axes(axes: ImageAxes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def image_map(
+    value: ir.Value, axes: ImageAxes, shape: tuple[int | None, ...], space: LabelSpace
+) -> FeatureMap:
+    """An image input as a map.
+
+    Args:
+        value: The input.
+        axes: Its axes that are [N, C, *spatial].
+        shape: Its native shape, None for symbolic dims.
+        space: Gives labels to it.
+
+    Raises:
+        ArgumentError: If a size is symbolic.
+    """
+    sizes = [1 if axis is None else shape[axis] for axis in axes[1:]]
+    if any(size is None for size in sizes):
+        example = ",".join("1" if n == axes[0] else "…" for n in range(len(shape)))
+        raise ArgumentError(
+            f"input {value.name!r} has symbolic dims {value.shape}: give the native size that "
+            f"the model was trained for with --input-shape {value.name}:{example}"
+        )
+    channels, *extent = (size for size in sizes if size is not None)
+    layout, lacks = _with_all_axes(axes)
+    return space.add(
+        FeatureMap(
+            name=value.name or "",
+            channels=channels,
+            extent=tuple(extent),
+            dtype=value.dtype or ir.DataType.FLOAT,
+            field=(AxisField(),) * len(extent),
+            first_label=space.reserve(channels * prod(extent)),
+            layout=layout,
+            lacks=lacks,
+            value=value,
+        )
+    )
+
+
+def _with_all_axes(axes: ImageAxes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The layout of an image input once it has all axes, and those at which it is unsqueezed."""
     lacks = tuple(position for position, axis in enumerate(axes) if axis is None)
     places = [position for position in range(len(axes)) if position not in lacks]

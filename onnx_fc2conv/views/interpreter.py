@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import ArgumentError, Refusal
-from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.graphs.names import NameScope, describe, node_name
 from onnx_fc2conv.views.bodies import captured_values, inner_nodes
-from onnx_fc2conv.views.computed import computed
+from onnx_fc2conv.views.computed import computed, uniform_shape
 from onnx_fc2conv.views.fold_bias import fold_biases
 from onnx_fc2conv.views.inputs import (
     ImageAxes,
     InputShapes,
     image_axes,
+    image_map,
     model_inputs,
     native_batch,
     native_shapes,
-    with_all_axes,
 )
 from onnx_fc2conv.views.known import Known, NotComputable, Opaque
 from onnx_fc2conv.views.output_map import output_map
@@ -46,7 +44,7 @@ from onnx_fc2conv.views.rules.foreign import unknown
 from onnx_fc2conv.views.rules.registry import Answer, Rule
 from onnx_fc2conv.views.squeezes import squeezes
 from onnx_fc2conv.views.tape import Frozen, Replaced, Restored, Tape
-from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, Mixed
+from onnx_fc2conv.views.view import Batches, FeatureView, LabelSpace, Mixed
 
 __all__ = ["Interpreter", "interpret"]
 
@@ -161,34 +159,10 @@ class Interpreter:
             if axes is None:
                 self.facts[value] = Opaque(from_image=False)
                 continue
-            feature_map = self._image(value, axes)
+            feature_map = image_map(value, axes, self.shapes[value.name or ""], self.space)
             images.append(ImageInput(value, feature_map))
             self.facts[value] = FeatureView.of_image(feature_map, self.space, self.batches)
         return images
-
-    def _image(self, value: ir.Value, axes: tuple[int | None, ...]) -> FeatureMap:
-        shape = self.shapes[value.name or ""]
-        sizes = [1 if axis is None else shape[axis] for axis in axes[1:]]
-        if any(size is None for size in sizes):
-            example = ",".join("1" if n == axes[0] else "…" for n in range(len(shape)))
-            raise ArgumentError(
-                f"input {value.name!r} has symbolic dims {value.shape}: give the native size that "
-                f"the model was trained for with --input-shape {value.name}:{example}"
-            )
-        channels, *extent = (size for size in sizes if size is not None)
-        layout, lacks = with_all_axes(axes)
-        feature_map = FeatureMap(
-            name=value.name or "",
-            channels=channels,
-            extent=tuple(extent),
-            dtype=value.dtype or ir.DataType.FLOAT,
-            field=(AxisField(),) * len(extent),
-            first_label=self.space.reserve(channels * int(np.prod(extent))),
-            layout=layout,
-            lacks=lacks,
-            value=value,
-        )
-        return self.space.add(feature_map)
 
     def _interpret(self, node: ir.Node) -> None:
         operands = tuple(
@@ -202,7 +176,9 @@ class Interpreter:
             self._leave(node, "its input comes from a node that was refused", from_image=True)
         elif captured or any(isinstance(fact, Opaque) for fact in operands):
             self._leave(node, "its input is not made from a feature map", from_image=False)
-            self._learn_shape(node, operands)
+            uniform = uniform_shape(node, operands)
+            if uniform is not None:
+                self.facts[node.outputs[0]] = Opaque(from_image=False, uniform=uniform)
         else:
             self._know(node, operands)
 
@@ -261,20 +237,6 @@ class Interpreter:
             self.facts[value] = fact
         for value in node.outputs[len(facts) :]:
             self.facts[value] = Opaque(from_image=True)
-
-    def _learn_shape(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> None:
-        """An elementwise operator on what is the same for all samples gives the like."""
-        if node.domain or node.op_type not in ("Mul", "Div", "Cast", "Identity"):
-            return
-        shapes = [
-            fact.uniform if isinstance(fact, Opaque) else fact.shape
-            for fact in operands
-            if isinstance(fact, Opaque) or (isinstance(fact, Known) and not fact.sized)
-        ]
-        known = [shape for shape in shapes if shape is not None]
-        if len(known) == len(operands):
-            shape = np.broadcast_shapes(*known)
-            self.facts[node.outputs[0]] = Opaque(from_image=False, uniform=shape)
 
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:

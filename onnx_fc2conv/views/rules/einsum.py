@@ -20,7 +20,7 @@ from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.kernel import Weight
 from onnx_fc2conv.views.rules.layer import Layer
 from onnx_fc2conv.views.rules.linear import convolve
-from onnx_fc2conv.views.rules.registry import Answer, rule
+from onnx_fc2conv.views.rules.registry import rule
 from onnx_fc2conv.views.view import FeatureView, Labels
 
 __all__ = ["Letters", "einsum"]
@@ -73,7 +73,7 @@ class Letters:
 
 
 @rule("Einsum")
-def einsum(ctx: Context) -> Answer:
+def einsum(ctx: Context) -> FeatureView:
     """Einsum-12 as a layer, as `linear` has it."""
     facts = [ctx.operand(position) for position in range(len(ctx.operands))]
     views = [fact for fact in facts if isinstance(fact, FeatureView)]

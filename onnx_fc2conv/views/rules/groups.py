@@ -86,10 +86,10 @@ def _lists(
         ctx.refuse(
             "flattened-features",
             f"works along {sorted(axes)} of {list(view.shape)}, on elements of several positions "
-            f"of {source} at once: windows overlap, so that "
-            "no cell of a larger map can hold what each of them needs; work along the channels of "
-            "each position, pool the positions first, or take the means of groups of whole "
-            "channels, as a group norm does: they are those of the whole image",
+            f"of {source} at once: windows overlap, so that no cell of a larger map can hold what "
+            "each of them needs; work along the channels of each position, pool the positions "
+            "first, or take the means of groups of whole channels, as a group norm does: they are "
+            "those of the whole image",
         )
     if not source.scales_by_channel:
         ctx.refuse(
@@ -144,15 +144,15 @@ def _apply(
         domain=node.domain,
     )
     for tensor, feature_map in zip(made, maps, strict=True):
-        current, target = tensor, feature_map
-        if along.last and grouped:
-            turned = ctx.tensor(f"{feature_map.name}.back", tensor.dtype)
-            current = ctx.emit("Transpose", (tensor,), turned, {"perm": back})
-        elif along.last:
-            ctx.emit("Transpose", (tensor,), target, {"perm": back})
+        current = tensor
+        if along.last:
+            target: FeatureMap | Intermediate = feature_map
+            if grouped:
+                target = ctx.tensor(f"{feature_map.name}.back", tensor.dtype)
+            current = ctx.emit("Transpose", (tensor,), target, {"perm": back})
         if grouped:
-            together = _spatial_shape(ctx, source, (target.channels,))
-            ctx.emit("Reshape", (current, together), target)
+            together = _spatial_shape(ctx, source, (feature_map.channels,))
+            ctx.emit("Reshape", (current, together), feature_map)
     return maps
 
 

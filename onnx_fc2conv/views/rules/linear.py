@@ -35,7 +35,7 @@ from onnx_fc2conv.views.rules.layer import (
     product_view,
     read_layer,
 )
-from onnx_fc2conv.views.rules.registry import Answer, rule
+from onnx_fc2conv.views.rules.registry import rule
 from onnx_fc2conv.views.rules.sides import with_sides
 from onnx_fc2conv.views.rules.stacked import is_stack, stacked_product
 from onnx_fc2conv.views.view import FeatureView
@@ -52,7 +52,7 @@ CONV_TYPES = {
 
 
 @rule("Gemm")
-def gemm(ctx: Context) -> Answer:
+def gemm(ctx: Context) -> FeatureView:
     """Y = alpha·A'·B' + beta·C, with the image in A' (usual) or in B'."""
     trans_a, trans_b = ctx.int_attribute("transA", 0), ctx.int_attribute("transB", 0)
     alpha = ctx.node.attributes.get_float("alpha", 1.0)
@@ -77,7 +77,9 @@ def gemm(ctx: Context) -> Answer:
     return convolve(ctx, layer, bias)
 
 
-def _plus_view(ctx: Context, layer: Layer, rows: Literal["row", "column"], beta: float) -> Answer:
+def _plus_view(
+    ctx: Context, layer: Layer, rows: Literal["row", "column"], beta: float
+) -> FeatureView:
     """The layer, and a sum with a third operand that is made from the image or another input."""
     if rows == "column":
         ctx.refuse("bias-not-constant", "its bias is not a constant")
@@ -87,7 +89,7 @@ def _plus_view(ctx: Context, layer: Layer, rows: Literal["row", "column"], beta:
 
 
 @rule("MatMul")
-def matmul(ctx: Context) -> Answer:
+def matmul(ctx: Context) -> FeatureView:
     """Y = V·Wᵀ or W·V with a constant matrix (or vector) on either side, or V·W with several."""
     a, b = ctx.operand(0), ctx.operand(1)
     if isinstance(a, FeatureView) and isinstance(b, Known):

@@ -36,7 +36,7 @@ def move(ctx: Context) -> tuple[FeatureView, ...]:
 
 
 @rule("Unsqueeze")
-def unsqueeze(ctx: Context) -> Answer:
+def unsqueeze(ctx: Context) -> FeatureView:
     """As `move`; an image input that has got the axes that it lacked is a map."""
     (view,) = move(ctx)
     source = view.only_map
@@ -73,13 +73,13 @@ def transpose(ctx: Context) -> Answer:
 
 
 @rule("Identity")
-def identity(ctx: Context) -> Answer:
+def identity(ctx: Context) -> FeatureView:
     """The same view."""
     return ctx.first_view()
 
 
 @rule("Dropout")
-def dropout(ctx: Context) -> Answer:
+def dropout(ctx: Context) -> FeatureView:
     """The same view; at inference Dropout does nothing (Dropout-7 and later).
 
     Raises:
@@ -94,7 +94,7 @@ def dropout(ctx: Context) -> Answer:
     return view
 
 
-def concatenate(ctx: Context) -> Answer:
+def concatenate(ctx: Context) -> tuple[FeatureView, ...]:
     """Concat as data movement, of features with others and with what is not from the image."""
     if any(isinstance(fact, FeatureView) and fact.layout is not None for fact in ctx.operands):
         if not all(isinstance(fact, FeatureView) for fact in ctx.operands):
@@ -106,7 +106,7 @@ def concatenate(ctx: Context) -> Answer:
     return _moved(ready, positions=tuple(range(len(ctx.operands))))
 
 
-def pad_features(ctx: Context) -> Answer:
+def pad_features(ctx: Context) -> FeatureView:
     """Pad-2/11/13/18/19/21 of features: by a constant, or by features themselves."""
     view, known, axes = ctx.view(0), ctx.known(1), ctx.known(3)
     pads = ctx.ints_attribute("pads")

@@ -15,7 +15,7 @@ __all__ = ["batch_normalization", "softmax", "softmax_of"]
 
 
 @rule("BatchNormalization")
-def batch_normalization(ctx: Context) -> Answer:
+def batch_normalization(ctx: Context) -> FeatureView:
     """Y = (x - mean) / √(var + ε) · scale + B per channel (BatchNormalization-7/9/14/15).
 
     On features (axis 1 of a flattened tensor) it is a scale and a shift per feature, which waits
@@ -53,7 +53,7 @@ def batch_normalization(ctx: Context) -> Answer:
     return view.relabelled(source, output)
 
 
-def _waiting_normalization(ctx: Context, view: FeatureView) -> Answer:
+def _waiting_normalization(ctx: Context, view: FeatureView) -> FeatureView:
     """The normalization as a pending scale and shift of every element of the maps."""
     scale, bias, mean, variance = (
         known.array.astype(np.float64)
@@ -107,7 +107,7 @@ def softmax_of(ctx: Context, along: Along, *, coerces: bool) -> Answer:
 
 
 @rule("LRN")
-def local_response_normalization(ctx: Context) -> Answer:
+def local_response_normalization(ctx: Context) -> FeatureView:
     """LRN-1/13 normalizes over neighboring channels, cell by cell."""
     (source,) = restored(ctx)
     return ctx.kept(source)

@@ -22,13 +22,13 @@ __all__ = ["binary", "concatenate", "pool", "softmax", "unary"]
 
 
 @rule("QLinearSigmoid", "QLinearLeakyRelu", domain=MICROSOFT)
-def unary(ctx: Context) -> Answer:
+def unary(ctx: Context) -> FeatureView:
     """QLinearSigmoid-1, QLinearLeakyRelu-1."""
     return carried_out(with_scalars(ctx, (1, 2, 3, 4)), None)
 
 
 @rule("QLinearAdd", "QLinearMul", domain=MICROSOFT)
-def binary(ctx: Context) -> Answer:
+def binary(ctx: Context) -> FeatureView:
     """QLinearAdd-1, QLinearMul-1 of maps, or of a map and constants."""
     return carried_out(with_scalars(ctx, (1, 2, 4, 5, 6, 7)), None)
 
@@ -48,7 +48,7 @@ def softmax(ctx: Context) -> Answer:
 
 
 @rule("QLinearConcat", domain=MICROSOFT)
-def concatenate(ctx: Context) -> Answer:
+def concatenate(ctx: Context) -> FeatureView:
     """QLinearConcat-1 of maps along the channels: scale and zero point, then each tensor's own."""
     positions = range(2, len(ctx.operands), 3)
     scalars = tuple(n for n in range(len(ctx.operands)) if n not in positions)
@@ -65,7 +65,7 @@ def concatenate(ctx: Context) -> Answer:
 
 
 @rule("QLinearAveragePool", "QLinearGlobalAveragePool", domain=MICROSOFT)
-def pool(ctx: Context) -> Answer:
+def pool(ctx: Context) -> FeatureView:
     """QLinearAveragePool-1, QLinearGlobalAveragePool-1 of [N, C, *spatial]."""
     ready = with_scalars(ctx, (1, 2, 3, 4))
     if ctx.int_attribute("channels_last", 0):

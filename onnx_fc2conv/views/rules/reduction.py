@@ -41,7 +41,7 @@ def reduce(ctx: Context) -> Answer:
     return _reduced(ctx, view, axes, None)
 
 
-def _over_no_axis(ctx: Context, view: FeatureView) -> Answer:
+def _over_no_axis(ctx: Context, view: FeatureView) -> FeatureView:
     """``noop_with_empty_axes`` (Reduce*-18, ReduceSum-13): the mean of one element is the element.
 
     Its square or logarithm is not, and runtimes differ in whether they still take it.

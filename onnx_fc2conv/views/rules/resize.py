@@ -35,7 +35,7 @@ _NEAREST_IN_PLACE = {
 
 
 @rule("Resize", "Upsample")
-def resize(ctx: Context) -> Answer:
+def resize(ctx: Context) -> FeatureView:
     """Resize-10/11/13/18/19, Upsample-7/9, by constant factors f or 1/f of the spatial axes."""
     view = ctx.operand(0)
     if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:

@@ -49,7 +49,7 @@ class _Window:
 
 
 @rule("Conv", "ConvInteger", "QLinearConv")
-def conv(ctx: Context) -> Answer:
+def conv(ctx: Context) -> FeatureView:
     """Conv-1/11/22, ConvInteger-10 and QLinearConv-10 with a constant kernel."""
     op_type = ctx.node.op_type
     weight = ctx.known(3 if op_type == "QLinearConv" else 1)
@@ -79,14 +79,14 @@ def _sum_type(ctx: Context) -> ir.DataType | None:
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
-def pool(ctx: Context) -> Answer:
+def pool(ctx: Context) -> FeatureView:
     """MaxPool-1/8/10/11/12/22, AveragePool-1/7/10/11/19/22, LpPool-2/11/18/22."""
     if len(ctx.node.outputs) > 1 and ctx.node.outputs[1].uses():
         ctx.refuse("pool-indices", "its indices output counts positions of one image size")
     return pooled(ctx)
 
 
-def pooled(ctx: Context) -> Answer:
+def pooled(ctx: Context) -> FeatureView:
     """A pooling with the window that the node says."""
     kernel = ctx.ints_attribute("kernel_shape")
     (source,) = restored(ctx)
@@ -110,7 +110,7 @@ def concat(ctx: Context) -> Answer:
     return joined_channels(ctx, on_maps.layout)
 
 
-def joined_channels(ctx: Context, layout: tuple[int, ...]) -> Answer:
+def joined_channels(ctx: Context, layout: tuple[int, ...]) -> FeatureView:
     """The node joins the channels of all maps that it is given, which are in this layout."""
     maps = restored(ctx, any_layout=True)
     if any(m.extent != maps[0].extent for m in maps):

@@ -18,8 +18,9 @@ from onnx_fc2conv.views.known import Known
 from onnx_fc2conv.views.plan import AttributeValue
 from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.grids import subdivided
-from onnx_fc2conv.views.rules.registry import Answer, rule
+from onnx_fc2conv.views.rules.registry import rule
 from onnx_fc2conv.views.rules.restore import restored
+from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["conv_transpose"]
 
@@ -76,7 +77,7 @@ class _Axis:
 
 
 @rule("ConvTranspose")
-def conv_transpose(ctx: Context) -> Answer:
+def conv_transpose(ctx: Context) -> FeatureView:
     """ConvTranspose-1/11/22 with a constant kernel."""
     weight = ctx.known(1)
     if weight is None or any(f is not None and not isinstance(f, Known) for f in ctx.operands[1:]):
