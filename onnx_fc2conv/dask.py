@@ -23,14 +23,14 @@ import onnx
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.model_io import ModelSource
+from onnx_fc2conv.files.reading import ModelSource
+from onnx_fc2conv.files.staging import needs_data_file
 from onnx_fc2conv.scanning.memory import bytes_per_pixel, parse_memory
 from onnx_fc2conv.scanning.model import ScanModel, scan_model
 from onnx_fc2conv.scanning.prepared import as_preprocessing
 from onnx_fc2conv.scanning.preprocessing import Preprocessing
 from onnx_fc2conv.scanning.runner import Scanner
 from onnx_fc2conv.scanning.tiles import AxisTile, TilePlan, plan_tiles
-from onnx_fc2conv.staging import needs_data_file
 from onnx_fc2conv.views.labels import AnyArray
 
 if TYPE_CHECKING:

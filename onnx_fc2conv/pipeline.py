@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
+from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import GEOMETRY_KEY, Geometry, write_geometry
-from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import (
     FcToConv,
     FreeInputSize,

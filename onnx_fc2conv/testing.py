@@ -16,8 +16,8 @@ from onnx_fc2conv.equivalence.check import PathLike
 from onnx_fc2conv.equivalence.comparing.tolerances import Bounds
 from onnx_fc2conv.equivalence.relation import Expect
 from onnx_fc2conv.equivalence.running.start import Provider
+from onnx_fc2conv.files.reading import ModelSource
 from onnx_fc2conv.geometry import Geometry
-from onnx_fc2conv.model_io import ModelSource
 
 __all__ = ["CheckOptions", "assert_equivalent"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal, RefusedError
-from onnx_fc2conv.model_io import ModelSource, as_model
+from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.passes import ConvToFc, Normalize
 from onnx_fc2conv.passes.conv_to_fc import Form, MatrixLayer, MatrixPlan
 

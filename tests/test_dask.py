@@ -15,7 +15,7 @@ import pytest
 
 import onnx_fc2conv
 from onnx_fc2conv import ArgumentError, RefusedError
-from onnx_fc2conv.model_io import load
+from onnx_fc2conv.files.reading import load
 from tests.nets import Array, Net
 from tests.scanning.test_tiles import IntegerNet
 

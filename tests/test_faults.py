@@ -16,9 +16,9 @@ from textwrap import indent
 import onnx
 import pytest
 
-from onnx_fc2conv import staging
+from onnx_fc2conv.files import staging
 from tests.cli.conftest import MODELS, Run, run
-from tests.test_model_io import contents, with_external_data
+from tests.files.test_reading import contents, with_external_data
 
 __all__ = ["run"]
 
@@ -152,7 +152,7 @@ def test_ctrl_c_that_became_another_error(
 
 
 @POSIX
-@pytest.mark.parametrize("when", ["onnx_fc2conv.cli", "numpy", "onnx_fc2conv.staging"])
+@pytest.mark.parametrize("when", ["onnx_fc2conv.cli", "numpy", "onnx_fc2conv.files.staging"])
 def test_ctrl_c_while_modules_are_imported(when: str, tmp_path: Path) -> None:
     hook = before_imports(
         f"if name.startswith({when!r}) and not done:\n"
@@ -183,7 +183,7 @@ def test_a_kill_leaves_the_old_model(moment: str, tmp_path: Path) -> None:
     shutil.copy(MODELS / "digits8.onnx", out)
     before = [file.read_bytes() for file in (model, out)]
     kill = (
-        "import os, signal, onnx_fc2conv.staging as staging\n"
+        "import os, signal, onnx_fc2conv.files.staging as staging\n"
         f"staging.{moment} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)"
     )
     result = start(model, out, "--no-check", "--overwrite", before=kill)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from onnx_fc2conv import convert_to_fc
-from onnx_fc2conv.model_io import as_model
+from onnx_fc2conv.files.reading import as_model
 from onnx_fc2conv.pipeline import Options, attempt
 from tests.golden.models import CASES, Case
 from tests.golden.text import conversion_text, graph_text

@@ -17,8 +17,7 @@ PACKAGE = "onnx_fc2conv"
 
 ROOMS = (
     ("errors", "interrupts", "streams", "remedies"),
-    ("sparse_tensors", "embedded_weights", "temporary_folder"),
-    ("model_io", "external_data", "linked_weights", "staging"),
+    ("files",),
     ("geometry", "graphs"),
     ("views", "matrices"),
     ("passes",),
@@ -39,8 +38,8 @@ SHARED_WITH_THE_CHECK = {
         *("ArgumentError", "Fc2ConvError", "InvalidModelError", "RefusedError"),
         "RuntimeUnavailableError",
     },
-    "embedded_weights": {"MappedTensor"},
-    "model_io": {"INLINE_LIMIT", "ModelSource", "as_model", "stored_tensors", "weigh"},
+    "files.embedded": {"MappedTensor"},
+    "files.reading": {"INLINE_LIMIT", "ModelSource", "as_model", "stored_tensors", "weigh"},
     "geometry": {"Geometry", "read_geometry"},
     "graphs.names": {"describe", "node_name"},
     "passes": {"Normalize"},

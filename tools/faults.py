@@ -31,7 +31,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnx_fc2conv.model_io import load
+from onnx_fc2conv.files.reading import load
 
 ROOT = Path(__file__).resolve().parent.parent
 FC2CONV = [sys.executable, "-m", "onnx_fc2conv"]

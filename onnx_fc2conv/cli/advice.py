@@ -9,7 +9,7 @@ from onnx_fc2conv.remedies import what_to_do
 
 if TYPE_CHECKING:
     from onnx_fc2conv.cli.console import Terminal
-    from onnx_fc2conv.model_io import ModelSource
+    from onnx_fc2conv.files.reading import ModelSource
     from onnx_fc2conv.pipeline import Conversion
 
 __all__ = ["explain_refusals"]

@@ -117,8 +117,8 @@ passes.
       conv2fc classifier.onnx matrices.npz --form sparse   (row, column, value of each matrix)
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
-    from onnx_fc2conv.model_io import load  # noqa: PLC0415
-    from onnx_fc2conv.staging import check_writable, staged  # noqa: PLC0415
+    from onnx_fc2conv.files.reading import load  # noqa: PLC0415
+    from onnx_fc2conv.files.staging import check_writable, staged  # noqa: PLC0415
     from onnx_fc2conv.to_fc import convert_to_fc, plan_to_fc  # noqa: PLC0415
 
     start = time.perf_counter()

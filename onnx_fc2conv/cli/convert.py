@@ -151,14 +151,14 @@ writes them all.
     """
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
-    from onnx_fc2conv.linked_weights import (  # noqa: PLC0415
+    from onnx_fc2conv.files.linked import (  # noqa: PLC0415
         require_data_beside,
         write_linked,
     )
-    from onnx_fc2conv.model_io import load  # noqa: PLC0415
+    from onnx_fc2conv.files.reading import load  # noqa: PLC0415
+    from onnx_fc2conv.files.staging import check_writable, data_beside, staged  # noqa: PLC0415
     from onnx_fc2conv.pipeline import Options, attempt  # noqa: PLC0415
     from onnx_fc2conv.report_files import check_report_paths, write_reports  # noqa: PLC0415
-    from onnx_fc2conv.staging import check_writable, data_beside, staged  # noqa: PLC0415
 
     start = time.perf_counter()
     terminal = Terminal(quiet=quiet)

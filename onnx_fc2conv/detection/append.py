@@ -13,8 +13,8 @@ from onnx_fc2conv.detection.boxes import write_boxes
 from onnx_fc2conv.detection.graph_writer import GraphWriter
 from onnx_fc2conv.detection.pixels import write_pixels
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.files.reading import ModelSource
 from onnx_fc2conv.geometry import GEOMETRY_KEY
-from onnx_fc2conv.model_io import ModelSource
 from onnx_fc2conv.scanning.model import ScanModel, scan_model
 from onnx_fc2conv.scanning.prepared import Settings, as_preprocessing, as_thresholds
 from onnx_fc2conv.scanning.preprocessing import PREPROCESS_KEY, Preprocessing

@@ -27,8 +27,8 @@ from onnx_fc2conv.equivalence.tiers.claims import renamed
 from onnx_fc2conv.equivalence.tiers.table import TIERS
 from onnx_fc2conv.equivalence.tracing.interface import match_interfaces
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import Geometry, read_geometry
-from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes import Normalize
 from onnx_fc2conv.pipeline import inspect
 from onnx_fc2conv.views.inputs import native_shapes

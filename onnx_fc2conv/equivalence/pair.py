@@ -29,7 +29,7 @@ from onnx_fc2conv.equivalence.tracing.structure import (
     with_outputs,
 )
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.model_io import stored_tensors
+from onnx_fc2conv.files.reading import stored_tensors
 from onnx_fc2conv.views.labels import AnyArray
 
 __all__ = ["Pair", "as_result"]

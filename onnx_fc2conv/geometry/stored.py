@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import InvalidModelError
+from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry.output import Geometry
 from onnx_fc2conv.geometry.verdict import (
     CleanCells,
@@ -20,7 +21,6 @@ from onnx_fc2conv.geometry.verdict import (
     TileCells,
     Verdict,
 )
-from onnx_fc2conv.model_io import ModelSource, as_model
 
 __all__ = ["GEOMETRY_KEY", "read_geometry", "write_geometry"]
 

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
+from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import Geometry, read_geometry
-from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.scanning.preprocessing import Preprocessing, read_preprocessing
 from onnx_fc2conv.views.inputs import image_axes, model_inputs
 from onnx_fc2conv.views.labels import AnyArray

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.model_io import ModelSource
+from onnx_fc2conv.files.reading import ModelSource
 from onnx_fc2conv.scanning.detections import Candidates, Selection, candidates, suppress
 from onnx_fc2conv.scanning.memory import bytes_per_pixel, parse_memory
 from onnx_fc2conv.scanning.model import ScanModel, scan_model

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from onnx_fc2conv import convert
-from onnx_fc2conv.model_io import load
+from onnx_fc2conv.files.reading import load
 from onnx_fc2conv.scanning.preprocessing import Preprocessing, read_preprocessing
 from tests.cli.conftest import Run
 from tests.nets import session

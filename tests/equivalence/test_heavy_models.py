@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
-from onnx_fc2conv.embedded_weights import MappedTensor
 from onnx_fc2conv.equivalence import check, pair
 from onnx_fc2conv.equivalence.running.native_shapes import native_shapes_of, products_of
-from onnx_fc2conv.model_io import load
+from onnx_fc2conv.files.embedded import MappedTensor
+from onnx_fc2conv.files.reading import load
 from onnx_fc2conv.pipeline import convert
 from tests.nets import Net
 from tests.oracle import converted_model

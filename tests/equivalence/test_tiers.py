@@ -28,8 +28,8 @@ from tests.equivalence.planting import (
     last,
     one_element,
 )
+from tests.files.test_reading import with_external_data
 from tests.oracle import converted_model
-from tests.test_model_io import with_external_data
 
 STRIDES = {"x": (2, 2)}
 
@@ -134,7 +134,7 @@ def test_large_weights_are_given_back_and_read_again(
     external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnx_fc2conv.equivalence.tiers.weights._LARGE", 0)
-    monkeypatch.setattr("onnx_fc2conv.embedded_weights._LARGE", 0)
+    monkeypatch.setattr("onnx_fc2conv.files.embedded._LARGE", 0)
     source = with_external_data(tmp_path) if external else MODELS / "face25.onnx"
     report = check(source, converted_model(convert(source)))
     assert report, report.to_markdown()

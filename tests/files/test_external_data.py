@@ -12,10 +12,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv import linked_weights
 from onnx_fc2conv.equivalence import check
-from onnx_fc2conv.model_io import load, stored_tensors
-from onnx_fc2conv.staging import staged
+from onnx_fc2conv.files import linked
+from onnx_fc2conv.files.reading import load, stored_tensors
+from onnx_fc2conv.files.staging import staged
 from tests.cli.conftest import MODELS, Run, run
 from tests.files.test_large import embedded, external
 from tests.nets import Net
@@ -89,7 +89,7 @@ def test_there_is_nothing_to_link_in_a_model_of_one_file(run: Run, tmp_path: Pat
 def test_more_new_weights_than_one_file_holds(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linked_weights, "INLINE_LIMIT", 1 << 10)
+    monkeypatch.setattr(linked, "INLINE_LIMIT", 1 << 10)
     source, out = external(tmp_path, "weights.bin"), tmp_path / "out.onnx"
     outcome = run(source, out, "--link-weights", "--no-check")
     assert outcome.code == 2

@@ -9,8 +9,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv import staging
-from onnx_fc2conv.equivalence import check, runtime
+from onnx_fc2conv.equivalence import check
+from onnx_fc2conv.equivalence.running import start
+from onnx_fc2conv.files import staging
 from onnx_fc2conv.pipeline import convert
 from tests.cli.conftest import Run, run
 from tests.nets import Net, session
@@ -78,7 +79,7 @@ def test_a_result_too_large_for_one_file_is_written_in_two(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(staging, "INLINE_LIMIT", LIMIT)
-    monkeypatch.setattr(runtime, "INLINE_LIMIT", LIMIT)
+    monkeypatch.setattr(start, "INLINE_LIMIT", LIMIT)
     source, out = embedded(tmp_path), tmp_path / "out.onnx"
     outcome = run(source, out)
     assert outcome.code == 0, outcome.err
@@ -108,8 +109,8 @@ def test_the_check_hands_large_models_over_in_a_file(
         files.append(file)
         save(model, file, **options)
 
-    monkeypatch.setattr(runtime, "INLINE_LIMIT", LIMIT)
-    monkeypatch.setattr(runtime.ir, "save", saved)
+    monkeypatch.setattr(start, "INLINE_LIMIT", LIMIT)
+    monkeypatch.setattr(start.ir, "save", saved)
     assert check(source, converted)
     assert files
     assert not any(file.exists() for file in files)

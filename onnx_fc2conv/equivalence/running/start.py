@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 
-from onnx_fc2conv.embedded_weights import MappedTensor
 from onnx_fc2conv.errors import RuntimeUnavailableError
-from onnx_fc2conv.model_io import INLINE_LIMIT, weigh
+from onnx_fc2conv.files.embedded import MappedTensor
+from onnx_fc2conv.files.reading import INLINE_LIMIT, weigh
 
 if TYPE_CHECKING:
     from types import ModuleType

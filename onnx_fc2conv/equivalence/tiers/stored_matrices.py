@@ -21,8 +21,8 @@ from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.samples import model_inputs
 from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
+from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.graphs.names import describe, node_name
-from onnx_fc2conv.model_io import ModelSource, as_model
 from onnx_fc2conv.passes.normalize import Normalize
 from onnx_fc2conv.views.labels import AnyArray
 

@@ -18,7 +18,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.embedded_weights import MappedTensor
+from onnx_fc2conv.files.embedded import MappedTensor
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.graphs.names import NameScope
 from onnx_fc2conv.views.known import Known

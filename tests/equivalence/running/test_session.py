@@ -22,7 +22,7 @@ from onnx_fc2conv.equivalence.running import session
 from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session, outdated
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
-from onnx_fc2conv.staging import staged
+from onnx_fc2conv.files.staging import staged
 from tests.equivalence.conftest import MODELS, Case
 
 

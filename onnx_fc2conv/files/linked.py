@@ -9,9 +9,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnx_fc2conv.embedded_weights import write_model
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
+from onnx_fc2conv.files.embedded import write_model
+from onnx_fc2conv.files.reading import INLINE_LIMIT, stored_tensors, weigh
 
 __all__ = ["require_data_beside", "write_linked"]
 

@@ -14,10 +14,10 @@ import pytest
 
 from onnx_fc2conv import check, convert
 from onnx_fc2conv.errors import InvalidModelError
-from onnx_fc2conv.model_io import as_model, load
+from onnx_fc2conv.files.reading import as_model, load
 from tests.nets import Net
 
-FACE = Path(__file__).parents[1] / "models" / "face25.onnx"
+FACE = Path(__file__).parents[2] / "models" / "face25.onnx"
 SIZE = FACE.stat().st_size
 
 

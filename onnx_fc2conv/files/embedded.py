@@ -24,7 +24,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
-from onnx_fc2conv.sparse_tensors import with_dense_tensors
+from onnx_fc2conv.files.sparse import with_dense_tensors
 
 __all__ = ["MappedTensor", "read_model", "replaced_weights", "without_weights", "write_model"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from onnx_fc2conv import temporary_folder as module
-from onnx_fc2conv.temporary_folder import temporary_folder
+from onnx_fc2conv.files import temporary_folder as module
+from onnx_fc2conv.files.temporary_folder import temporary_folder
 from tests.cli.conftest import MODELS, Run, run
-from tests.test_model_io import contents
+from tests.files.test_reading import contents
 
 __all__ = ["run"]
 
@@ -25,8 +25,8 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="signals, links and users 
 
 STAGING = """
 import subprocess, sys
-from onnx_fc2conv.model_io import load
-from onnx_fc2conv.staging import staged
+from onnx_fc2conv.files.reading import load
+from onnx_fc2conv.files.staging import staged
 with staged(sys.argv[2], load(sys.argv[1]), overwrite=False) as pending:
     {before}
     print(pending.parent, flush=True)
@@ -147,7 +147,7 @@ def test_many_at_once(tmp_path: Path) -> None:
     """Each makes and looks at folders all the time, some are killed in the middle."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from onnx_fc2conv.temporary_folder import temporary_folder\n"
+        "from onnx_fc2conv.files.temporary_folder import temporary_folder\n"
         "for _ in range(int(sys.argv[2])):\n"
         "    with temporary_folder(Path(sys.argv[1])) as folder:\n"
         "        (folder / 'model').write_bytes(b'whole')\n"
@@ -307,7 +307,7 @@ def test_a_kill_while_a_folder_is_deleted(own: bool, tmp_path: Path) -> None:
     code = f"""
 import os, signal, sys
 from pathlib import Path
-from onnx_fc2conv.temporary_folder import temporary_folder
+from onnx_fc2conv.files.temporary_folder import temporary_folder
 count = 0
 def hook(event, arguments):
     global count

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import onnx_ir as ir
 
-from onnx_fc2conv.embedded_weights import MappedTensor, replaced_weights, write_model
+from onnx_fc2conv.files.embedded import MappedTensor, replaced_weights, write_model
 
 __all__ = ["write_with_data"]
 

@@ -13,9 +13,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnx_fc2conv import convert
-from onnx_fc2conv.embedded_weights import MappedTensor, read_model, write_model
 from onnx_fc2conv.errors import InvalidModelError
-from onnx_fc2conv.model_io import load
+from onnx_fc2conv.files.embedded import MappedTensor, read_model, write_model
+from onnx_fc2conv.files.reading import load
 from tests.oracle import converted_model
 
 TYPES = (1, 6, 7, 10, 11, 16)  # float, int32, int64, float16, double, bfloat16
@@ -117,7 +117,7 @@ def test_keeps_bytes_of_every_type(dtype: int, tmp_path: Path) -> None:
 
 def test_writes_what_protobuf_would(tmp_path: Path) -> None:
     """Conversions with mapped, permuted and small weights, compared as messages."""
-    for file in sorted((Path(__file__).parents[1] / "models").glob("*.onnx")):
+    for file in sorted((Path(__file__).parents[2] / "models").glob("*.onnx")):
         model = converted_model(convert(file))
         write_model(model, tmp_path / file.name)
         assert onnx.load(tmp_path / file.name) == ir.to_proto(model)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from onnx_fc2conv.embedded_weights import read_model, write_model
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.external_data import write_with_data
-from onnx_fc2conv.model_io import INLINE_LIMIT, stored_tensors, weigh
-from onnx_fc2conv.temporary_folder import close_unused_files, temporary_folder
+from onnx_fc2conv.files.embedded import read_model, write_model
+from onnx_fc2conv.files.external import write_with_data
+from onnx_fc2conv.files.reading import INLINE_LIMIT, stored_tensors, weigh
+from onnx_fc2conv.files.temporary_folder import close_unused_files, temporary_folder
 
 __all__ = ["check_writable", "data_beside", "needs_data_file", "staged"]
 

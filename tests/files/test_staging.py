@@ -12,9 +12,9 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.model_io import load
-from onnx_fc2conv.staging import staged
-from tests.test_model_io import FACE, contents, outputs, with_external_data, written
+from onnx_fc2conv.files.reading import load
+from onnx_fc2conv.files.staging import staged
+from tests.files.test_reading import FACE, contents, outputs, with_external_data, written
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["inline", "external"])

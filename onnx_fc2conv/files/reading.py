@@ -17,9 +17,9 @@ import onnx_ir as ir
 from onnx.shape_inference import infer_shapes
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.embedded_weights import read_model, without_weights
 from onnx_fc2conv.errors import InvalidModelError
-from onnx_fc2conv.sparse_tensors import with_dense_tensors
+from onnx_fc2conv.files.embedded import read_model, without_weights
+from onnx_fc2conv.files.sparse import with_dense_tensors
 
 __all__ = ["INLINE_LIMIT", "ModelSource", "as_model", "load", "stored_tensors", "weigh"]
 
