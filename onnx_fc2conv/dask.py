@@ -31,7 +31,7 @@ from onnx_fc2conv.scanning.prepared import as_preprocessing
 from onnx_fc2conv.scanning.preprocessing import Preprocessing
 from onnx_fc2conv.scanning.runner import Scanner
 from onnx_fc2conv.scanning.tiles import AxisTile, TilePlan, plan_tiles
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 if TYPE_CHECKING:
     import dask.array

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_fc2conv.detection.graph_writer import GraphWriter
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.scanning.detections import Selection, suppression_nodes
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["THRESHOLDS", "stored_thresholds", "write_boxes"]
 

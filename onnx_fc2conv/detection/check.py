@@ -19,7 +19,7 @@ from onnx_fc2conv.scanning.model import ScanModel
 from onnx_fc2conv.scanning.prepared import PreparedScan, Settings
 from onnx_fc2conv.scanning.result import Scan
 from onnx_fc2conv.scanning.sources import ArraySource
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_detector"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import NameScope
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.plan import AttributeValue
 
 __all__ = ["GraphWriter"]

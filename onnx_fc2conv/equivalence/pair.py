@@ -30,7 +30,7 @@ from onnx_fc2conv.equivalence.tracing.structure import (
 )
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.files.reading import stored_tensors
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["Pair", "as_result"]
 

@@ -11,7 +11,7 @@ from onnx_fc2conv.errors import RefusedError
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.pipeline import Conversion, convert, inspect
 from onnx_fc2conv.views import Pool
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["RefinedGrid", "refined_grid"]
 

@@ -11,7 +11,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnx_fc2conv.graphs.names import NameScope, describe
 from onnx_fc2conv.passes.initializers import Initializers
 from onnx_fc2conv.passes.lift import Lifter
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import FeatureMap, channels_first
 from onnx_fc2conv.views.plan import (
     ORIGIN,
     AttributeValue,
@@ -23,7 +24,6 @@ from onnx_fc2conv.views.plan import (
     Rebuilt,
     Step,
 )
-from onnx_fc2conv.views.view import FeatureMap, channels_first
 
 __all__ = ["ORIGIN", "apply", "write_attributes"]
 

@@ -30,7 +30,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.plan import AttributeValue
 
 __all__ = ["DilatedLayer", "Grid", "dilated", "refusal"]

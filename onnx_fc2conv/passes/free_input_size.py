@@ -12,8 +12,8 @@ from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.graphs.names import NameScope, describe
 from onnx_fc2conv.views import Plan, interpret
 from onnx_fc2conv.views.inputs import image_axes
+from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import ORIGIN
-from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["FreeInputSize", "forget_shapes"]
 

@@ -12,9 +12,9 @@ from onnx_fc2conv.errors import ArgumentError, Refusal
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.passes.dilated_layers import DilatedLayer, Grid, dilated, refusal
 from onnx_fc2conv.views.interpreter import Interpreter
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
 from onnx_fc2conv.views.plan import Plan
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = [
     "Refinement",

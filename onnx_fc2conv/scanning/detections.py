@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["Box", "Candidates", "Selection", "candidates", "suppress", "suppression_nodes"]
 

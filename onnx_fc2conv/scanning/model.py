@@ -15,7 +15,7 @@ from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.scanning.preprocessing import Preprocessing, read_preprocessing
 from onnx_fc2conv.views.inputs import image_axes, model_inputs
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["ScanModel", "choose_map", "scan_model"]
 

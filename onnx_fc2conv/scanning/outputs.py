@@ -19,7 +19,7 @@ import numpy as np
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.scanning.result import Scan
 from onnx_fc2conv.scanning.sources import extra
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = [
     "ImageBoxes",

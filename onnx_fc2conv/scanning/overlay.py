@@ -11,7 +11,7 @@ from onnx_fc2conv.scanning.detections import Box
 from onnx_fc2conv.scanning.pyramid import resized
 from onnx_fc2conv.scanning.result import Level, Scan
 from onnx_fc2conv.scanning.sources import ArraySource, ImageSource, extra
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image

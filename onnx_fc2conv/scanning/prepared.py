@@ -19,7 +19,7 @@ from onnx_fc2conv.scanning.runner import Scanner
 from onnx_fc2conv.scanning.score_maps import MemoryMap, ScoreMap
 from onnx_fc2conv.scanning.sources import ImageSource, open_image
 from onnx_fc2conv.scanning.tiles import TilePlan, plan_tiles
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 if TYPE_CHECKING:
     pass

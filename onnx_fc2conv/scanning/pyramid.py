@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.scanning.sources import ArraySource, ImageSource, MappedSource, extra
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_scales", "resized", "scaled_size"]
 

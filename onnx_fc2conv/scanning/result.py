@@ -9,7 +9,7 @@ from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.scanning.detections import Box, Selection
 from onnx_fc2conv.scanning.sources import ImageSource
 from onnx_fc2conv.scanning.tiles import TilePlan
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image

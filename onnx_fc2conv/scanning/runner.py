@@ -12,7 +12,7 @@ from onnx_fc2conv.scanning.preprocessing import Preprocessing
 from onnx_fc2conv.scanning.score_maps import ScoreMap
 from onnx_fc2conv.scanning.sources import ImageSource
 from onnx_fc2conv.scanning.tiles import Tile, TilePlan
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["Scanner"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.scanning.journal import Journal
 from onnx_fc2conv.scanning.tiles import Tile
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["FileMap", "MemoryMap", "ScoreMap"]
 

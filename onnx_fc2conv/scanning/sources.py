@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["ArraySource", "ImageSource", "MappedSource", "extra", "open_image"]
 

@@ -1,7 +1,8 @@
 """Interpreting the head of a classifier as views of feature maps; see `view` for the idea."""
 
 from onnx_fc2conv.views.interpreter import interpret
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import (
     FcLayer,
     ImageInput,
@@ -13,7 +14,6 @@ from onnx_fc2conv.views.plan import (
 )
 from onnx_fc2conv.views.static import interpret_statically
 from onnx_fc2conv.views.verdict import output_geometry
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = [
     "FcLayer",

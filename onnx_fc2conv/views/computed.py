@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.dequantized import quantized_array, quantized_constant
 from onnx_fc2conv.views.growth import check_growth, repeated
-from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.labels import AnyArray, evaluate
-from onnx_fc2conv.views.rules.registry import Fact
-from onnx_fc2conv.views.view import Batches, FeatureView
+from onnx_fc2conv.views.layers.dequantized import quantized_array, quantized_constant
+from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.labels import AnyArray, evaluate
+from onnx_fc2conv.views.maps.view import Batches, FeatureView
+from onnx_fc2conv.views.registry import Fact
 
 __all__ = ["computed", "uniform_shape"]
 

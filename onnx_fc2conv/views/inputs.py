@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
-from onnx_fc2conv.views.view import FeatureMap, LabelSpace
+from onnx_fc2conv.views.maps.view import FeatureMap, LabelSpace
 
 __all__ = [
     "ImageAxes",

@@ -14,7 +14,7 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.graphs.names import NameScope, describe, node_name
 from onnx_fc2conv.views.bodies import captured_values, inner_nodes
 from onnx_fc2conv.views.computed import computed, uniform_shape
-from onnx_fc2conv.views.fold_bias import fold_biases
+from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.inputs import (
     ImageAxes,
     InputShapes,
@@ -24,7 +24,9 @@ from onnx_fc2conv.views.inputs import (
     native_batch,
     native_shapes,
 )
-from onnx_fc2conv.views.known import Known, NotComputable, Opaque
+from onnx_fc2conv.views.layers.fold_bias import fold_biases
+from onnx_fc2conv.views.maps.known import Known, NotComputable, Opaque
+from onnx_fc2conv.views.maps.view import Batches, FeatureView, LabelSpace, Mixed
 from onnx_fc2conv.views.output_map import output_map
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
@@ -38,13 +40,11 @@ from onnx_fc2conv.views.plan import (
     Step,
     WindowPooling,
 )
+from onnx_fc2conv.views.registry import Answer, Rule
 from onnx_fc2conv.views.rules import RULES, Fact
-from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.rules.foreign import unknown
-from onnx_fc2conv.views.rules.registry import Answer, Rule
 from onnx_fc2conv.views.squeezes import squeezes
 from onnx_fc2conv.views.tape import Frozen, Replaced, Restored, Tape
-from onnx_fc2conv.views.view import Batches, FeatureView, LabelSpace, Mixed
 
 __all__ = ["Interpreter", "interpret"]
 

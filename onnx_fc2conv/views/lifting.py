@@ -15,12 +15,12 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import NameScope, node_name
-from onnx_fc2conv.views.known import Known, NotComputable
+from onnx_fc2conv.views.layers.kernel import Kernel, Weight, pointwise_kernel
+from onnx_fc2conv.views.maps.known import Known, NotComputable
 from onnx_fc2conv.views.plan import Constant, FcLayer, Lifted
+from onnx_fc2conv.views.registry import Fact
 from onnx_fc2conv.views.rules.einsum import Letters
-from onnx_fc2conv.views.rules.kernel import Kernel, Weight, pointwise_kernel
 from onnx_fc2conv.views.rules.linear import CONV_TYPES, Bias
-from onnx_fc2conv.views.rules.registry import Fact
 
 __all__ = ["Lifting"]
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.groups import regrouped
+from onnx_fc2conv.views.maps.restore import as_map, channels_as_map
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
 from onnx_fc2conv.views.plan import ORIGIN, OutputMap
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.groups import regrouped
-from onnx_fc2conv.views.rules.restore import as_map, channels_as_map
 from onnx_fc2conv.views.tape import NodeRefused, Tape
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
 
 __all__ = ["output_map"]
 

@@ -9,8 +9,8 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.view import FeatureMap
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.view import FeatureMap
 
 __all__ = [
     "FC_OPERATORS",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnx_fc2conv.views.view import FeatureMap
+from onnx_fc2conv.views.maps.view import FeatureMap
 
 __all__ = ["squeezes"]
 

@@ -17,6 +17,7 @@ from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.graphs.names import node_name
 from onnx_fc2conv.views.bodies import captured_values
+from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.inputs import (
     ImageAxes,
     InputShapes,
@@ -25,8 +26,9 @@ from onnx_fc2conv.views.inputs import (
     native_shapes,
 )
 from onnx_fc2conv.views.interpreter import Interpreter
-from onnx_fc2conv.views.known import Opaque
 from onnx_fc2conv.views.lifting import Lifting
+from onnx_fc2conv.views.maps.known import Opaque
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, Mixed, channels_first
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
     FcLayer,
@@ -36,9 +38,7 @@ from onnx_fc2conv.views.plan import (
     Rebuilt,
     Step,
 )
-from onnx_fc2conv.views.rules.context import Context
 from onnx_fc2conv.views.tape import Replaced
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Mixed, channels_first
 
 __all__ = ["interpret_statically"]
 

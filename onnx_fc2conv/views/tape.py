@@ -11,8 +11,8 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import AttributeValue, FcLayer, Intermediate, Step, WindowPooling
-from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["Attempt", "Frozen", "NodeRefused", "Record", "Replaced", "Restored", "Tape"]
 

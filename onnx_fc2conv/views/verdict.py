@@ -15,8 +15,8 @@ from onnx_fc2conv.geometry import (
     TileCells,
     Verdict,
 )
+from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import ImageInput, OutputMap
-from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["output_geometry"]
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from onnx_fc2conv.equivalence.comparing.spread import ErrorSpread
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["Arrays", "Comparison", "Tolerance", "largest_magnitude"]
 

@@ -16,7 +16,7 @@ from onnx_fc2conv.equivalence.running.start import Provider
 from onnx_fc2conv.equivalence.running.stored import constant_array
 from onnx_fc2conv.equivalence.tracing.movement import MOVEMENT
 from onnx_fc2conv.equivalence.tracing.structure import constants, with_outputs
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["ROUNDED", "Inexact", "exact_values", "exactly", "magnitudes"]
 

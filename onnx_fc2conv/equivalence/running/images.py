@@ -18,7 +18,7 @@ import numpy as np
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.inputs import image_axes
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["image_files", "read_images"]
 

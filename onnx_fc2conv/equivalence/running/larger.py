@@ -10,7 +10,7 @@ import numpy as np
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = [
     "Enlarged",

@@ -26,7 +26,7 @@ from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.running.images import image_files, read_images
 from onnx_fc2conv.equivalence.running.samples import ModelInput
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["Recording", "Recordings", "read_recordings"]
 

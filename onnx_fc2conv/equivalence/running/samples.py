@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["INTEGERS", "KINDS", "POSITIVE", "ModelInput", "model_inputs", "sample"]
 

@@ -19,7 +19,7 @@ from onnx_fc2conv.equivalence.running.reference import (
 )
 from onnx_fc2conv.equivalence.running.start import PROVIDERS, Provider, one_line, onnxruntime, start
 from onnx_fc2conv.errors import ArgumentError, InvalidModelError, RuntimeUnavailableError
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["RunError", "Session", "outdated", "require", "runtime_version"]
 

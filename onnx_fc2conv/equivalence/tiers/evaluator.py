@@ -21,7 +21,7 @@ from onnx_fc2conv.equivalence.running.batches import to_reference_shape
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_by_evaluator", "is_small"]
 

@@ -42,7 +42,7 @@ from onnx_fc2conv.equivalence.tiers.native import check_native
 from onnx_fc2conv.equivalence.tiers.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.tracing.structure import computing_type
 from onnx_fc2conv.errors import Fc2ConvError
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_integers", "integer_pair"]
 

@@ -19,7 +19,7 @@ from onnx_fc2conv.equivalence.running.recordings import Recordings
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_saturation"]
 

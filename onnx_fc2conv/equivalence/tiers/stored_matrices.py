@@ -24,7 +24,7 @@ from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.graphs.names import describe, node_name
 from onnx_fc2conv.passes.normalize import Normalize
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_matrices"]
 

@@ -25,7 +25,7 @@ from onnx_fc2conv.equivalence.tracing.places import NotTraced
 from onnx_fc2conv.equivalence.tracing.same_convs import same_conv
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_weights"]
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.running.stored import constant_array
 from onnx_fc2conv.equivalence.tracing.operands import KERNELS, LAYERS
 from onnx_fc2conv.equivalence.tracing.structure import constants
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["bias_problem"]
 

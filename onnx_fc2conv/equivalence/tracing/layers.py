@@ -31,7 +31,7 @@ from onnx_fc2conv.equivalence.tracing.operands import (
 from onnx_fc2conv.equivalence.tracing.places import NotTraced, Trace, trace
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["LayerPair", "Layers", "NotComparable", "last_node", "layer_key"]
 

@@ -19,7 +19,7 @@ from onnx_fc2conv.equivalence.tracing.head_inputs import head_inputs, head_model
 from onnx_fc2conv.equivalence.tracing.movement import MOVEMENT
 from onnx_fc2conv.equivalence.tracing.operands import LAYERS
 from onnx_fc2conv.equivalence.tracing.structure import not_moving
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["NotTraced", "Trace", "trace"]
 

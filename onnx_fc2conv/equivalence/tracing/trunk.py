@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.tracing.structure import subgraph, with_outputs
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["SizeDependent", "free_trunk", "native_pads"]
 

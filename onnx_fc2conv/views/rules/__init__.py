@@ -1,5 +1,6 @@
 """One rule per operator family; importing this package registers them all."""
 
+from onnx_fc2conv.views.registry import RULES, Fact
 from onnx_fc2conv.views.rules import (
     dynamic_quantization,
     einsum,
@@ -20,7 +21,6 @@ from onnx_fc2conv.views.rules import (
     sliding,
     transposed,
 )
-from onnx_fc2conv.views.rules.registry import RULES, Fact
 
 __all__ = [
     "RULES",

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.known import A_NUMBER
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.channels import settled
+from onnx_fc2conv.views.maps.known import A_NUMBER
+from onnx_fc2conv.views.maps.restore import single_map
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import Intermediate
-from onnx_fc2conv.views.rules.channels import settled
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.rules.restore import single_map
+from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.tape import Replaced
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["Ranged", "dynamic_quantize", "quantized_by_range"]
 

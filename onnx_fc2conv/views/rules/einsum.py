@@ -14,14 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.kernel import Weight
-from onnx_fc2conv.views.rules.layer import Layer
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.kernel import Weight
+from onnx_fc2conv.views.layers.layer import Layer
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
+from onnx_fc2conv.views.maps.view import FeatureView, Labels
+from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.linear import convolve
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.view import FeatureView, Labels
 
 __all__ = ["Letters", "einsum"]
 

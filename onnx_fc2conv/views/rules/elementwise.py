@@ -11,18 +11,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.rules.affine import as_affine, positive_scale, waiting
-from onnx_fc2conv.views.rules.broadcasting import Broadcast, broadcast
-from onnx_fc2conv.views.rules.channels import settled_channels
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.frames import Frame, NoFrame, frames
-from onnx_fc2conv.views.rules.grids import joined_field, parting
-from onnx_fc2conv.views.rules.parameters import by_channel
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.rules.restore import restored
-from onnx_fc2conv.views.rules.sides import with_sides
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.parameters import by_channel
+from onnx_fc2conv.views.maps.affine import as_affine, positive_scale, waiting
+from onnx_fc2conv.views.maps.broadcasting import Broadcast, broadcast
+from onnx_fc2conv.views.maps.channels import settled_channels
+from onnx_fc2conv.views.maps.frames import Frame, NoFrame, frames
+from onnx_fc2conv.views.maps.grids import joined_field, parting
+from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.restore import restored
+from onnx_fc2conv.views.maps.sides import with_sides
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
+from onnx_fc2conv.views.registry import rule
 
 __all__ = ["carried_out", "elementwise"]
 

@@ -7,11 +7,11 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.groups import Along, along_features
+from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import Constant
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.groups import Along, along_features
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.view import FeatureView
+from onnx_fc2conv.views.registry import Answer, rule
 
 __all__ = ["cumulative_sum", "layer_normalization", "lp_normalization", "top_k"]
 

@@ -15,16 +15,16 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.rules.channels import settled_channels
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.groups import reduced_view
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.rows import rows_along, sample_axes
+from onnx_fc2conv.views.maps.channels import settled_channels
+from onnx_fc2conv.views.maps.groups import reduced_view
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.restore import restored, single_map
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
+from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.pooling import pooled_map, reduced
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.rules.restore import restored, single_map
-from onnx_fc2conv.views.rules.rows import rows_along, sample_axes
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["group_means", "instance_normalization", "whole_image_normalization"]
 

@@ -21,24 +21,24 @@ from typing import Literal, NoReturn
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant
-from onnx_fc2conv.views.rules.addend import added
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.contraction import sum_of_convs
-from onnx_fc2conv.views.rules.kernel import Weight, pending_shift, scaled
-from onnx_fc2conv.views.rules.layer import (
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.addend import added
+from onnx_fc2conv.views.layers.contraction import sum_of_convs
+from onnx_fc2conv.views.layers.kernel import Weight, pending_shift, scaled
+from onnx_fc2conv.views.layers.layer import (
     Layer,
     as_fc_layer,
     operand_name,
     product_view,
     read_layer,
 )
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.rules.sides import with_sides
-from onnx_fc2conv.views.rules.stacked import is_stack, stacked_product
-from onnx_fc2conv.views.view import FeatureView
+from onnx_fc2conv.views.layers.stacked import is_stack, stacked_product
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.sides import with_sides
+from onnx_fc2conv.views.maps.view import FeatureView
+from onnx_fc2conv.views.plan import Constant
+from onnx_fc2conv.views.registry import rule
 
 __all__ = ["CONV_TYPES", "Bias", "convolve", "gemm", "matmul"]
 

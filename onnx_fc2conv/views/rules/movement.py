@@ -7,13 +7,13 @@ from itertools import permutations
 
 import numpy as np
 
+from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.growth import check_growth
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray, batch_axis, evaluate
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.rules.sides import constant_map, with_sides
-from onnx_fc2conv.views.view import FeatureView, Labels, Mixed
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray, batch_axis, evaluate
+from onnx_fc2conv.views.maps.sides import constant_map, with_sides
+from onnx_fc2conv.views.maps.view import FeatureView, Labels, Mixed
+from onnx_fc2conv.views.registry import Answer, rule
 
 __all__ = ["concatenate", "move", "pad_features"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_fc2conv.views.rules.affine import scaled_view
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.groups import Along, along_features
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.rules.restore import restored
-from onnx_fc2conv.views.view import FeatureView, channels_first
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.affine import scaled_view
+from onnx_fc2conv.views.maps.groups import Along, along_features
+from onnx_fc2conv.views.maps.restore import restored
+from onnx_fc2conv.views.maps.view import FeatureView, channels_first
+from onnx_fc2conv.views.registry import Answer, rule
 
 __all__ = ["batch_normalization", "softmax", "softmax_of"]
 

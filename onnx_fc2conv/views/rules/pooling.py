@@ -18,12 +18,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import describe, node_name
-from onnx_fc2conv.views.labels import SAMPLE, IntArray
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.labels import SAMPLE, IntArray
+from onnx_fc2conv.views.maps.restore import as_map, restored
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, Labels
 from onnx_fc2conv.views.plan import AttributeValue, Intermediate, WindowPooling
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.rules.restore import as_map, restored
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels
+from onnx_fc2conv.views.registry import rule
 
 __all__ = ["global_pool", "pool_view", "pooled_axes", "pooled_map", "reduced", "whole_pool"]
 

@@ -12,16 +12,16 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.layer import operand_name
+from onnx_fc2conv.views.maps.channels import settled_channels
+from onnx_fc2conv.views.maps.frames import Frame, frames
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import MICROSOFT, Constant
-from onnx_fc2conv.views.rules.channels import settled_channels
-from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.elementwise import carried_out
-from onnx_fc2conv.views.rules.frames import Frame, frames
-from onnx_fc2conv.views.rules.layer import operand_name
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["dequantize", "quantize", "with_scalars"]
 

@@ -19,21 +19,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.plan import MICROSOFT
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.dynamic_quantization import quantized_by_range
-from onnx_fc2conv.views.rules.integer_conv import (
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.integer_conv import (
     IntegerLayer,
     accumulated,
     requantized,
     scaled_sum,
 )
-from onnx_fc2conv.views.rules.kernel import Weight
-from onnx_fc2conv.views.rules.layer import Layer, operand_name, product_view
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.view import FeatureView
+from onnx_fc2conv.views.layers.kernel import Weight
+from onnx_fc2conv.views.layers.layer import Layer, operand_name, product_view
+from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import FeatureView
+from onnx_fc2conv.views.plan import MICROSOFT
+from onnx_fc2conv.views.registry import rule
+from onnx_fc2conv.views.rules.dynamic_quantization import quantized_by_range
 
 __all__ = ["matmul_integer", "matmul_integer_to_float", "qgemm", "qlinear_matmul"]
 

@@ -6,17 +6,17 @@ constant number each.
 
 from __future__ import annotations
 
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.groups import Along
+from onnx_fc2conv.views.maps.restore import restored
+from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import MICROSOFT
-from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.elementwise import carried_out
-from onnx_fc2conv.views.rules.groups import Along
 from onnx_fc2conv.views.rules.normalization import softmax_of
 from onnx_fc2conv.views.rules.pooling import whole_pool
 from onnx_fc2conv.views.rules.quantized import with_scalars
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.rules.restore import restored
 from onnx_fc2conv.views.rules.sliding import joined_channels, pooled
-from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["binary", "concatenate", "pool", "softmax", "unary"]
 

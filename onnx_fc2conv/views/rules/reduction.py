@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.groups import Along, along_features
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.groups import Along, along_features
+from onnx_fc2conv.views.maps.view import FeatureView
+from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.image_norms import group_means
 from onnx_fc2conv.views.rules.pooling import pool_view, pooled_axes, whole_pool
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["arg_reduce", "reduce"]
 

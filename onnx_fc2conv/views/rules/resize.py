@@ -15,12 +15,12 @@ from fractions import Fraction
 
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.grids import subdivided
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.grids import subdivided
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
+from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.movement import move
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["depth_to_space", "resize"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.rules.context import Context
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
+from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.movement import move
-from onnx_fc2conv.views.rules.registry import Answer, rule
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["gather", "slice_", "split"]
 

@@ -14,14 +14,14 @@ import onnx_ir as ir
 
 from onnx_fc2conv.geometry import output_length
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.known import Known, Opaque
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.grids import joined_field, parting
+from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.restore import restored
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import AttributeValue
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.grids import joined_field, parting
+from onnx_fc2conv.views.registry import Answer, Fact, rule
 from onnx_fc2conv.views.rules.movement import concatenate, pad_features
-from onnx_fc2conv.views.rules.registry import Answer, Fact, rule
-from onnx_fc2conv.views.rules.restore import restored
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["conv", "joined_channels", "pool", "pooled"]
 

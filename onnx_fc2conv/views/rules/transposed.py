@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.feature_map import FeatureMap
-from onnx_fc2conv.views.known import Known
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.feature_map import FeatureMap
+from onnx_fc2conv.views.maps.grids import subdivided
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.restore import restored
+from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import AttributeValue
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.grids import subdivided
-from onnx_fc2conv.views.rules.registry import rule
-from onnx_fc2conv.views.rules.restore import restored
-from onnx_fc2conv.views.view import FeatureView
+from onnx_fc2conv.views.registry import rule
 
 __all__ = ["conv_transpose"]
 

@@ -19,9 +19,9 @@ from math import gcd, prod
 import numpy as np
 
 from onnx_fc2conv.geometry import SlidingWindow
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.rules.kernel import Part
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
+from onnx_fc2conv.views.layers.kernel import Part
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 
 __all__ = ["Patches", "patches"]
 

@@ -21,11 +21,11 @@ import onnx_ir as ir
 from onnx_fc2conv.files.embedded import MappedTensor
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.graphs.names import NameScope
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray, IntArray
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
+from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import Constant, Intermediate
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = [
     "Kernel",

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnx_fc2conv.views.known import Quantized
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.context import Context, Operand
+from onnx_fc2conv.views.layers.quantized_kernel import dequantized
+from onnx_fc2conv.views.maps.broadcasting import Broadcast
+from onnx_fc2conv.views.maps.frames import Frame
+from onnx_fc2conv.views.maps.known import Quantized
+from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant
-from onnx_fc2conv.views.rules.broadcasting import Broadcast
-from onnx_fc2conv.views.rules.context import Context, Operand
-from onnx_fc2conv.views.rules.frames import Frame
-from onnx_fc2conv.views.rules.quantized_kernel import dequantized
 
 __all__ = ["by_channel"]
 

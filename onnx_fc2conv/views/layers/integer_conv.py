@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.context import Context, Operand
+from onnx_fc2conv.views.layers.contraction import Reading, conv_attributes, slid_map
+from onnx_fc2conv.views.layers.kernel import Kernel, Part, make_kernel
+from onnx_fc2conv.views.layers.layer import Layer, as_fc_layer, product_view, read_layer
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import Constant, Intermediate
-from onnx_fc2conv.views.rules.context import Context, Operand
-from onnx_fc2conv.views.rules.contraction import Reading, conv_attributes, slid_map
-from onnx_fc2conv.views.rules.kernel import Kernel, Part, make_kernel
-from onnx_fc2conv.views.rules.layer import Layer, as_fc_layer, product_view, read_layer
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["IntegerLayer", "Sums", "accumulated", "requantized", "scaled_sum"]
 

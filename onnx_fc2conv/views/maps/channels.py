@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.view import Affine, FeatureMap
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.view import Affine, FeatureMap
 
 __all__ = ["picked_channels", "settled", "settled_channels"]
 

@@ -15,8 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
-from onnx_fc2conv.views.feature_map import Affine, FeatureMap, channels_first
-from onnx_fc2conv.views.labels import SAMPLE, IntArray, batch_axis
+from onnx_fc2conv.views.maps.feature_map import Affine, FeatureMap, channels_first
+from onnx_fc2conv.views.maps.labels import SAMPLE, IntArray, batch_axis
 
 __all__ = [
     "Affine",

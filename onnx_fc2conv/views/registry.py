@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from onnx_fc2conv.views.rules.context import Context, Fact
+from onnx_fc2conv.views.context import Context, Fact
 
 __all__ = ["RULES", "Answer", "Fact", "Rule", "rule"]
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.kernel import Kernel, Part, Weight, make_kernel
+from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.plan import Constant, Intermediate
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight, make_kernel
 
 __all__ = ["dequantized", "layer_kernel", "per_output"]
 

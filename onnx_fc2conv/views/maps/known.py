@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.view import Batches
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import Batches
 
 __all__ = ["A_NUMBER", "Known", "NotComputable", "Opaque", "Quantized"]
 

@@ -14,8 +14,8 @@ from math import prod
 
 import numpy as np
 
-from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.view import FeatureMap, LabelSpace
+from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
+from onnx_fc2conv.views.maps.view import FeatureMap, LabelSpace
 
 __all__ = ["Frame", "NoFrame", "frames"]
 

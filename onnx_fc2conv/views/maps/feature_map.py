@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.geometry import AxisField
-from onnx_fc2conv.views.labels import AnyArray, IntArray, map_labels
+from onnx_fc2conv.views.maps.labels import AnyArray, IntArray, map_labels
 
 __all__ = ["Affine", "FeatureMap", "channels_first"]
 

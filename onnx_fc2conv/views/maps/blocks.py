@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.rules.channels import picked_channels
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.grids import subdivided
-from onnx_fc2conv.views.view import FeatureMap
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.channels import picked_channels
+from onnx_fc2conv.views.maps.grids import subdivided
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.view import FeatureMap
 
 __all__ = ["regridded"]
 

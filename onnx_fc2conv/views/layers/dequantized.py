@@ -17,8 +17,8 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.known import Known, Quantized
-from onnx_fc2conv.views.labels import AnyArray, evaluate
+from onnx_fc2conv.views.maps.known import Known, Quantized
+from onnx_fc2conv.views.maps.labels import AnyArray, evaluate
 
 __all__ = ["quantized_array", "quantized_constant"]
 

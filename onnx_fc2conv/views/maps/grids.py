@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onnx_fc2conv.geometry import AxisField, Misaligned
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.view import FeatureMap
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.view import FeatureMap
 
 __all__ = ["joined_field", "parting", "subdivided"]
 

@@ -8,10 +8,10 @@ from math import prod
 
 import numpy as np
 
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray, IntArray
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.view import FeatureView
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
+from onnx_fc2conv.views.maps.view import FeatureView
 
 __all__ = ["Broadcast", "broadcast"]
 

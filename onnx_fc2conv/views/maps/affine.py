@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.rules.channels import picked_channels
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.frames import Frame, frames
-from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.channels import picked_channels
+from onnx_fc2conv.views.maps.frames import Frame, frames
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import Affine, FeatureMap, FeatureView
 
 __all__ = ["as_affine", "scaled_view", "waiting"]
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import Constant, Intermediate, Step
-from onnx_fc2conv.views.view import FeatureMap
 
 __all__ = ["fold_biases"]
 

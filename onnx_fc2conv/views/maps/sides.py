@@ -15,11 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.geometry import AxisField
-from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.labels import AnyArray
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.registry import Fact
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, channels_first
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
+from onnx_fc2conv.views.registry import Fact
 
 __all__ = ["constant_map", "with_sides"]
 

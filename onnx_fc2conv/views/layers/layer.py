@@ -9,12 +9,12 @@ from math import prod
 import numpy as np
 
 from onnx_fc2conv.graphs.names import node_name
-from onnx_fc2conv.views.labels import SAMPLE, IntArray
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.contraction import Reading, read
+from onnx_fc2conv.views.layers.kernel import Kernel, Weight
+from onnx_fc2conv.views.maps.labels import SAMPLE, IntArray
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, Labels
 from onnx_fc2conv.views.plan import FcLayer
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.contraction import Reading, read
-from onnx_fc2conv.views.rules.kernel import Kernel, Weight
-from onnx_fc2conv.views.view import FeatureMap, FeatureView, Labels
 
 __all__ = ["Layer", "as_fc_layer", "operand_name", "product_view", "read_layer"]
 

@@ -14,14 +14,14 @@ from typing import NoReturn
 import numpy as np
 
 from onnx_fc2conv.graphs.names import node_name
-from onnx_fc2conv.views.known import Known
-from onnx_fc2conv.views.labels import AnyArray, IntArray
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.contraction import Reading, conv_attributes, read, slid_map
+from onnx_fc2conv.views.layers.kernel import Kernel, Part, Weight, lazily, placed
+from onnx_fc2conv.views.layers.layer import Layer, operand_name, product_view
+from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
+from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import Constant, FcLayer
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.contraction import Reading, conv_attributes, read, slid_map
-from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight, lazily, placed
-from onnx_fc2conv.views.rules.layer import Layer, operand_name, product_view
-from onnx_fc2conv.views.view import FeatureView
 
 __all__ = ["is_stack", "stacked_product"]
 

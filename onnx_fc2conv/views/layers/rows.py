@@ -13,8 +13,8 @@ from math import prod
 
 import numpy as np
 
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.view import FeatureView
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.view import FeatureView
 
 __all__ = ["Rows", "distinct", "rows_along", "rows_at_positions", "sample_axes"]
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.labels import IntArray
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.rows import Rows, rows_along, rows_at_positions, sample_axes
+from onnx_fc2conv.views.maps.channels import settled_channels
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.restore import single_map
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import AttributeValue, Constant, Intermediate
-from onnx_fc2conv.views.rules.channels import settled_channels
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.restore import single_map
-from onnx_fc2conv.views.rules.rows import Rows, rows_along, rows_at_positions, sample_axes
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
 
 __all__ = ["Along", "along_features", "reduced_view", "regrouped"]
 

@@ -10,22 +10,22 @@ import onnx_ir as ir
 
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.plan import AttributeValue, Constant
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.grids import joined_field
-from onnx_fc2conv.views.rules.kernel import Kernel, Part, Weight
-from onnx_fc2conv.views.rules.patches import patches
-from onnx_fc2conv.views.rules.quantized_kernel import layer_kernel
-from onnx_fc2conv.views.rules.restore import single_map
-from onnx_fc2conv.views.rules.rows import (
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.layers.kernel import Kernel, Part, Weight
+from onnx_fc2conv.views.layers.patches import patches
+from onnx_fc2conv.views.layers.quantized_kernel import layer_kernel
+from onnx_fc2conv.views.layers.rows import (
     Rows,
     distinct,
     rows_along,
     rows_at_positions,
     sample_axes,
 )
-from onnx_fc2conv.views.view import FeatureMap, FeatureView
+from onnx_fc2conv.views.maps.grids import joined_field
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.restore import single_map
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
+from onnx_fc2conv.views.plan import AttributeValue, Constant
 
 __all__ = ["Reading", "conv_attributes", "read", "slid_map", "sum_of_convs"]
 

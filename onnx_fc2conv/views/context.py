@@ -12,11 +12,17 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.graphs.names import NameScope, describe
-from onnx_fc2conv.views.known import Known, Opaque
-from onnx_fc2conv.views.labels import AnyArray
+from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.labels import AnyArray
+from onnx_fc2conv.views.maps.view import (
+    Batches,
+    FeatureMap,
+    FeatureView,
+    LabelSpace,
+    channels_first,
+)
 from onnx_fc2conv.views.plan import AttributeValue, Constant, Intermediate, Step
 from onnx_fc2conv.views.tape import Attempt, Frozen, NodeRefused, Tape
-from onnx_fc2conv.views.view import Batches, FeatureMap, FeatureView, LabelSpace, channels_first
 
 __all__ = ["Context", "Fact", "Operand"]
 

@@ -8,13 +8,13 @@ from typing import NoReturn
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.labels import IntArray
-from onnx_fc2conv.views.rules.blocks import regridded
-from onnx_fc2conv.views.rules.channels import picked_channels, settled, settled_channels
-from onnx_fc2conv.views.rules.context import Context
-from onnx_fc2conv.views.rules.grids import joined_field, parting
+from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.blocks import regridded
+from onnx_fc2conv.views.maps.channels import picked_channels, settled, settled_channels
+from onnx_fc2conv.views.maps.grids import joined_field, parting
+from onnx_fc2conv.views.maps.labels import IntArray
+from onnx_fc2conv.views.maps.view import Affine, FeatureMap, FeatureView, channels_first
 from onnx_fc2conv.views.tape import Restored
-from onnx_fc2conv.views.view import Affine, FeatureMap, FeatureView, channels_first
 
 __all__ = [
     "as_map",

@@ -1,0 +1,1 @@
+"""Fully connected layers as convolutions: what they read, kernels, biases, integers."""

@@ -1,0 +1,1 @@
+"""Feature maps, and the views of them that flattened tensors are."""
