@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,10 @@ def test_the_two_commands() -> None:
         ("try", 'python -m pip install ".[cpu]" && fc2conv models/face25.onnx face25_conv.onnx'),
         ("test", 'python -m pip install -e ".[test]" && pytest -n auto'),
     ]
+    for name, command in commands:  # as .ci/run and the workflow read them
+        script = [shutil.which("bash") or "bash", ROOT / ".ci" / "readme-command", name]
+        done = subprocess.run(script, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{command}\n"
 
 
 def test_every_file_that_is_named_exists() -> None:
