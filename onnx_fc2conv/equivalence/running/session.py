@@ -151,7 +151,9 @@ class Session:
             arrays = self._session.run(names, dict(feeds), *options)
         except Exception as error:
             raise RunError(one_line(error)) from error
-        return dict(zip(names, arrays, strict=True))
+        found = zip(names, arrays, strict=True)
+        # Until 1.25 an output that is an input is the feed's own memory, without holding it.
+        return {name: array.copy() if name in feeds else array for name, array in found}
 
 
 class RunError(Exception):
