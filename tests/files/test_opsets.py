@@ -44,7 +44,7 @@ def head(opset: int) -> Net:
 
 
 def is_loaded(opset: int) -> bool:
-    """Whether the installed onnxruntime loads it: 1.26 does up to 26, 1.32 up to 28."""
+    """Whether the installed onnxruntime loads it: 1.27 does up to 26, 1.32 up to 28."""
     net = head(opset)
     try:
         session(net.model(net.y))

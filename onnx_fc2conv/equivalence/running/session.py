@@ -23,7 +23,7 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["RunError", "Session", "outdated", "require", "runtime_version"]
 
-_OLDEST = (1, 26)
+_OLDEST = (1, 27)
 """The oldest onnxruntime that passes the test suite."""
 
 

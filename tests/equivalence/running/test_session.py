@@ -87,7 +87,7 @@ def old(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(importlib.import_module("onnxruntime"), "__version__", "1.23.2")
     monkeypatch.setattr(sys, "platform", "linux")
     return (
-        "onnxruntime 1.23.2 is older than 1.26: it lacks operators and computes some wrongly, so "
+        "onnxruntime 1.23.2 is older than 1.27: it lacks operators and computes some wrongly, so "
         "that a failure may be its own (install a newer one)"
     )
 
@@ -116,7 +116,7 @@ def test_intel_macs_have_no_newer_onnxruntime(old: str, monkeypatch: pytest.Monk
     assert outdated() == old.replace("install a newer one", "no newer one is made for Intel Macs")
 
 
-@pytest.mark.parametrize("version", ["1.26.0", "1.26.0.dev20261101", "1.100.0", "2.0.0", "main"])
+@pytest.mark.parametrize("version", ["1.27.0", "1.27.0.dev20261101", "1.100.0", "2.0.0", "main"])
 def test_an_onnxruntime_that_is_not_too_old(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.import_module("onnxruntime"), "__version__", version)
     assert outdated() is None
