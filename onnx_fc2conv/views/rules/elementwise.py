@@ -52,7 +52,7 @@ may be NaN, which a weight of zero in the next layer does not take away.
     *("Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh"),
     *("ThresholdedRelu", "Add", "Sub", "Mul", "Div", "Pow", "Mod", "PRelu", "Min", "Max", "Sum"),
     *("Mean", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "And", "Or"),
-    *("Xor",),
+    *("Xor", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"),
 )
 def elementwise(ctx: Context) -> FeatureView:
     """Keep the node on maps, or carry it out on the maps of its views."""

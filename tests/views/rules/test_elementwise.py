@@ -57,6 +57,19 @@ def test_activations(op_type: str) -> None:
     assert op_types(conversion.model).count(op_type) == 4
 
 
+@pytest.mark.parametrize("op_type", ["BitwiseNot", "BitwiseAnd", "BitwiseOr", "BitwiseXor"])
+def test_bits(op_type: str) -> None:
+    """Features as integers, on a map and on the flattened features."""
+    net = Net(opset=18)
+    mask = () if op_type == "BitwiseNot" else (np.array(5, np.int32),)
+
+    def bits(y: Tensor) -> Tensor:
+        whole = net.op("Cast", net.op("Mul", y, np.array(64, np.float32)), to=6)
+        return Tensor(net.op("Cast", net.op(op_type, whole, *mask), to=1).value, y.shape)
+
+    assert_slides(net.model(net.fc(bits(net.flat(bits(net.trunk()))))))
+
+
 def test_clip_with_attributes() -> None:
     net = Net(opset=9)
     assert_slides(net.model(stacked(net, lambda y: net.op("Clip", y, min=0.0, max=1.5))))
