@@ -97,7 +97,7 @@ class Conversion:
     lifted: Lifted | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """The options of `convert`, which documents them."""
 
@@ -162,7 +162,16 @@ def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
         >>> conversion.after.outputs["scores"]
         ('N', 2, 'scores_H', 'scores_W')
     """
-    options = Options(input_shapes, static, stride, pool, reduce, all_linear, max_kernel, max_depth)
+    options = Options(
+        input_shapes=input_shapes,
+        static=static,
+        stride=stride,
+        pool=pool,
+        reduce=reduce,
+        all_linear=all_linear,
+        max_kernel=max_kernel,
+        max_depth=max_depth,
+    )
     conversion = attempt(model, options)
     if conversion.refusals:
         raise RefusedError(conversion.refusals)
@@ -185,7 +194,16 @@ def inspect(  # noqa: PLR0913 - the contract's options, all keyword-only
 
     Arguments and the other errors are those of `convert`.
     """
-    options = Options(input_shapes, static, stride, pool, reduce, all_linear, max_kernel, max_depth)
+    options = Options(
+        input_shapes=input_shapes,
+        static=static,
+        stride=stride,
+        pool=pool,
+        reduce=reduce,
+        all_linear=all_linear,
+        max_kernel=max_kernel,
+        max_depth=max_depth,
+    )
     return replace(attempt(model, options), model=None)
 
 

@@ -181,14 +181,14 @@ writes them all.
         if link_weights:
             require_data_beside(source, target)
         options = Options(
-            shapes,
-            static,
-            parse_stride(stride),
-            pool.value,
-            reduce.value,
-            all_linear,
-            max_kernel,
-            max_depth,
+            input_shapes=shapes,
+            static=static,
+            stride=parse_stride(stride),
+            pool=pool.value,
+            reduce=reduce.value,
+            all_linear=all_linear,
+            max_kernel=max_kernel,
+            max_depth=max_depth,
         )
         conversion = attempt(source, options)
         if detecting is not None:
