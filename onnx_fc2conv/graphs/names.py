@@ -34,6 +34,10 @@ class NameScope:
             names.extend(value.name or "" for value in node.outputs)
         return cls(names)
 
+    def take(self, name: str) -> None:
+        """Hand this name out no more."""
+        self._taken.add(name)
+
     def fresh(self, wanted: str) -> str:
         """``wanted``, with a number behind it if the name is taken."""
         name, count = wanted, 1

@@ -9,10 +9,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_fc2conv.graphs.names import NameScope, describe
-from onnx_fc2conv.passes.initializers import Initializers
-from onnx_fc2conv.passes.lift import Lifter
-from onnx_fc2conv.views.maps.labels import AnyArray
-from onnx_fc2conv.views.maps.view import FeatureMap, channels_first
+from onnx_fc2conv.graphs.writer import GraphWriter
+from onnx_fc2conv.passes.lift import lift
+from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import (
     ORIGIN,
     AttributeValue,
@@ -65,7 +64,7 @@ class _Builder:
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
-        self.stored = Initializers(model)
+        self.writer = GraphWriter(model)
         self.values: dict[FeatureMap | Intermediate, ir.Value] = {}
         self.names: list[tuple[ir.Value, str]] = []
         self.named: dict[ir.Node, ir.Node] = {}
@@ -83,8 +82,7 @@ class _Builder:
             self.named[step.source] = node
         for attribute in attributes:
             node.attributes.add(attribute)
-        node.metadata_props[ORIGIN] = describe(step.source)
-        self.graph.insert_before(step.source, node)
+        self.writer.before(step.source, {ORIGIN: describe(step.source)}).put(node)
         for output, tensor in zip(node.outputs, made, strict=True):
             output.type = ir.TensorType(tensor.dtype)
             if isinstance(tensor, FeatureMap):
@@ -125,24 +123,24 @@ class _Builder:
         assert source is not None
         name = again.value.name or "tensor"
         values = [self._settled(source, feature_map) for feature_map in again.sources]
+        at = self.writer.after(source)
         value, count = values[0], again.elements.size
         total = sum(feature_map.size for feature_map in again.sources)
-        if len(values) > 1 or count != total or (again.elements != np.arange(count)).any():
-            values = [self._after(source, "Flatten", [v], {"axis": 1}) for v in values]
-            value = values[0]
-            if len(values) > 1:
-                value = self._after(source, "Concat", values, {"axis": 1})
-        if count != total or (again.elements != np.arange(count)).any():
-            indices = self._stored(f"{name}.elements", again.elements)
-            value = self._after(source, "Gather", [value, indices], {"axis": 1})
+        picks = count != total or (again.elements != np.arange(count)).any()
+        if len(values) > 1 or picks:
+            values = [at.node("Flatten", v, axis=1) for v in values]
+            value = at.node("Concat", *values, axis=1) if len(values) > 1 else values[0]
+        if picks:
+            indices = self.writer.constant(f"{name}.elements", again.elements)
+            value = at.node("Gather", value, indices, axis=1)
         axis = again.batch_axis
         samples = () if axis is None else (-1,)
-        shape = self._stored(f"{name}.shape", np.array([*samples, *again.shape], np.int64))
-        value = self._after(source, "Reshape", [value, shape], {})
+        shape = np.array([*samples, *again.shape], np.int64)
+        value = at.node("Reshape", value, self.writer.constant(f"{name}.shape", shape))
         if axis:
             rest = [*range(1, len(again.shape) + 1)]
             rest.insert(axis, 0)
-            value = self._after(source, "Transpose", [value], {"perm": rest})
+            value = at.transpose(value, rest)
         value.type = again.value.type
         value.shape = again.value.shape
         again.value.replace_all_uses_with(value, replace_graph_outputs=True)
@@ -154,30 +152,17 @@ class _Builder:
         assert value is not None
         if feature_map.pending is None:
             return value
+        at = self.writer.after(source)
         waiting = (("Mul", feature_map.pending.scale), ("Add", feature_map.pending.shift))
         for op_type, affine in waiting:
             array = affine.reshape(feature_map.per_sample_shape).astype(feature_map.dtype.numpy())
-            stored = self._stored(f"{feature_map.name}.{op_type.lower()}", array)
-            value = self._after(source, op_type, [value, stored], {})
+            stored = self.writer.constant(f"{feature_map.name}.{op_type.lower()}", array)
+            value = at.node(op_type, value, stored)
         return value
 
     def lift(self, lifted: Lifted) -> None:
         """Let a layer be a Conv in its own place."""
-        self.names.insert(0, Lifter(self.graph, self.stored).lift(lifted))
-
-    def _after(
-        self,
-        source: ir.Node,
-        op_type: str,
-        inputs: list[ir.Value],
-        attributes: Mapping[str, int | list[int]],
-    ) -> ir.Value:
-        node = ir.node(op_type, inputs, dict(attributes))
-        self.graph.insert_after(source, node)
-        return node.outputs[0]
-
-    def _stored(self, name: str, array: AnyArray) -> ir.Value:
-        return self.stored(Constant(self.stored.fresh(name), array.shape, lambda: ir.Tensor(array)))
+        self.names.insert(0, lift(self.writer, lifted))
 
     def replace_output(self, output: OutputMap) -> None:
         """Make the map the graph output that the value was; its name stays."""
@@ -187,9 +172,8 @@ class _Builder:
         if value is None or taken:
             source = output.value.producer()
             assert source is not None
-            node = ir.node("Identity", [self._input(tensor, source)])
-            self.graph.insert_after(source, node)
-            value = node.outputs[0]
+            operand = self._input(tensor, source)
+            value = self.writer.after(source).node("Identity", operand)
             value.type = ir.TensorType(output.feature_map.dtype)
         for position, current in enumerate(self.graph.outputs):
             if current is output.value:
@@ -221,36 +205,14 @@ class _Builder:
         if operand is None or isinstance(operand, ir.Value):
             return operand
         if isinstance(operand, Constant):
-            return self.stored(operand)
+            return self.writer.stored(operand.name, operand.make)
         if operand not in self.values:
             assert isinstance(operand, FeatureMap)
             assert operand.value is not None
-            self.values[operand] = self._channels_first(operand, operand.value, source)
+            at = self.writer.before(source, typed=True)
+            whole = at.unsqueeze(operand.value, operand.lacks)
+            self.values[operand] = at.transpose(whole, operand.layout)
         return self.values[operand]
-
-    def _channels_first(
-        self, feature_map: FeatureMap, value: ir.Value, source: ir.Node
-    ) -> ir.Value:
-        """The tensor as [N, C, *spatial]."""
-        if feature_map.lacks:
-            value = self._unsqueezed(feature_map, value, source)
-        if feature_map.layout == channels_first(len(feature_map.layout)):
-            return value
-        node = ir.node("Transpose", [value], {"perm": list(feature_map.layout)})
-        node.outputs[0].type = ir.TensorType(feature_map.dtype)
-        self.graph.insert_before(source, node)
-        return node.outputs[0]
-
-    def _unsqueezed(self, feature_map: FeatureMap, value: ir.Value, source: ir.Node) -> ir.Value:
-        """The tensor with all axes (Unsqueeze-1/11 has them for an attribute, -13 for an input)."""
-        inputs, attributes = [value], {"axes": list(feature_map.lacks)}
-        if self.graph.opset_imports.get("", 0) >= 13:
-            inputs.append(self._stored(f"{value.name}.axes", np.array(feature_map.lacks, np.int64)))
-            attributes = {}
-        node = ir.node("Unsqueeze", inputs, attributes)
-        node.outputs[0].type = ir.TensorType(feature_map.dtype)
-        self.graph.insert_before(source, node)
-        return node.outputs[0]
 
 
 def _attributes(values: Mapping[str, AttributeValue | None]) -> Iterable[ir.Attr]:

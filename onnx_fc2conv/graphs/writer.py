@@ -1,0 +1,163 @@
+"""Writing nodes and constants into a graph, in the forms that its opset has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_fc2conv.graphs.names import NameScope
+
+__all__ = ["AttributeValue", "GraphWriter", "Operand", "Place"]
+
+AttributeValue = int | float | str | Sequence[int] | Sequence[float]
+
+Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | None
+"""What a node reads: a tensor, or numbers that become an initializer; None where it reads none."""
+
+
+class GraphWriter:
+    """Stores constants in the graph of a model, and knows the places for new nodes.
+
+    Attributes:
+        graph: The graph.
+        opset: Version of its operator set.
+        names: Names that are taken.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = model.graph
+        self.opset = model.graph.opset_imports.get("", 0)
+        self.names = NameScope.of(model.graph)
+        # IR version 3 wants every initializer listed as an input.
+        self._lists = (model.ir_version or 10) < 4
+        self._stored: dict[str, ir.Value] = {}
+        self._integers: dict[tuple[int, ...], ir.Value] = {}
+
+    def before(
+        self, node: ir.Node, stamp: Mapping[str, str] | None = None, *, typed: bool = False
+    ) -> Place:
+        """The place before a node; `Place` says what the rest is."""
+        return Place(self, partial(self.graph.insert_before, node), stamp or {}, typed=typed)
+
+    def after(self, node: ir.Node) -> Place:
+        """The place behind a node: the nodes that are put there follow each other."""
+        last = node
+
+        def insert(new: ir.Node) -> None:
+            nonlocal last
+            self.graph.insert_after(last, new)
+            last = new
+
+        return Place(self, insert, {})
+
+    def at_end(self) -> Place:
+        """The place behind all nodes."""
+        return Place(self, self.graph.append, {})
+
+    def stored(self, name: str, make: Callable[[], ir.TensorProtocol]) -> ir.Value:
+        """The initializer of this very name; its tensor is made the first time."""
+        if name not in self._stored:
+            tensor = make()
+            tensor.name = name
+            value = ir.val(name, const_value=tensor)
+            self.names.take(name)
+            self.graph.register_initializer(value)
+            if self._lists:
+                self.graph.inputs.append(value)
+            self._stored[name] = value
+        return self._stored[name]
+
+    def constant(self, name: str, held: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+        """A new initializer; its name has a number behind it if the graph has that name."""
+        tensor = ir.Tensor(held) if isinstance(held, np.ndarray) else held
+        return self.stored(self.names.fresh(name), lambda: tensor)
+
+    def integers(self, values: Sequence[int]) -> ir.Value:
+        """A list of integers, such as axes; one initializer for all lists that are alike."""
+        key = tuple(values)
+        if key not in self._integers:
+            name = f"fc2conv.integers{len(self._integers)}"
+            self._integers[key] = self.constant(name, np.array(key, np.int64))
+        return self._integers[key]
+
+    def operand(self, given: Operand) -> ir.Value | None:
+        """The tensor itself, or an initializer that holds the numbers."""
+        if given is None or isinstance(given, ir.Value):
+            return given
+        if isinstance(given, np.ndarray):
+            return self.constant("fc2conv.constant", given)
+        return self.integers(given)
+
+
+class Place:
+    """A place in a graph where nodes are put, one behind the other."""
+
+    def __init__(
+        self,
+        writer: GraphWriter,
+        insert: Callable[[ir.Node], None],
+        stamp: Mapping[str, str],
+        *,
+        typed: bool = False,
+    ) -> None:
+        """Start.
+
+        Args:
+            writer: The writer of the graph.
+            insert: Puts a node there.
+            stamp: Metadata of each node that is put there.
+            typed: Whether all operators to come keep the element type of their first input, so
+                that the first output can be given it.
+        """
+        self.writer = writer
+        self._insert = insert
+        self._stamp = stamp
+        self._typed = typed
+
+    def put(self, node: ir.Node) -> ir.Value:
+        """A node that was made elsewhere; its first output."""
+        node.metadata_props.update(self._stamp)
+        output, first = node.outputs[0], node.inputs[0] if node.inputs else None
+        if self._typed and first is not None and first.dtype is not None:
+            output.type = ir.TensorType(first.dtype)
+        self._insert(node)
+        return output
+
+    def node(
+        self,
+        op_type: str,
+        *operands: Operand,
+        name: str | None = None,
+        **attributes: AttributeValue,
+    ) -> ir.Value:
+        """A new node; its only output. The output of a node with a name is named after it."""
+        node = ir.node(op_type, [self.writer.operand(o) for o in operands], attributes)
+        if name is not None:
+            node.name = self.writer.names.fresh(name)
+            node.outputs[0].name = self.writer.names.fresh(f"{name}_output")
+        return self.put(node)
+
+    def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
+        """The tensor with its axes in this order."""
+        if list(perm) == sorted(perm):
+            return value
+        return self.node("Transpose", value, perm=perm)
+
+    def squeeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """The tensor without these axes of length 1."""
+        return self._along("Squeeze", value, axes) if axes else value
+
+    def unsqueeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """The tensor with axes of length 1 in these places."""
+        return self._along("Unsqueeze", value, axes) if axes else value
+
+    def _along(self, op_type: str, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """An operator whose axes have been an input since opset 13, and were an attribute."""
+        if self.writer.opset < 13:
+            return self.node(op_type, value, axes=axes)
+        return self.node(op_type, value, axes)
