@@ -156,6 +156,18 @@ class Place:
         """The tensor with axes of length 1 in these places."""
         return self._along("Unsqueeze", value, axes) if axes else value
 
+    def slice(
+        self,
+        value: ir.Value,
+        axes: Sequence[int],
+        starts: Sequence[int],
+        ends: Sequence[int],
+    ) -> ir.Value:
+        """The tensor from each start to before each end (attributes before opset 10)."""
+        if self.writer.opset < 10:
+            return self.node("Slice", value, starts=starts, ends=ends, axes=axes)
+        return self.node("Slice", value, starts, ends, axes)
+
     def _along(self, op_type: str, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         """An operator whose axes have been an input since opset 13, and were an attribute."""
         if self.writer.opset < 13:

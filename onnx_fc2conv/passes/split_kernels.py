@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise, product
@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.graphs.names import NameScope
-from onnx_fc2conv.passes.initializers import Initializers
+from onnx_fc2conv.graphs.writer import GraphWriter, Place
 from onnx_fc2conv.views.plan import FC_OPERATORS, ORIGIN, Constant
 
 __all__ = ["Block", "SplitKernel", "SplitKernels"]
@@ -130,9 +130,9 @@ class SplitKernels(ir.passes.InPlacePass):
     @staticmethod
     def apply(plan: Sequence[SplitKernel], model: ir.Model) -> None:
         """Carry out a plan that was made for this very model."""
-        splitter = _Splitter(model)
+        writer = GraphWriter(model)
         for split in plan:
-            splitter.split(split)
+            _split(writer, split)
         if plan:
             RemoveUnusedNodesPass()(model)
             ShapeInferencePass(check_type=False, strict_mode=False)(model)
@@ -180,76 +180,51 @@ def _own_kernel(conv: ir.Node) -> ir.Value | None:
     return conv.inputs[1]
 
 
-class _Splitter:
-    """Puts sums in the places of Convs."""
+def _split(writer: GraphWriter, split: SplitKernel) -> None:
+    """Put a sum in the place of a Conv."""
+    conv = split.conv
+    source, kernel = conv.inputs[:2]
+    assert source is not None
+    assert kernel is not None
+    at = writer.before(conv, {ORIGIN: conv.metadata_props[ORIGIN]})
+    total: ir.Value | None = None
+    for number, (block, part) in enumerate(zip(split.blocks, _parts(kernel, split), strict=True)):
+        bias = () if number else conv.inputs[2:]
+        operands = [_read(at, split, source, block), writer.stored(part.name, part.make), *bias]
+        made = ir.node("Conv", operands, {"kernel_shape": part.shape[2:]})
+        for name, attribute in conv.attributes.items():
+            if name != "kernel_shape":
+                made.attributes.add(attribute)
+        made.name = f"{conv.name}.part{number}" if conv.name else None
+        summand = at.put(made)
+        total = summand if total is None else at.node("Add", total, summand)
+    assert total is not None
+    product = conv.outputs[0]
+    total.type, total.shape = product.type, product.shape
+    product.replace_all_uses_with(total, replace_graph_outputs=True)
+    total.name, product.name = product.name, None
 
-    def __init__(self, model: ir.Model) -> None:
-        self.graph = model.graph
-        self.stored = Initializers(model)
 
-    def split(self, split: SplitKernel) -> None:
-        conv = split.conv
-        source, kernel = conv.inputs[:2]
-        assert source is not None
-        assert kernel is not None
-        bias = conv.inputs[2:]
-        parts = _parts(kernel, split)
-        total: ir.Value | None = None
-        for number, (block, part) in enumerate(zip(split.blocks, parts, strict=True)):
-            read = self._read(split, source, block)
-            operands = [read, self.stored(part), *(() if number else bias)]
-            made = self._node(conv, "Conv", operands, {"kernel_shape": part.shape[2:]})
-            for name, attribute in conv.attributes.items():
-                if name != "kernel_shape":
-                    made.attributes.add(attribute)
-            made.name = f"{conv.name}.part{number}" if conv.name else None
-            summand = made.outputs[0]
-            if total is not None:
-                summand = self._node(conv, "Add", [total, summand], {}).outputs[0]
-            total = summand
-        assert total is not None
-        product = conv.outputs[0]
-        total.type, total.shape = product.type, product.shape
-        product.replace_all_uses_with(total, replace_graph_outputs=True)
-        total.name, product.name = product.name, None
-
-    def _read(self, split: SplitKernel, source: ir.Value, block: Block) -> ir.Value:
-        """What a block reads of the map [N, C, *S]."""
-        conv, (start, end) = split.conv, block.channels
-        _, channels, *window = split.shape
-        groups = conv.attributes.get_int("group", 1)
-        if groups > 1 and end - start < channels:
-            each = np.arange(groups)[:, None] * channels + np.arange(start, end)
-            indices = self.stored.integers(each.reshape(-1).tolist())
-            read = self._node(conv, "Gather", [source, indices], {"axis": 1})
-            source, start, end = read.outputs[0], 0, channels
-        dilations = conv.attributes.get_ints("dilations", [1] * len(window))
-        cuts = {1: (start, end if end < channels else _END)}
-        for axis, ((first, last), length, step) in enumerate(
-            zip(block.window, window, dilations, strict=True), 2
-        ):
-            cuts[axis] = (first * step, (last - length) * step if last < length else _END)
-        cuts = {axis: cut for axis, cut in cuts.items() if cut != (0, _END)}
-        if not cuts:
-            return source
-        starts, ends = (tuple(cut[n] for cut in cuts.values()) for n in (0, 1))
-        if self.graph.opset_imports[""] < 10:
-            lists = {"starts": starts, "ends": ends, "axes": tuple(cuts)}
-            return self._node(conv, "Slice", [source], lists).outputs[0]
-        stored = [self.stored.integers(values) for values in (starts, ends, tuple(cuts))]
-        return self._node(conv, "Slice", [source, *stored], {}).outputs[0]
-
-    def _node(
-        self,
-        conv: ir.Node,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, int | Sequence[int]],
-    ) -> ir.Node:
-        node = ir.node(op_type, inputs, attributes)
-        node.metadata_props[ORIGIN] = conv.metadata_props[ORIGIN]
-        self.graph.insert_before(conv, node)
-        return node
+def _read(at: Place, split: SplitKernel, source: ir.Value, block: Block) -> ir.Value:
+    """What a block reads of the map [N, C, *S]."""
+    conv, (start, end) = split.conv, block.channels
+    _, channels, *window = split.shape
+    groups = conv.attributes.get_int("group", 1)
+    if groups > 1 and end - start < channels:
+        each = np.arange(groups)[:, None] * channels + np.arange(start, end)
+        source = at.node("Gather", source, each.reshape(-1).tolist(), axis=1)
+        start, end = 0, channels
+    dilations = conv.attributes.get_ints("dilations", [1] * len(window))
+    cuts = {1: (start, end if end < channels else _END)}
+    for axis, ((first, last), length, step) in enumerate(
+        zip(block.window, window, dilations, strict=True), 2
+    ):
+        cuts[axis] = (first * step, (last - length) * step if last < length else _END)
+    cuts = {axis: cut for axis, cut in cuts.items() if cut != (0, _END)}
+    if not cuts:
+        return source
+    starts, ends = (tuple(cut[n] for cut in cuts.values()) for n in (0, 1))
+    return at.slice(source, tuple(cuts), starts, ends)
 
 
 def _parts(kernel: ir.Value, split: SplitKernel) -> list[Constant]:
