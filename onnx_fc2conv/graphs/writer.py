@@ -156,6 +156,31 @@ class Place:
         """The tensor with axes of length 1 in these places."""
         return self._along("Unsqueeze", value, axes) if axes else value
 
+    def pad(
+        self,
+        value: ir.Value,
+        pads: Sequence[int],
+        fill: npt.NDArray[Any] | None = None,
+        *,
+        name: str | None = None,
+    ) -> ir.Value:
+        """The tensor with more cells (attributes before opset 11).
+
+        Args:
+            value: The tensor.
+            pads: How many before each axis, then how many behind each.
+            fill: What they hold, a scalar of the tensor's type; 0 if it is None.
+            name: Name of the node.
+        """
+        if self.writer.opset < 11:
+            held = 0.0 if fill is None else float(fill)
+            return self.node("Pad", value, name=name, pads=pads, value=held)
+        if fill is None:
+            return self.node("Pad", value, pads, name=name)
+        scalar = ir.Tensor(fill, dtype=value.dtype)
+        stored = self.writer.constant(f"{value.name}.padding", scalar)
+        return self.node("Pad", value, pads, stored, name=name)
+
     def slice(
         self,
         value: ir.Value,
@@ -167,6 +192,12 @@ class Place:
         if self.writer.opset < 10:
             return self.node("Slice", value, starts=starts, ends=ends, axes=axes)
         return self.node("Slice", value, starts, ends, axes)
+
+    def reduce(self, op_type: str, value: ir.Value, axes: Sequence[int], *, name: str) -> ir.Value:
+        """A ReduceMean, ReduceMax …, without these axes (attributes before opset 18)."""
+        if self.writer.opset < 18:
+            return self.node(op_type, value, name=name, axes=axes, keepdims=0)
+        return self.node(op_type, value, axes, name=name, keepdims=0)
 
     def _along(self, op_type: str, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         """An operator whose axes have been an input since opset 13, and were an attribute."""

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
-from onnx_fc2conv.graphs.names import NameScope, describe
+from onnx_fc2conv.graphs.names import describe
+from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views import OutputMap, interpret
 
@@ -64,31 +64,22 @@ class ReduceOutputs(ir.passes.InPlacePass):
         if refusals:
             raise RefusedError(refusals)
         for output in maps:
-            self._append(model.graph, output)
+            self._append(model, output)
         return ir.passes.PassResult(model, modified=bool(maps))
 
-    def _append(self, graph: ir.Graph, output: OutputMap) -> None:
+    def _append(self, model: ir.Model, output: OutputMap) -> None:
         """The reduction takes over the output and its name."""
-        names = NameScope.of(graph)
+        writer, outputs = GraphWriter(model), model.graph.outputs
         cells, name = output.value, output.value.name or "output"
-        op_type, axes = _OPERATORS[self.reduce], sorted(output.spatial_axes)
-        inputs: list[ir.Value] = [cells]
-        attributes: dict[str, int | list[int]] = {"keepdims": 0}
-        if graph.opset_imports[""] < 18:
-            attributes["axes"] = axes
-        else:
-            inputs.append(_stored(graph, names.fresh(f"{name}.positions"), axes))
-        node = ir.node(op_type, inputs, attributes, name=names.fresh(f"{name}.{self.reduce}"))
-        reduced = node.outputs[0]
+        axes = sorted(output.spatial_axes)
+        at = writer.at_end()
+        reduced = at.reduce(_OPERATORS[self.reduce], cells, axes, name=f"{name}.{self.reduce}")
         reduced.type = cells.type
         if cells.shape is not None:
             kept = [dim for axis, dim in enumerate(cells.shape) if axis not in axes]
             reduced.shape = ir.Shape(kept)
-        graph.append(node)
-        for position, current in enumerate(graph.outputs):
-            if current is cells:
-                graph.outputs[position] = reduced
-        cells.name = names.fresh(f"{name}.map")
+        outputs[:] = [reduced if current is cells else current for current in outputs]
+        cells.name = writer.names.fresh(f"{name}.map")
         reduced.name = name
 
 
@@ -109,10 +100,3 @@ def _refusal(output: OutputMap) -> Refusal | None:
         f"output {output.value.name!r} holds {dtype}, of which a mean or maximum over positions "
         "says nothing",
     )
-
-
-def _stored(graph: ir.Graph, name: str, numbers: list[int]) -> ir.Value:
-    tensor = ir.tensor(np.array(numbers, np.int64), name=name)
-    value = ir.val(name, dtype=tensor.dtype, shape=[len(numbers)], const_value=tensor)
-    graph.register_initializer(value)
-    return value

@@ -9,10 +9,10 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import RefusedError
+from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.passes.apply import write_attributes
 from onnx_fc2conv.passes.dilated_layers import DilatedLayer
 from onnx_fc2conv.passes.free_input_size import forget_shapes
-from onnx_fc2conv.passes.initializers import Initializers
 from onnx_fc2conv.passes.refinement import (
     Refinement,
     ScaledPad,
@@ -21,7 +21,6 @@ from onnx_fc2conv.passes.refinement import (
     strides_per_axis,
 )
 from onnx_fc2conv.views.interpreter import Interpreter
-from onnx_fc2conv.views.plan import Constant
 
 __all__ = ["RefineStride"]
 
@@ -97,21 +96,21 @@ class RefineStride(ir.passes.InPlacePass):
             raise RefusedError(plan.refusals)
         if not (plan.layers or plan.pads or plan.thinnings):
             return False
-        stored = Initializers(model)
+        writer = GraphWriter(model)
         for layer in plan.layers:
             if layer.padding:
-                _pad(layer, model.graph, stored)
-            _dilate(layer, stored)
+                _pad(layer, writer)
+            _dilate(layer, writer)
         for pad in plan.pads:
-            _scale(pad, stored)
+            _scale(pad, writer)
         for thinning in plan.thinnings:
-            _thin(thinning, model.graph)
+            _thin(thinning, writer)
         forget_shapes(model)
         ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return True
 
 
-def _dilate(layer: DilatedLayer, stored: Initializers) -> None:
+def _dilate(layer: DilatedLayer, writer: GraphWriter) -> None:
     """Write the hyperparameters; an AveragePool may become a Conv."""
     node = layer.node
     if layer.window:
@@ -120,45 +119,35 @@ def _dilate(layer: DilatedLayer, stored: Initializers) -> None:
             node.attributes.pop(name, None)
         dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
         share = layer.mean_weights(dtype or ir.DataType.FLOAT)
-        name = stored.fresh(f"{node.outputs[0].name}.mean")
-        kernel = stored(Constant(name, tuple(share.shape.numpy()), lambda: share))
+        kernel = writer.constant(f"{node.outputs[0].name}.mean", share)
         node.resize_inputs(2)
         node.replace_input_with(1, kernel)
     write_attributes(node, layer.attributes)
 
 
-def _pad(layer: DilatedLayer, graph: ir.Graph, stored: Initializers) -> None:
-    """Put a Pad before the layer (Pad-2, Pad-11)."""
+def _pad(layer: DilatedLayer, writer: GraphWriter) -> None:
+    """Put a Pad before the layer."""
     source = layer.node.inputs[0]
     assert source is not None
     rank = len(layer.padding) // 2
     pads = (0, 0, *layer.padding[:rank], 0, 0, *layer.padding[rank:])
     fill = layer.fill(source.dtype or ir.DataType.FLOAT)
-    if graph.opset_imports[""] < 11:
-        node = ir.node("Pad", [source], {"pads": pads, "value": float(fill)})
-    else:
-        name = stored.fresh(f"{layer.node.outputs[0].name}.padding")
-        value = stored(Constant(name, (), lambda: ir.Tensor(fill, dtype=source.dtype)))
-        node = ir.node("Pad", [source, stored.integers(pads), value])
-    node.outputs[0].type = source.type
-    graph.insert_before(layer.node, node)
-    layer.node.replace_input_with(0, node.outputs[0])
+    padded = writer.before(layer.node, typed=True).pad(source, pads, fill)
+    layer.node.replace_input_with(0, padded)
 
 
-def _scale(pad: ScaledPad, stored: Initializers) -> None:
+def _scale(pad: ScaledPad, writer: GraphWriter) -> None:
     """Write the amounts where the Pad has them."""
     if "pads" in pad.node.attributes:
         write_attributes(pad.node, {"pads": pad.pads})
     else:
-        pad.node.replace_input_with(1, stored.integers(pad.pads))
+        pad.node.replace_input_with(1, writer.integers(pad.pads))
 
 
-def _thin(thinning: Thinning, graph: ir.Graph) -> None:
+def _thin(thinning: Thinning, writer: GraphWriter) -> None:
     """Put a pooling of one cell each before the node: every f-th cell is left."""
-    node, source = thinning.node, thinning.node.inputs[0]
-    assert source is not None
-    attributes = {"kernel_shape": [1] * len(thinning.factors), "strides": thinning.factors}
-    pick = ir.node("MaxPool", [source], attributes)
-    pick.outputs[0].type = source.type
-    graph.insert_before(node, pick)
-    node.replace_input_with(0, pick.outputs[0])
+    node, factors = thinning.node, thinning.factors
+    at = writer.before(node, typed=True)
+    ones = [1] * len(factors)
+    picked = at.node("MaxPool", node.inputs[0], kernel_shape=ones, strides=factors)
+    node.replace_input_with(0, picked)
