@@ -14,7 +14,7 @@ from onnx_fc2conv.graphs.names import NameScope
 
 __all__ = ["AttributeValue", "GraphWriter", "Operand", "Place"]
 
-AttributeValue = int | float | str | Sequence[int] | Sequence[float]
+AttributeValue = ir.Attr | int | float | str | Sequence[int] | Sequence[float]
 
 Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | None
 """What a node reads: a tensor, or numbers that become an initializer; None where it reads none."""
@@ -142,11 +142,18 @@ class Place:
             node.outputs[0].name = self.writer.names.fresh(f"{name}_output")
         return self.put(node)
 
-    def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:
+    def transpose(
+        self, value: ir.Value, perm: Sequence[int], *, name: str | None = None
+    ) -> ir.Value:
         """The tensor with its axes in this order."""
         if list(perm) == sorted(perm):
             return value
-        return self.node("Transpose", value, perm=perm)
+        return self.node("Transpose", value, name=name, perm=perm)
+
+    def reshape(self, value: ir.Value, shape: Sequence[int], *, name: str) -> ir.Value:
+        """The tensor in another shape, which has the node's name; 0 keeps the length of an axis."""
+        stored = self.writer.constant(f"{name}.shape", np.array(shape, np.int64))
+        return self.node("Reshape", value, stored, name=name)
 
     def squeeze(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         """The tensor without these axes of length 1."""

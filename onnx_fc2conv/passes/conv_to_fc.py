@@ -106,9 +106,9 @@ class ConvToFc(ir.passes.InPlacePass):
         self._fix_sizes(model)
         chosen, _ = self._chosen(model)
         if self.form == "im2col":
-            PatchProducts(model.graph).apply(chosen)
+            PatchProducts(model).apply(chosen)
         else:
-            FlatLayers(model.graph, chosen).apply()
+            FlatLayers(model, chosen).apply()
         RemoveUnusedNodesPass()(model)
         ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
         return ir.passes.PassResult(model, modified=True)
@@ -127,7 +127,7 @@ class ConvToFc(ir.passes.InPlacePass):
         if self.form == "im2col":
             layers = [_im2col(describe(node), layer) for node, layer in chosen.items()]
         else:
-            flat = FlatLayers(copy.graph, chosen)
+            flat = FlatLayers(copy, chosen)
             flat.apply()
             layers = [self._matrix(name, size) for name, size in flat.sizes.items()]
         return MatrixPlan(tuple(layers), self._too_large(layers))

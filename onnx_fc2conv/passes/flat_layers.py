@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_ir.convenience import get_const_tensor
 
 from onnx_fc2conv.graphs.names import describe, node_name
+from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.matrices import ConvLayer
 from onnx_fc2conv.matrices.linear_maps import (
     LinearMap,
@@ -25,7 +26,7 @@ from onnx_fc2conv.matrices.linear_maps import (
 )
 from onnx_fc2conv.matrices.sparse_file import MatrixTensor
 from onnx_fc2conv.matrices.toeplitz import MatrixSize
-from onnx_fc2conv.passes.node_chain import NodeChain
+from onnx_fc2conv.passes.matrix_place import matrix_place
 
 __all__ = ["FlatLayers"]
 
@@ -50,11 +51,11 @@ class FlatLayers:
         sizes: The matrices that have been put into the graph, by the layer that each is.
     """
 
-    def __init__(self, graph: ir.Graph, layers: Mapping[ir.Node, ConvLayer]) -> None:
-        self.graph = graph
+    def __init__(self, model: ir.Model, layers: Mapping[ir.Node, ConvLayer]) -> None:
+        self.graph = model.graph
         self.layers = layers
         self.sizes: dict[str, MatrixSize] = {}
-        self._chain = NodeChain(graph)
+        self._writer = GraphWriter(model)
         self._flat: dict[ir.Value, ir.Value] = {}
         self._rewritten: set[ir.Value] = set()
         self._maps: dict[ir.Value, ir.Value] = {}
@@ -106,19 +107,17 @@ class FlatLayers:
 
     def _matrix(self, node: ir.Node, linear: LinearMap) -> ir.Value:
         """Gemm of the flat operand with the layer's matrix, which is made when it is saved."""
-        name, value = node_name(node), node.inputs[0]
+        name, value, at = node_name(node), node.inputs[0], matrix_place(self._writer, node)
         assert value is not None
         if value not in self._flat:
-            self._flat[value] = self._chain.add(
-                node, "Flatten", [value], {"axis": 1}, name=f"{name}.flat"
-            )
+            self._flat[value] = at.node("Flatten", value, axis=1, name=f"{name}.flat")
         dtype = value.dtype or ir.DataType.FLOAT
         matrix = MatrixTensor(linear, dtype, f"{name}.matrix")
-        inputs = [self._flat[value], self._chain.stored(f"{name}.matrix", matrix)]
+        inputs = [self._flat[value], self._writer.constant(f"{name}.matrix", matrix)]
         if linear.bias is not None:
-            inputs.append(self._chain.constant(f"{name}.bias", linear.bias))
+            inputs.append(self._writer.constant(f"{name}.bias", linear.bias))
         self.sizes[describe(node)] = linear.size
-        return self._chain.add(node, "Gemm", inputs, {"transB": 1}, name=name)
+        return at.node("Gemm", *inputs, transB=1, name=name)
 
     def _elementwise(self, node: ir.Node, operands: Sequence[ir.Value]) -> ir.Value | None:
         """The operator on flat tensors; a constant is spread over all elements of a sample."""
@@ -133,12 +132,8 @@ class FlatLayers:
                 return None
             flats[value] = flat
         inputs = [None if v is None else flats.get(v, v) for v in node.inputs]
-        made = self._chain.add(node, node.op_type, inputs, name=node_name(node))
-        producer = made.producer()
-        assert producer is not None
-        for attribute in node.attributes.values():
-            producer.attributes.add(attribute)
-        return made
+        at = matrix_place(self._writer, node)
+        return at.node(node.op_type, *inputs, name=node_name(node), **node.attributes)
 
     def _spread(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value | None:
         """A constant that broadcasts to [N, *shape], as one that broadcasts to [N, features]."""
@@ -147,12 +142,12 @@ class FlatLayers:
             return None
         array = tensor.numpy()
         if array.size == 1:
-            return self._chain.constant(value.name or "constant", array.reshape(1))
+            return self._writer.constant(value.name or "constant", array.reshape(1))
         try:
             whole = np.broadcast_to(array, (1, *shape))
         except ValueError:  # it has other values for other samples
             return None
-        return self._chain.constant(f"{value.name}.flat", whole.reshape(1, -1))
+        return self._writer.constant(f"{value.name}.flat", whole.reshape(1, -1))
 
     def _concatenation(self, node: ir.Node) -> ir.Value | None:
         """Of channels: one flat map after the other."""
@@ -163,7 +158,8 @@ class FlatLayers:
         if node.attributes.get_int("axis", 1) % rank != 1:
             return None
         flats = [self._flat[value] for value in operands]
-        return self._chain.add(node, "Concat", flats, {"axis": 1}, name=node_name(node))
+        at = matrix_place(self._writer, node)
+        return at.node("Concat", *flats, axis=1, name=node_name(node))
 
     def _give_maps(self, node: ir.Node) -> None:
         """Let a node that stays read the maps that it read before."""
@@ -178,10 +174,8 @@ class FlatLayers:
         if len(shape) == 1:
             return self._flat[value]
         if value not in self._maps:
-            name = f"{value.name}.map"
-            self._maps[value] = self._chain.reshape(
-                place, self._flat[value], (-1, *shape), name=name
-            )
+            at, name = matrix_place(self._writer, place), f"{value.name}.map"
+            self._maps[value] = at.reshape(self._flat[value], (-1, *shape), name=name)
         return self._maps[value]
 
     def _restore_output(self, position: int, value: ir.Value) -> None:
@@ -190,10 +184,11 @@ class FlatLayers:
         assert last is not None
         made = self._map(last, value)
         if made in self.graph.outputs or made.is_graph_input():
-            made = self._chain.add(last, "Identity", [made], name=f"{value.name}.output")
+            at = matrix_place(self._writer, last)
+            made = at.node("Identity", made, name=f"{value.name}.output")
         self.graph.outputs[position] = made
         made.type, made.shape, name = value.type, value.shape, value.name
-        value.name = self._chain.names.fresh(f"{name}.original")
+        value.name = self._writer.names.fresh(f"{name}.original")
         made.name = name
 
 

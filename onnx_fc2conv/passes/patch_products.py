@@ -18,8 +18,9 @@ import onnx_ir as ir
 
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.graphs.names import node_name
+from onnx_fc2conv.graphs.writer import GraphWriter, Place
 from onnx_fc2conv.matrices import ConvLayer
-from onnx_fc2conv.passes.node_chain import NodeChain
+from onnx_fc2conv.passes.matrix_place import matrix_place
 
 __all__ = ["PatchProducts"]
 
@@ -27,10 +28,8 @@ __all__ = ["PatchProducts"]
 class PatchProducts:
     """Rewrites Conv nodes of a graph as products of patches and filters."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
-        self.chain = NodeChain(graph)
-        self.opset = graph.opset_imports[""]
+    def __init__(self, model: ir.Model) -> None:
+        self.writer = GraphWriter(model)
         self.maps: dict[SlidingWindow, ir.Value] = {}
 
     def apply(self, layers: Mapping[ir.Node, ConvLayer]) -> None:
@@ -40,70 +39,53 @@ class PatchProducts:
             name, dtype = old.name, old.type
             product = self._product(node, layer)
             old.replace_all_uses_with(product, replace_graph_outputs=True)
-            self.graph.remove(node, safe=True)
+            self.writer.graph.remove(node, safe=True)
             product.name, product.type = name, dtype
 
     def _product(self, node: ir.Node, layer: ConvLayer) -> ir.Value:
-        name = node_name(node)
-        patches = self._patches(node, layer, name)
+        name, at = node_name(node), matrix_place(self.writer, node)
+        patches = self._patches(at, node, layer, name)
         filters = layer.filters()
         bias = node.inputs[2] if len(node.inputs) > 2 else None
+        stored = self.writer.constant(
+            f"{name}.filters", filters[0] if layer.groups == 1 else filters
+        )
+        found = at.node("MatMul", patches, stored, name=f"{name}.product")
         if layer.groups == 1:
-            stored = self.chain.constant(f"{name}.filters", filters[0])
-            found = self.chain.add(node, "MatMul", [patches, stored], name=f"{name}.product")
             if bias is not None:
-                found = self.chain.add(node, "Add", [found, bias], name=f"{name}.sum")
-            found = self._transposed(node, found, [0, 2, 1], f"{name}.channels_first")
+                found = at.node("Add", found, bias, name=f"{name}.sum")
+            found = at.transpose(found, [0, 2, 1], name=f"{name}.channels_first")
         else:
-            stored = self.chain.constant(f"{name}.filters", filters)
-            found = self.chain.add(node, "MatMul", [patches, stored], name=f"{name}.product")
-            found = self._transposed(node, found, [0, 1, 3, 2], f"{name}.channels_first")
+            found = at.transpose(found, [0, 1, 3, 2], name=f"{name}.channels_first")
             if bias is not None:
                 by_group = (layer.groups, layer.outputs // layer.groups, 1)
-                column = self.chain.reshape(node, bias, by_group, name=f"{name}.bias")
-                found = self.chain.add(node, "Add", [found, column], name=f"{name}.sum")
+                column = at.reshape(bias, by_group, name=f"{name}.bias")
+                found = at.node("Add", found, column, name=f"{name}.sum")
         shape = (0, layer.outputs, *layer.window.output_extent)
-        return self.chain.reshape(node, found, shape, name=f"{name}.map")
+        return at.reshape(found, shape, name=f"{name}.map")
 
-    def _patches(self, node: ir.Node, layer: ConvLayer, name: str) -> ir.Value:
+    def _patches(self, at: Place, node: ir.Node, layer: ConvLayer, name: str) -> ir.Value:
         """[N, cells, elements·C], with groups [N, groups, cells, elements·C/groups]."""
         found = node.inputs[0]
         assert found is not None
         rank, groups, depth = len(layer.window.extent), layer.groups, layer.channels
         last = [0, *range(2, rank + 2), 1]
-        found = self._transposed(node, found, last, f"{name}.channels_last")
-        found = self.chain.reshape(
-            node, found, (0, layer.positions, depth), name=f"{name}.positions"
-        )
+        found = at.transpose(found, last, name=f"{name}.channels_last")
+        found = at.reshape(found, (0, layer.positions, depth), name=f"{name}.positions")
         index = layer.window.positions()
         if not np.array_equal(index.reshape(-1), np.arange(layer.positions)):
             if (index == layer.positions).any():
-                found = self._with_zero_row(node, found, f"{name}.padding")
+                # One more position, of zeros, which the index map uses for padding.
+                found = at.pad(found, [0, 0, 0, 0, 1, 0], name=f"{name}.padding")
             stored = self.maps.get(layer.window)
             if stored is None:
-                stored = self.maps[layer.window] = self.chain.constant(f"{name}.patches", index)
-            found = self.chain.add(
-                node, "Gather", [found, stored], {"axis": 1}, name=f"{name}.patch"
-            )
+                stored = self.maps[layer.window] = self.writer.constant(f"{name}.patches", index)
+            found = at.node("Gather", found, stored, axis=1, name=f"{name}.patch")
         cells, elements = index.shape
         if groups == 1:
-            return self.chain.reshape(
-                node, found, (0, cells, elements * depth), name=f"{name}.rows"
-            )
-        found = self.chain.reshape(
-            node, found, (0, cells, elements, groups, depth // groups), name=f"{name}.groups"
-        )
-        found = self._transposed(node, found, [0, 3, 1, 2, 4], f"{name}.groups_first")
+            return at.reshape(found, (0, cells, elements * depth), name=f"{name}.rows")
+        each = (0, cells, elements, groups, depth // groups)
+        found = at.reshape(found, each, name=f"{name}.groups")
+        found = at.transpose(found, [0, 3, 1, 2, 4], name=f"{name}.groups_first")
         shape = (0, groups, cells, elements * (depth // groups))
-        return self.chain.reshape(node, found, shape, name=f"{name}.rows")
-
-    def _with_zero_row(self, node: ir.Node, value: ir.Value, name: str) -> ir.Value:
-        """One more position, of zeros, which the index map uses for padding."""
-        pads = [0, 0, 0, 0, 1, 0]
-        if self.opset < 11:
-            return self.chain.add(node, "Pad", [value], {"pads": pads}, name=name)
-        stored = self.chain.constant(f"{name}.pads", np.array(pads, np.int64))
-        return self.chain.add(node, "Pad", [value, stored], name=name)
-
-    def _transposed(self, node: ir.Node, value: ir.Value, perm: list[int], name: str) -> ir.Value:
-        return self.chain.add(node, "Transpose", [value], {"perm": perm}, name=name)
+        return at.reshape(found, shape, name=f"{name}.rows")
