@@ -10,11 +10,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_fc2conv.detection.boxes import write_boxes
-from onnx_fc2conv.detection.graph_writer import GraphWriter
 from onnx_fc2conv.detection.pixels import write_pixels
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.files.reading import ModelSource
 from onnx_fc2conv.geometry import GEOMETRY_KEY
+from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.scanning.model import ScanModel, scan_model
 from onnx_fc2conv.scanning.prepared import Settings, as_preprocessing, as_thresholds
 from onnx_fc2conv.scanning.preprocessing import PREPROCESS_KEY, Preprocessing
@@ -98,19 +98,18 @@ def append_detector(scanning: ScanModel, settings: Settings) -> ir.Model:
             f"a detector needs operators of opset {_OLDEST}; the model is of opset {opset}: "
             "export it at a newer one"
         )
-    writer = GraphWriter(graph)
+    writer = GraphWriter(model, "detector")
     image = ir.val("image", ir.DataType.UINT8, ["height", "width", _channels(channels)])
-    pixels = write_pixels(writer, image, scanning, preprocessing)
-    graph.insert_before(graph[0], writer.take())
+    pixels = write_pixels(writer.before(graph[0]), image, scanning, preprocessing)
     own.replace_all_uses_with(pixels)
     graph.inputs[graph.inputs.index(own)] = image
-    found = write_boxes(writer, scores, image, scanning.classes, scanning.geometry, selection)
-    graph.extend(writer.take())
+    at = writer.at_end()
+    found = write_boxes(at, scores, image, scanning.classes, scanning.geometry, selection)
     graph.outputs[:] = found
     for value, (name, dtype, shape) in zip(found, _OUTPUTS, strict=True):
         value.type, value.shape = ir.TensorType(dtype), ir.Shape(shape)
-        writer.rename(value, name)
-    writer.rename(image, "image")
+        _rename(writer, value, name)
+    _rename(writer, image, "image")
     RemoveUnusedNodesPass()(model)
     for key in (GEOMETRY_KEY, PREPROCESS_KEY):  # they speak of another input and output
         model.metadata_props.pop(key, None)
@@ -123,6 +122,15 @@ _OUTPUTS: tuple[tuple[str, ir.DataType, tuple[int | str, ...]], ...] = (
     ("scores", ir.DataType.FLOAT, ("detections",)),
     ("classes", ir.DataType.INT64, ("detections",)),
 )
+
+
+def _rename(writer: GraphWriter, value: ir.Value, name: str) -> None:
+    """Give a tensor this name; what had it gets another."""
+    graph = writer.graph
+    for other in (*graph.inputs, *(v for n in graph for v in n.outputs)):
+        if other.name == name and other is not value:
+            other.name = writer.names.fresh(f"{name}.inner")
+    value.name = name
 
 
 def _channels(count: int) -> int | str:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.detection.graph_writer import GraphWriter
 from onnx_fc2conv.geometry import Geometry
-from onnx_fc2conv.scanning.detections import Selection, suppression_nodes
+from onnx_fc2conv.graphs.writer import Place
+from onnx_fc2conv.scanning.detections import Selection, suppression
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["THRESHOLDS", "stored_thresholds", "write_boxes"]
 
-THRESHOLDS = "thresholds"
-"""Name of the constant, behind ``detector.``: float32 [1, classes that are looked for, 1]."""
+THRESHOLDS = "detector.thresholds"
+"""Name of the constant: float32 [1, classes that are looked for, 1]."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Cells:
 
 
 def write_boxes(  # noqa: PLR0913 - the map, and where it lies in the image
-    writer: GraphWriter,
+    at: Place,
     scores: ir.Value,
     image: ir.Value,
     classes: int,
@@ -47,7 +47,7 @@ def write_boxes(  # noqa: PLR0913 - the map, and where it lies in the image
     """The boxes [D, 4], their scores [D] and classes [D], the best first.
 
     Args:
-        writer: Where nodes go.
+        at: Where nodes go.
         scores: The map [1, K, h, w] or [1, h, w].
         image: [H, W, C], of which the size is taken.
         classes: Number K of channels of the map.
@@ -55,22 +55,23 @@ def write_boxes(  # noqa: PLR0913 - the map, and where it lies in the image
         selection: The classes and their thresholds.
     """
     # onnxruntime computes float16 in float32, and would leave out two casts that follow each other.
-    rounded = writer.node("Reshape", scores, [1, classes, -1])
-    flat = writer.cast(rounded, ir.DataType.FLOAT)
-    wanted = writer.node("Gather", flat, selection.labels, axis=1)
+    rounded = at.node("Reshape", scores, [1, classes, -1])
+    flat = at.cast(rounded, ir.DataType.FLOAT)
+    wanted = at.node("Gather", flat, selection.labels, axis=1)
     assert scores.dtype is not None
-    thresholds = writer.constant(stored_thresholds(selection, scores.dtype.numpy()), THRESHOLDS)
-    count = writer.node("Gather", writer.node("Shape", flat), np.array(2))
-    corners = _windows(writer, scores, count, image, geometry)
-    cells = _Cells(count, corners, wanted, writer.node("Less", wanted, thresholds))
+    lowest = stored_thresholds(selection, scores.dtype.numpy())
+    thresholds = at.writer.constant(THRESHOLDS, lowest)
+    count = at.node("Gather", at.node("Shape", flat), np.array(2))
+    corners = _windows(at, scores, count, image, geometry)
+    cells = _Cells(count, corners, wanted, at.node("Less", wanted, thresholds))
     choose = _of_all_classes if selection.agnostic else _of_each_class
-    labels, places = choose(writer, cells, selection.iou)
-    index = writer.node("Add", writer.node("Mul", labels, count), places)
-    found = writer.node("Gather", writer.node("Reshape", wanted, [-1]), index)
-    best, order = _sorted(writer, found)
-    boxes = writer.node("Gather", corners, writer.node("Gather", places, order))
-    numbers = writer.constant(np.array(selection.labels, np.int64), "classes")
-    return boxes, best, writer.node("Gather", numbers, writer.node("Gather", labels, order))
+    labels, places = choose(at, cells, selection.iou)
+    index = at.node("Add", at.node("Mul", labels, count), places)
+    found = at.node("Gather", at.node("Reshape", wanted, [-1]), index)
+    best, order = _sorted(at, found)
+    boxes = at.node("Gather", corners, at.node("Gather", places, order))
+    numbers = at.writer.constant("detector.classes", np.array(selection.labels, np.int64))
+    return boxes, best, at.node("Gather", numbers, at.node("Gather", labels, order))
 
 
 def stored_thresholds(selection: Selection, dtype: np.dtype[Any]) -> AnyArray:
@@ -82,61 +83,54 @@ def stored_thresholds(selection: Selection, dtype: np.dtype[Any]) -> AnyArray:
 
 
 def _windows(
-    writer: GraphWriter, scores: ir.Value, count: ir.Value, image: ir.Value, geometry: Geometry
+    at: Place, scores: ir.Value, count: ir.Value, image: ir.Value, geometry: Geometry
 ) -> ir.Value:
     """[n, 4]: the window of every cell, cut where the image ends.
 
     Cells are counted in integers; pixels are float32, exact up to 16,777,216.
     """
-    width = writer.node("Gather", writer.node("Shape", scores), [-1])
-    cells = writer.node("Range", np.array(0), count, np.array(1))
-    rows = writer.node("Div", cells, width)
-    columns = writer.node("Sub", cells, writer.node("Mul", rows, width))
-    both = (writer.node("Reshape", axis, [-1, 1]) for axis in (columns, rows))
-    places = writer.cast(writer.node("Concat", *both, axis=1), ir.DataType.FLOAT)
+    width = at.node("Gather", at.node("Shape", scores), [-1])
+    cells = at.node("Range", np.array(0), count, np.array(1))
+    rows = at.node("Div", cells, width)
+    columns = at.node("Sub", cells, at.node("Mul", rows, width))
+    both = (at.node("Reshape", axis, [-1, 1]) for axis in (columns, rows))
+    places = at.cast(at.node("Concat", *both, axis=1), ir.DataType.FLOAT)
     stride, offset, window = (
         [float(value) for value in values[::-1]]
         for values in (geometry.stride, geometry.offset, geometry.window)
     )
-    first = writer.node("Add", writer.node("Mul", places, stride), offset)
-    second = writer.node("Add", first, window)
-    corners = writer.node("Concat", first, second, axis=1)
-    size = writer.node("Gather", writer.node("Shape", image), [1, 0, 1, 0])
-    limits = writer.cast(size, ir.DataType.FLOAT)
-    return writer.node("Min", writer.node("Max", corners, [0.0]), limits)
+    first = at.node("Add", at.node("Mul", places, stride), offset)
+    second = at.node("Add", first, window)
+    corners = at.node("Concat", first, second, axis=1)
+    size = at.node("Gather", at.node("Shape", image), [1, 0, 1, 0])
+    limits = at.cast(size, ir.DataType.FLOAT)
+    return at.node("Min", at.node("Max", corners, [0.0]), limits)
 
 
-def _of_each_class(writer: GraphWriter, cells: _Cells, iou: float) -> tuple[ir.Value, ir.Value]:
+def _of_each_class(at: Place, cells: _Cells, iou: float) -> tuple[ir.Value, ir.Value]:
     """Which class (its place among those looked for) and cell each box is that stays, [D]."""
     nothing = [-np.inf]
-    high = writer.node("Where", cells.low, nothing, cells.scores)
-    selected = _suppressed(writer, writer.unsqueezed(cells.corners, 0), high, iou)
-    label, place = (writer.node("Gather", selected, np.array(c), axis=1) for c in (1, 2))
+    high = at.node("Where", cells.low, nothing, cells.scores)
+    selected = suppression(at, at.unsqueeze(cells.corners, [0]), high, iou)
+    label, place = (at.node("Gather", selected, np.array(c), axis=1) for c in (1, 2))
     return label, place
 
 
-def _of_all_classes(writer: GraphWriter, cells: _Cells, iou: float) -> tuple[ir.Value, ir.Value]:
+def _of_all_classes(at: Place, cells: _Cells, iou: float) -> tuple[ir.Value, ir.Value]:
     """The same where boxes of all classes compete: those above the threshold, in one row."""
-    high = writer.node("NonZero", writer.node("Not", cells.low))
-    labels, places = (writer.node("Gather", high, np.array(axis)) for axis in (1, 2))
-    scores = writer.node("GatherND", cells.scores, writer.node("Transpose", high, perm=(1, 0)))
-    corners = writer.unsqueezed(writer.node("Gather", cells.corners, places), 0)
-    rows = writer.unsqueezed(writer.unsqueezed(scores, 0), 0)
-    selected = _suppressed(writer, corners, rows, iou)
-    index = writer.node("Gather", selected, np.array(2), axis=1)
-    return writer.node("Gather", labels, index), writer.node("Gather", places, index)
+    high = at.node("NonZero", at.node("Not", cells.low))
+    labels, places = (at.node("Gather", high, np.array(axis)) for axis in (1, 2))
+    scores = at.node("GatherND", cells.scores, at.node("Transpose", high, perm=(1, 0)))
+    corners = at.unsqueeze(at.node("Gather", cells.corners, places), [0])
+    rows = at.unsqueeze(scores, [0, 1])
+    selected = suppression(at, corners, rows, iou)
+    index = at.node("Gather", selected, np.array(2), axis=1)
+    return at.node("Gather", labels, index), at.node("Gather", places, index)
 
 
-def _suppressed(writer: GraphWriter, corners: ir.Value, scores: ir.Value, iou: float) -> ir.Value:
-    """[D, 3]: sample, class and place of each box that stays."""
-    node, constants = suppression_nodes(corners, scores, iou)
-    writer.adopt(node, constants)
-    return node.outputs[0]
-
-
-def _sorted(writer: GraphWriter, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
+def _sorted(at: Place, scores: ir.Value) -> tuple[ir.Value, ir.Value]:
     """The scores from the highest to the lowest, and where they were."""
-    node = ir.node("TopK", [scores, writer.node("Shape", scores)], {"axis": 0}, num_outputs=2)
-    writer.adopt(node)
+    node = ir.node("TopK", [scores, at.node("Shape", scores)], {"axis": 0}, num_outputs=2)
+    at.put(node)
     best, order = node.outputs
     return best, order

@@ -171,5 +171,5 @@ def _gap(descending: AnyArray) -> float:
 
 def _set_thresholds(model: ir.Model, thresholds: AnyArray) -> None:
     """Put other thresholds into a detector."""
-    name = f"detector.{THRESHOLDS}"
-    model.graph.initializers[name].const_value = ir.tensor(thresholds, name=name)
+    tensor = ir.tensor(thresholds, name=THRESHOLDS)
+    model.graph.initializers[THRESHOLDS].const_value = tensor

@@ -16,20 +16,32 @@ __all__ = ["AttributeValue", "GraphWriter", "Operand", "Place"]
 
 AttributeValue = ir.Attr | int | float | str | Sequence[int] | Sequence[float]
 
-Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | None
-"""What a node reads: a tensor, or numbers that become an initializer; None where it reads none."""
+Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | Sequence[float] | None
+"""What a node reads: a tensor, or numbers that become an initializer; None where it reads none.
+
+Python's integers are int64, its floating-point numbers float32.
+"""
 
 
 class GraphWriter:
     """Stores constants in the graph of a model, and knows the places for new nodes.
 
     Attributes:
+        owner: Stands before the names of what is given none.
         graph: The graph.
         opset: Version of its operator set.
         names: Names that are taken.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, owner: str | None = None) -> None:
+        """Start.
+
+        Args:
+            model: The model.
+            owner: Stands before the names of nodes and constants that are given none; without an
+                owner onnx_ir numbers the nodes.
+        """
+        self.owner = owner
         self.graph = model.graph
         self.opset = model.graph.opset_imports.get("", 0)
         self.names = NameScope.of(model.graph)
@@ -81,7 +93,7 @@ class GraphWriter:
         """A list of integers, such as axes; one initializer for all lists that are alike."""
         key = tuple(values)
         if key not in self._integers:
-            name = f"fc2conv.integers{len(self._integers)}"
+            name = f"{self.owner or 'fc2conv'}.integers{len(self._integers)}"
             self._integers[key] = self.constant(name, np.array(key, np.int64))
         return self._integers[key]
 
@@ -89,9 +101,12 @@ class GraphWriter:
         """The tensor itself, or an initializer that holds the numbers."""
         if given is None or isinstance(given, ir.Value):
             return given
-        if isinstance(given, np.ndarray):
-            return self.constant("fc2conv.constant", given)
-        return self.integers(given)
+        array = np.asarray(given)
+        if not isinstance(given, np.ndarray):
+            if array.dtype.kind == "i":
+                return self.integers(array.tolist())
+            array = array.astype(np.float32)
+        return self.constant(f"{self.owner or 'fc2conv'}.constant", array)
 
 
 class Place:
@@ -122,6 +137,8 @@ class Place:
     def put(self, node: ir.Node) -> ir.Value:
         """A node that was made elsewhere; its first output."""
         node.metadata_props.update(self._stamp)
+        if node.name is None and self.writer.owner is not None:
+            self._name(node, f"{self.writer.owner}.{node.op_type}")
         output, first = node.outputs[0], node.inputs[0] if node.inputs else None
         if self._typed and first is not None and first.dtype is not None:
             output.type = ir.TensorType(first.dtype)
@@ -135,12 +152,20 @@ class Place:
         name: str | None = None,
         **attributes: AttributeValue,
     ) -> ir.Value:
-        """A new node; its only output. The output of a node with a name is named after it."""
+        """A new node; its only output, which is named after it if it is given a name."""
         node = ir.node(op_type, [self.writer.operand(o) for o in operands], attributes)
         if name is not None:
-            node.name = self.writer.names.fresh(name)
-            node.outputs[0].name = self.writer.names.fresh(f"{name}_output")
+            self._name(node, name)
         return self.put(node)
+
+    def _name(self, node: ir.Node, name: str) -> None:
+        node.name = self.writer.names.fresh(name)
+        for output in node.outputs:
+            output.name = self.writer.names.fresh(f"{name}_output")
+
+    def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """The tensor as another type."""
+        return self.node("Cast", value, to=int(dtype))
 
     def transpose(
         self, value: ir.Value, perm: Sequence[int], *, name: str | None = None

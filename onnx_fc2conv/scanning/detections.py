@@ -14,9 +14,10 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry
+from onnx_fc2conv.graphs.writer import GraphWriter, Place
 from onnx_fc2conv.views.maps.labels import AnyArray
 
-__all__ = ["Box", "Candidates", "Selection", "candidates", "suppress", "suppression_nodes"]
+__all__ = ["Box", "Candidates", "Selection", "candidates", "suppress", "suppression"]
 
 _ROWS = 1 << 22
 """Scores that are looked at at once; a map may be larger than memory."""
@@ -146,45 +147,29 @@ def suppress(found: Candidates, selection: Selection) -> tuple[Box, ...]:
     return tuple(sorted(boxes, key=lambda b: (-b.score, b.y, b.x, b.label, b.scale)))
 
 
-def suppression_nodes(
-    boxes: ir.Value, scores: ir.Value, iou: float
-) -> tuple[ir.Node, tuple[ir.Value, ...]]:
-    """A NonMaxSuppression of boxes [1, n, 4] by their scores [1, K, n], and its constants.
+def suppression(at: Place, boxes: ir.Value, scores: ir.Value, iou: float) -> ir.Value:
+    """A NonMaxSuppression of boxes [1, n, 4] by their scores [1, K, n].
 
     Every box of a class may stay, unless its score is -inf or no number: thresholds have been
     applied before.
+
+    Returns:
+        [D, 3]: sample, class and place of each box that stays.
     """
-    constants = (
-        _constant("most", np.array([np.iinfo(np.int64).max], np.int64)),
-        _constant("iou", np.array([iou], np.float32)),
-        _constant("lowest", np.array([np.finfo(np.float32).min], np.float32)),
-    )
-    node = ir.node("NonMaxSuppression", [boxes, scores, *constants], num_outputs=1)
-    node.outputs[0].name = "selected"
-    return node, constants
+    most, lowest = np.iinfo(np.int64).max, np.finfo(np.float32).min
+    limits = ([int(most)], np.array([iou], np.float32), [float(lowest)])
+    return at.node("NonMaxSuppression", boxes, scores, *limits)
 
 
 def _suppression(iou: float) -> ir.Model:
     boxes = ir.val("boxes", ir.DataType.FLOAT, [1, "n", 4])
     scores = ir.val("scores", ir.DataType.FLOAT, [1, "K", "n"])
-    node, constants = suppression_nodes(boxes, scores, iou)
-    (selected,) = node.outputs
-    selected.type = ir.TensorType(ir.DataType.INT64)
-    selected.shape = ir.Shape(["kept", 3])
-    graph = ir.Graph(
-        [boxes, scores],
-        [selected],
-        nodes=[node],
-        initializers=constants,
-        opset_imports={"": 11},
-        name="suppression",
-    )
-    return ir.Model(graph, ir_version=8)
-
-
-def _constant(name: str, array: AnyArray) -> ir.Value:
-    tensor = ir.tensor(array, name=name)
-    return ir.val(name, tensor.dtype, array.shape, const_value=tensor)
+    graph = ir.Graph([boxes, scores], [], nodes=[], opset_imports={"": 11}, name="suppression")
+    model = ir.Model(graph, ir_version=8)
+    selected = suppression(GraphWriter(model).at_end(), boxes, scores, iou)
+    selected.type, selected.shape = ir.TensorType(ir.DataType.INT64), ir.Shape(["kept", 3])
+    graph.outputs.append(selected)
+    return model
 
 
 def _kept(session: Session, found: Candidates, members: AnyArray) -> Iterable[int]:
