@@ -62,8 +62,8 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         converted: The model that claims to compute the same.
         providers: Where both models run: ``"cpu"``, ``"cuda"``; every tier on each of them.
         input_shapes: Native shape by input name where the reference's own is symbolic.
-        geometry: What the cells of the converted outputs claim to mean; if it is not given, what
-            the converted model's metadata says, or else found by inspecting the reference.
+        geometry: Geometry of the converted outputs, by name; by default from the converted model's
+            metadata, else from inspecting the reference.
         expect: ``"map"`` if the converted model must give a map of windows at larger sizes,
             ``"same"`` if it must keep the shapes of the original's outputs; by default it may do
             either, or be equal at the native size only.
@@ -84,7 +84,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         ArgumentError: If the models have different inputs, a native size is missing, or another
             argument does not fit them.
         InvalidModelError: If either is not a valid model.
-        RefusedError: If either is of an old opset that cannot be lifted.
+        RefusedError: If either has an old opset that cannot be lifted.
         RuntimeUnavailableError: If onnxruntime or a provider is missing.
     """
     start = time.perf_counter()
@@ -96,7 +96,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     stored = renamed(claimed_by_model, names)
     claims = geometry if geometry is not None else stored or None
     denser = refined_grid(one, two, claims, input_shapes or {})
-    if denser is not None:  # its windows are ordinary ones and others between them
+    if denser is not None:  # the ordinary windows and others between them
         denser = replace(denser, model=with_batch_axis(two, unbatched_images(one)))
         two, claims = _normalized(denser.unrefined), denser.unrefined_geometry
     found = inspect(one, input_shapes=input_shapes).geometry if claims is None else claims
@@ -168,7 +168,7 @@ def _run(subject: Subject, say: Progress) -> list[TierResult]:
 
 
 def _says(progress: Progress | None, provider: str, providers: Collection[str]) -> Progress:
-    """What to call before each tier; it names the provider if there are several."""
+    """Return the callback that announces a tier, with the provider if there are several."""
     if progress is None:
         return _silent
     if len(providers) == 1:

@@ -1,4 +1,4 @@
-"""The two models of a check, their sessions, and what every tier asks of them."""
+"""The two models of a check: their sessions, interfaces and shared tensors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 __all__ = ["Pair", "as_result"]
 
 _HEAVY = 5_000_000_000
-"""Products from which a run on one image takes a second of one core."""
+"""Number of products for which a run on one image takes about a second on one core."""
 
 _LARGE = 1 << 26
 """Bytes of weights of a large model."""
@@ -49,20 +49,20 @@ class Pair:
 
     Attributes:
         reference: The original.
-        converted: The other one.
+        converted: The converted model.
         native: Native shape by input name; the batch dim is the model's own.
-        tolerances: What counts as equal, by output; the default for those that are not named.
-        provider: Where both run.
+        tolerances: Tolerance by output; outputs that are not named have the default.
+        provider: Execution provider of both.
         seed: Seed of all random inputs.
-        sizes: Larger sizes of the image to compare at; three of our own choice if there are none.
+        sizes: Larger sizes of the image to compare at; if empty, three are chosen.
         max_windows: The most cells that are compared at each size; None for all.
-        size_steps: By input, the steps in which the sizes that the models run at differ, where they
-            do not run at any.
+        size_steps: By input, the step between the sizes at which the models run, where they do not
+            run at every size.
         unbatched: The image inputs that had no batch axis, and take one image.
         tf32: Whether a GPU may round the factors of its products to the ten bits of TF32.
         kinds: The kinds of input at the native size.
-        defined: By kind of input, the share of the reference's values that are finite; the native
-            tier finds it out for those after it.
+        defined: By kind of input, the share of the reference's output values that are finite; the
+            native tier measures it for later tiers.
     """
 
     reference: ir.Model
@@ -93,7 +93,7 @@ class Pair:
         return self.reference, self.converted
 
     def kinds_of(self, preferred: Sequence[str]) -> tuple[str, ...]:
-        """As many kinds of input, those on which the reference is defined (first)."""
+        """Return as many kinds of input, those on which the reference is finite first."""
         preferred = [k for k in preferred if k in self.kinds] or [self.kinds[0]] * len(preferred)
         kinds = [k for k in preferred if self.defined.get(k, 1.0) == 1.0]
         others = sorted(set(self.defined) - set(kinds), key=lambda k: -self.defined[k])
@@ -101,14 +101,13 @@ class Pair:
         return tuple(best[n % len(best)] for n in range(len(preferred)))
 
     def session(self, model: ir.Model) -> Session:
-        """A session of one of the models, or of a part of it, where both run."""
+        """Start a session of one of the models, or of a part of it, on the pair's provider."""
         return Session(model, self.provider, tf32=self.tf32)
 
     def compared(self, model: ir.Model) -> Session:
-        """A session of one of the two models that gives out all that is compared.
+        """Return a session of one of the two models that outputs all compared tensors.
 
-        It is the same for every tier, but for models so large that no more than one may be in
-        memory.
+        The tiers share it, except for models so large that only one may be in memory.
         """
         if model in self._sessions:
             return self._sessions[model]
@@ -120,7 +119,7 @@ class Pair:
 
     @cached_property
     def is_large(self) -> bool:
-        """Whether outputs on all kinds of input take less memory than the model's weights."""
+        """Whether the weights take more memory than the outputs on all kinds of input."""
         return sum(t.nbytes for t in stored_tensors(self.reference)) > _LARGE
 
     @cached_property
@@ -132,7 +131,7 @@ class Pair:
         """The inputs of the reference, which the converted model must have too.
 
         Raises:
-            ArgumentError: If it has others.
+            ArgumentError: If its inputs have other names.
         """
         one, two = model_inputs(self.reference), model_inputs(self.converted)
         if {i.name for i in one} != {i.name for i in two}:
@@ -144,10 +143,7 @@ class Pair:
 
     @cached_property
     def growing(self) -> dict[str, tuple[int, ...]]:
-        """The axes that are free in the converted model, by input.
-
-        Axis 0 is the batch and not among them.
-        """
+        """The symbolic axes of the converted model, by input, without axis 0 (the batch)."""
         shapes = {i.name: self._converted_shapes[i.name] for i in self.inputs}
         return {
             name: tuple(axis for axis, length in enumerate(shape) if axis > 0 and length is None)
@@ -156,13 +152,13 @@ class Pair:
 
     @cached_property
     def fixed_batch(self) -> int | None:
-        """The batch size that the reference is limited to by its inputs, if it is."""
+        """The batch size that the reference's inputs fix; None if they fix none or several."""
         fixed = {i.shape[0] for i in self.inputs if len(i.shape) > 1 and i.shape[0] is not None}
         return fixed.pop() if len(fixed) == 1 else None
 
     @cached_property
     def keeps_batch(self) -> bool:
-        """Whether both are limited to one batch size above 1, or what is taken for a batch size."""
+        """Whether all inputs of both models have the same fixed first axis, longer than 1."""
         sizes = {i.shape[:1] for i in self.inputs} | {
             s[:1] for s in self._converted_shapes.values()
         }
@@ -175,13 +171,13 @@ class Pair:
         return (1, 3) if free else (self.fixed_batch or 1,)
 
     def native_shape(self, model: ir.Model, name: str) -> tuple[int, ...] | None:
-        """The shape of a tensor of one of the models at the native size, where it is inferred."""
+        """Return the native shape of a tensor of one of the models; None if it is not inferred."""
         shapes = self._reference_shapes if model is self.reference else self._native_converted
         return shapes.get(name)
 
     @cached_property
     def is_heavy(self) -> bool:
-        """Whether the models take so long that fewer inputs have to do, of each kind still."""
+        """Whether a run takes so long that the tiers compare fewer inputs of each kind."""
         return products_of(self.reference, self._reference_shapes) > _HEAVY
 
     @cached_property
@@ -194,12 +190,12 @@ class Pair:
 
     @cached_property
     def shared(self) -> dict[str, str]:
-        """The tensors that both models compute alike: names in the reference and in the other."""
+        """The tensors that both models compute alike: converted names by reference names."""
         return dict(self._common.names)
 
     @cached_property
     def moved(self) -> frozenset[str]:
-        """Those of them before which the models move data in different ways."""
+        """The shared tensors before which the models move data in different ways."""
         return self._common.moved
 
     @cached_property
@@ -212,11 +208,11 @@ class Pair:
         return Shared(names, common.moved - others)
 
     def _namesakes(self, names: Mapping[str, str]) -> set[str]:
-        """Tensors that are taken for the same, and natively are not.
+        """Return the shared tensors that hold different numbers at the native size.
 
-        Where data are moved in other ways before a tensor (the channels of a map and its positions
-        change places, a channel is taken twice), it need not be the tensor that its name says, and
-        neither need be those after it.
+        Where the models move data in different ways before a tensor (channels and positions of a
+        map swapped, a channel taken twice), tensors matched there or later may hold different
+        numbers.
         """
         shapes = self.batched(self.fixed_batch or 1)
         feeds = sample(self.inputs, shapes, "uniform", self.rng(5))
@@ -242,15 +238,15 @@ class Pair:
 
     @cached_property
     def logits(self) -> dict[str, tuple[str, str]]:
-        """By output that ends in a saturating operator, its logits in either model."""
+        """The logits in both models, for each output that ends in a saturating operator."""
         one, two = self._logits
         return {name: (one[name], two[name]) for name in one if name in two}
 
     @cached_property
     def outputs(self) -> dict[str, str]:
-        """What is compared: names in the reference, and in the converted model.
+        """The compared tensors: converted names by reference names.
 
-        These are the outputs of the reference that depend on an input, and their logits.
+        They are the outputs of the reference that depend on an input, and their logits.
         """
         fixed = constants(self.reference.graph)
         names = {v.name or "": v.name or "" for v in self.reference.graph.outputs if v not in fixed}
@@ -262,14 +258,14 @@ class Pair:
         arrays: Mapping[str, Sequence[Arrays]],
         floors: Mapping[str, float] | None = None,
     ) -> None:
-        """Compare outputs and logits of one scale, by their names in the reference.
+        """Compare outputs and logits that share a scale, by their names in the reference.
 
-        A probability is as exact as its logit (softmax, sigmoid and tanh enlarge no error), and
-        never more exact than 1 is: that is the scale of its error, however small it is.
+        Softmax, sigmoid and tanh do not enlarge the errors of their logits. But the error of a
+        probability scales with 1, however small the probability is.
 
         Args:
-            comparisons: What to add to.
-            arrays: What to compare.
+            comparisons: The comparison of each name, to add to.
+            arrays: The arrays of each name.
             floors: The scale of the rounding errors, where it is known to be larger than that of
                 the numbers.
         """
@@ -281,7 +277,7 @@ class Pair:
             comparisons[name].add_all(compared, max(scales))
 
     def comparison(self, name: str = "") -> Comparison:
-        """A comparison of an output, or of the logits before it, by its tolerance."""
+        """Start a comparison of an output, or of its logits, with the output's tolerance."""
         output = next((o for o, (logits, _) in self.logits.items() if logits == name), name)
         return Comparison(self.tolerances.get(output, Tolerance()))
 
@@ -295,7 +291,7 @@ class Pair:
         return saturating_types(self.reference.graph)
 
     def subject(self, name: str) -> str:
-        """How reports name a compared tensor."""
+        """Return the name of a compared tensor in reports."""
         outputs = {value.name for value in self.reference.graph.outputs}
         for output, (logits, _) in self.logits.items():
             if name == logits and name not in outputs:
@@ -312,7 +308,7 @@ class Pair:
         }
 
     def repeated(self, name: str, array: AnyArray, count: int) -> AnyArray:
-        """What an input that is not cut into windows is for ``count`` windows of each image."""
+        """Repeat an input that is not cut into windows for the ``count`` windows of each image."""
         batched = any(i.name == name and self._has_free_batch(i) for i in self.inputs)
         return np.repeat(array, count, axis=0) if batched else array
 
@@ -340,7 +336,7 @@ class Pair:
         return free or bool(self.growing[an_input.name])
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """A generator of its own for each use, so that tiers do not depend on each other."""
+        """Return a random generator for one use, so that tiers do not depend on each other."""
         return np.random.default_rng((self.seed, *stream))
 
 

@@ -1,4 +1,4 @@
-"""A converted model whose windows lie closer together than the original's layers leave them."""
+"""A converted model with a denser grid of windows than the original's strides give."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["RefinedGrid", "refined_grid"]
 
 @dataclass(frozen=True, eq=False)
 class RefinedGrid:
-    """A model whose windows lie closer together than those of the ordinary conversion.
+    """A model with a denser grid of windows than the ordinary conversion.
 
     Attributes:
         model: The model.
-        geometry: What its cells claim to mean.
+        geometry: Its claimed geometry, by output.
         unrefined: The ordinary conversion of the original.
-        unrefined_geometry: What the cells of that mean.
+        unrefined_geometry: Geometry of the ordinary conversion, by output.
         axes: The spatial axes of each output.
     """
 
@@ -35,12 +35,12 @@ class RefinedGrid:
     axes: Mapping[str, tuple[int, ...]]
 
     def factors(self, output: str) -> tuple[int, ...]:
-        """How many cells there are for each of the ordinary conversion, per spatial axis."""
+        """Return the number of cells per cell of the ordinary conversion, per spatial axis."""
         one, two = self.unrefined_geometry[output].stride, self.geometry[output].stride
         return tuple(a // b if b else 1 for a, b in zip(one, two, strict=True))
 
     def every_fth(self, output: str, dense: AnyArray) -> AnyArray:
-        """The cells of the ordinary conversion, of an output or of its logits."""
+        """Pick the cells of the ordinary conversion from a dense output or its logits."""
         picked = [slice(None)] * dense.ndim
         rank = len(self.axes[output])
         ends = range(dense.ndim - rank, dense.ndim)
@@ -57,12 +57,12 @@ def refined_grid(
     claimed: Mapping[str, Geometry] | None,
     input_shapes: Mapping[str, tuple[int, ...]],
 ) -> RefinedGrid | None:
-    """The model, if it claims windows that lie closer together than the original's layers do."""
+    """Return the model if it claims a denser grid than the original's strides give."""
     if not claimed:
         return None
     own = inspect(reference, input_shapes=input_shapes).geometry
     pool: Pool = "keep"
-    # A model that pools the whole image says nothing of windows, or that there is one.
+    # A model that pools the whole image claims no windows, or a single one.
     if any(0 not in claimed[n].stride and (n not in own or 0 in own[n].stride) for n in claimed):
         pool = "window"
         own = inspect(reference, input_shapes=input_shapes, pool=pool).geometry

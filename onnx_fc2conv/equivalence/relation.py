@@ -34,14 +34,14 @@ _WORDS: Mapping[RelationKind, str] = {
     "map": "a map of windows at any size",
 }
 _TRIED = 8
-"""Sizes tried of a model that does not run at one: heads on up to 8 positions a side."""
+"""Sizes tried for a model that fails at the first: heads on up to 8 positions a side."""
 
 _NATIVE_ONLY = "equal at the native size only: at larger sizes it"
 
 
 @dataclass(frozen=True)
 class _Behavior:
-    """What an output is at a larger size: ``one``, ``map``, or neither, in words."""
+    """How an output behaves at a larger size: ``one``, ``map``, or ``neither`` (see words)."""
 
     kind: Literal["one", "map", "neither"]
     words: str = ""
@@ -56,7 +56,7 @@ class _Probe:
         axes: The axes that grow, by input.
         strides: Pixels between neighboring cells, per growing axis of each input.
         batch: Number of images.
-        windows: How many windows more than one there are along each axis.
+        windows: Number of windows beyond the first, along each axis.
     """
 
     pair: Pair
@@ -86,7 +86,7 @@ class _Probe:
 
     @property
     def size(self) -> str:
-        """The larger size, of the first image input."""
+        """The larger size of the first image input, as text."""
         name = next(name for name, axes in self.axes.items() if axes)
         return "×".join(str(self._larger[name][axis]) for axis in self.axes[name])
 
@@ -101,7 +101,7 @@ class _Probe:
         return {name: array.shape for name, array in session.run(feeds).items()}
 
     def _odd_words(self, session: Session, native: Mapping[str, tuple[int, ...]]) -> str:
-        """What a model that fails at one size says at another, where its numbers happen to fit."""
+        """Describe the output of a failing model at a size where its shapes happen to fit."""
         for more in range(1, _TRIED + 1):
             other = replace(self, windows=(0, more) if self._rank > 1 else (more,))
             try:
@@ -118,7 +118,7 @@ class _Probe:
         return max(len(axes) for axes in self.axes.values())
 
     def behaviors(self, session: Session) -> dict[str, _Behavior]:
-        """What each output of the reference is in the converted model at a larger size.
+        """Return how each output behaves in the converted model at a larger size.
 
         Raises:
             RunError: If the model does not run at the native size.
@@ -189,7 +189,7 @@ def _behavior(
 
 
 def _in_words(native: Sequence[int], larger: Sequence[int], size: str) -> str:
-    """What a model gives that is no map."""
+    """Describe an output that is not a map."""
     what = f"shape {list(larger)}"
     if larger and larger[0] > native[0] and tuple(larger[1:]) == tuple(native[1:]):
         times, rest = divmod(larger[0], native[0])
@@ -212,7 +212,7 @@ def _reference_grows_alike(pair: Pair, probe: _Probe, session: Session) -> bool:
 
 
 def _if_freed(pair: Pair, strides: Mapping[str, Sequence[int]]) -> str:
-    """What a model of a fixed size would do if somebody made its input dims symbolic."""
+    """Describe what a fixed-size model would return, if not a map, with symbolic input dims."""
     spatial = {
         value.name: tuple(axis for axis in found[2:] if axis is not None)
         for value, found in image_axes(pair.reference.graph).items()

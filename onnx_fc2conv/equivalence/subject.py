@@ -1,4 +1,4 @@
-"""What is claimed of the two models of a check, by whom, and so has to be shown."""
+"""The claims about the two models that a check has to test."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ dims of any meaning have other lengths; the same outputs on larger images; cells
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A pair and what its converted model is taken to be.
+    """A pair, with the claims about its converted model.
 
     Attributes:
         pair: The models.
-        relation: What the converted model is to the original.
-        geometry: What the cells of the outputs mean.
+        relation: How the converted model relates to the original.
+        geometry: Geometry of the outputs, by name.
         claims_sizes: Whether the converted model claims to be right at larger sizes: a conversion
             of ours, or one whose geometry is stated. Another may turn out to be equal at the
             native size only.
-        stored: What the converted model's metadata says that its cells mean.
-        denser: The converted model, where its windows lie closer together than those of the
-            ordinary conversion, which stands in its place.
+        stored: Geometry in the converted model's metadata, by output.
+        denser: The converted model if its grid is refined; the pair then has the ordinary
+            conversion in its place.
         original: The reference as it was given, of an old opset perhaps.
         recordings: The user's own samples.
         expect: What the user demands of the relation.
@@ -67,7 +67,7 @@ class Subject:
 
     @cached_property
     def described(self) -> Pair:
-        """The pair in which the converted model is the one that the metadata is of."""
+        """The pair with the converted model that the metadata describes."""
         return self.pair if self.denser is None else replace(self.pair, converted=self.denser.model)
 
     @cached_property
@@ -89,7 +89,7 @@ class Subject:
     def of_windows(
         self, reference: ir.Model, input_shapes: Mapping[str, tuple[int, ...]] | None
     ) -> Subject:
-        """A map where the original pools the whole image: of each window, then, by its meaning.
+        """Give a map the geometry of `--pool window` where the original pools the whole image.
 
         Args:
             reference: The original.
@@ -103,7 +103,7 @@ class Subject:
 
 
 def window_strides(pair: Pair, geometry: Mapping[str, Geometry]) -> dict[str, tuple[int, ...]]:
-    """Pixels between neighboring windows by input; half the image where nobody knows."""
+    """Pixels between neighboring windows by input; half the image where unknown."""
     strides = {
         name: tuple(max(1, pair.native[name][axis] // 2) for axis in axes)
         for name, axes in pair.growing.items()

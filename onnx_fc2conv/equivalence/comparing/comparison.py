@@ -14,13 +14,13 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 __all__ = ["Arrays", "Comparison", "Tolerance", "largest_magnitude"]
 
 Arrays = tuple[str, AnyArray, AnyArray]
-"""What to compare: a label, the reference, the converted."""
+"""Arrays to compare: a label, the reference's array, the converted model's."""
 
 _EPSILONS = 128.0
 _EPSILONS_OF_HALVES = 32.0
 """float16 has so few digits that 128 units in the last place would be an eighth of the value."""
 _EPSILONS_OF_BFLOATS = 8.0
-"""And bfloat16 has three fewer."""
+"""bfloat16 has three bits fewer still."""
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -63,7 +63,7 @@ def _widened(array: AnyArray) -> AnyArray:
 
 @dataclass
 class Comparison:
-    """Everything that was compared under one heading, and the worst of it.
+    """The running totals of a comparison, and its worst element.
 
     Attributes:
         tolerance: What counts as equal.
@@ -71,9 +71,9 @@ class Comparison:
         failed: Number of elements outside the tolerance.
         worst: Largest absolute difference.
         magnitude: Largest magnitude of the reference in the arrays with the worst difference.
-        required_rtol: The smallest rtol that would have passed, atol following it if it is not
+        required_rtol: The smallest rtol that would have passed, with the default atol if none is
             given.
-        problems: What cannot be compared at all: shapes, NaN, missing outputs. Not empty: failed.
+        problems: Why arrays cannot be compared (shape, NaN, missing output); any of them fails.
         where: Where the worst difference is.
         not_finite: Number of elements that are the same NaN or Inf in both models. They are not
             among the elements: a model may be undefined on an input, and be right.
@@ -101,10 +101,10 @@ class Comparison:
         self.add_all([(label, reference, converted)])
 
     def add_all(self, arrays: Sequence[Arrays], floor: float = 0.0) -> None:
-        """Compare arrays of one scale: label, reference and converted.
+        """Compare arrays that share one scale of rounding errors.
 
-        The largest magnitude, which atol follows, is that of all of them: a single number may be
-        the small difference of large terms. It is ``floor`` at least.
+        The default atol follows the largest magnitude over all of them, ``floor`` at least: a
+        single number may be the small difference of large terms.
         """
         arrays = [(label, _widened(one), _widened(two)) for label, one, two in arrays]
         largest = max((largest_magnitude(reference) for _, reference, _ in arrays), default=0.0)

@@ -11,7 +11,7 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 __all__ = ["BINS", "ErrorSpread"]
 
 BINS = ("<1e-9", *(f"1e-{n}…1e-{n - 1}" for n in range(9, 1, -1)), "≥1e-1")
-"""The ten bins of a histogram, by relative error; no error at all is in the first."""
+"""The ten bins of a histogram, by relative error; an error of 0 is in the first."""
 
 _PER_DECADE = 20
 _LOWEST, _HIGHEST = -20, 20
@@ -42,13 +42,13 @@ class ErrorSpread:
         )
 
     def quantile(self, share: float) -> float:
-        """The relative error that this share of the numbers stays below, to 12 percent."""
+        """Return the relative error below which this share of the numbers lies, to 12 percent."""
         reached = int(np.searchsorted(np.cumsum(self.counts), share * self.counts.sum()))
         return 0.0 if reached == 0 else float(10 ** (_LOWEST + (reached + 1) / _PER_DECADE))
 
     @property
     def quantiles(self) -> dict[str, float]:
-        """Median, and the errors that 90 and 99 percent of the numbers stay below."""
+        """The 50th, 90th and 99th percentiles of the relative errors, by share."""
         return {f"{share:g}": self.quantile(share) for share in _QUANTILES}
 
     @property

@@ -21,7 +21,7 @@ def tolerances_of(reference: ir.Model, rtol: Bounds, atol: Bounds) -> dict[str, 
     """What counts as equal, by output.
 
     Raises:
-        ArgumentError: If one is given for an output that is none.
+        ArgumentError: If one is given for a name that is not an output.
     """
     dtype = computing_type(reference)
     known = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}

@@ -11,7 +11,7 @@ __all__ = ["errors_table", "one_line", "results_table"]
 
 
 def one_line(text: str) -> str:
-    """A text as a cell of a Markdown table: one line, and no column of its own."""
+    """Return the text as one cell of a Markdown table: one line, pipes escaped."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
@@ -29,7 +29,7 @@ def results_table(results: Iterable[TierResult]) -> list[str]:
 
 
 def errors_table(results: Iterable[TierResult]) -> list[str]:
-    """A histogram of the relative errors of each comparison that has any, in a fold of its own."""
+    """Return the histograms of relative errors in a collapsible block; empty without any."""
     rows = [
         (
             r.tier,

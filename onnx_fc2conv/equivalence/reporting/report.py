@@ -22,7 +22,7 @@ class ProviderRun:
 
     Attributes:
         provider: ``cpu`` or ``cuda``.
-        settings: What the provider was told, where it is not the default.
+        settings: Options of the provider that are not its defaults.
         results: Everything that was checked, tier by tier.
         seconds: Time that it took.
     """
@@ -46,12 +46,12 @@ class EquivalenceReport:
 
     Attributes:
         runs: What was checked, one run for each provider.
-        relation: What the converted model is to the original.
+        relation: How the converted model relates to the original.
         runtime: Version of onnxruntime.
         seed: Seed of the random inputs.
         seconds: Time that the check took.
         notes: What else the reader should know: inputs that were matched by position, say.
-        geometry: What the cells of the outputs were taken to mean.
+        geometry: The geometry that was assumed, by output.
         reference: Name of the original's file, if it came from one.
         converted: Name of the other file.
     """
@@ -89,7 +89,7 @@ class EquivalenceReport:
         return words if words.startswith("equal") else f"equivalent: {words}"
 
     def extended(self, results: Sequence[TierResult]) -> EquivalenceReport:
-        """The same with what else was checked, in the first run."""
+        """Return the report with further results in its first run."""
         first, *others = self.runs
         return replace(self, runs=(replace(first, results=(*first.results, *results)), *others))
 

@@ -1,4 +1,4 @@
-"""What one tier found about one thing, and what one model is to the other."""
+"""The result of a tier for a layer or output, and the relation of the two models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ RelationKind = Literal["fixed size", "any size", "whole image", "map", "native s
 
 @dataclass(frozen=True)
 class TierResult:
-    """What one tier found about one thing.
+    """The result of one tier for one layer or output.
 
     Attributes:
         tier: ``weights``, ``integers``, ``native``, ``data``, ``geometry``, ``larger
             sizes``, ``feature windows`` or ``image windows``; ``refined grid`` and ``refined image
-            windows`` of a model whose windows were brought closer together; ``detector`` of one
-            that was appended; ``relation`` where one was demanded.
+            windows`` of a refined grid; ``detector`` of an appended detector; ``relation`` where
+            one was demanded.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).
@@ -30,7 +30,7 @@ class TierResult:
         required_rtol: The smallest relative tolerance that would have passed; None where the
             comparison is exact.
         where: The comparison and the index of the largest difference.
-        quantiles: Relative errors that a share of the elements stays below, by the share.
+        quantiles: Quantiles of the relative errors, by share of the elements.
         histogram: Numbers of elements by relative error, in the ten bins of `BINS`.
         not_finite: Number of elements that are the same NaN or Inf in both models: not compared.
     """
@@ -64,7 +64,7 @@ class TierResult:
 
 @dataclass(frozen=True)
 class Relation:
-    """What the converted model is to the original.
+    """How the converted model relates to the original.
 
     Attributes:
         kind: ``fixed size`` (the same interface), ``any size`` (both take the same sizes), ``map``

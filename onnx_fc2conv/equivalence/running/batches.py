@@ -13,7 +13,7 @@ __all__ = ["run_in_batches", "to_reference_shape"]
 
 
 def to_reference_shape(array: AnyArray, shape: Sequence[int]) -> AnyArray:
-    """A map of one cell per sample, [N, K, 1, …], in the shape [N, K] that the reference gives.
+    """Reshape a map of one cell per sample, [N, K, 1, …], to the reference's shape [N, K].
 
     Shapes that differ in more than axes of length 1 are left for the comparison to refuse.
     """

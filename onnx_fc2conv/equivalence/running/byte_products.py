@@ -36,7 +36,7 @@ _OTHER = {
     ir.DataType.UINT8: ir.DataType.INT8,
     ir.DataType.INT8: ir.DataType.UINT8,
 }
-"""The two types of bytes, each by the other."""
+"""The two byte types, each mapped to the other."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ PRODUCTS: Mapping[tuple[str, str], tuple[Product, ...]] = {
 
 @cache
 def saturates() -> bool:
-    """Whether this onnxruntime, on this CPU, gets products of bytes wrong; it is tried out once."""
+    """Try once whether this onnxruntime saturates sums of byte products on this CPU."""
     unsigned = np.full((1, 64), 255, np.uint8)
     signed = np.full((64, 1), 127, np.int8)
     x, weight = signed.reshape(1, 64, 1, 1), unsigned.reshape(1, 64, 1, 1)
@@ -93,7 +93,7 @@ def saturates() -> bool:
 
 
 def _computed(op_type: str, one: AnyArray, two: AnyArray) -> AnyArray:
-    """What onnxruntime makes of two operands without zero points."""
+    """Run an operator in onnxruntime on two operands without zero points."""
     operands = {"a": one, "b": two}
     inputs = [
         ir.Value(name=name, type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
@@ -109,7 +109,7 @@ def _computed(op_type: str, one: AnyArray, two: AnyArray) -> AnyArray:
 def has_products(model: ir.Model) -> bool:
     """Whether onnxruntime may multiply bytes in the model: its own, or those of a DequantizeLinear.
 
-    Weights that are dequantized are no such sign: their products are of floats, unless activations
+    Dequantized weights alone are no such sign: their products are of floats, unless activations
     are dequantized too.
     """
     return any(
@@ -178,7 +178,7 @@ def equalize(model: ir.Model) -> tuple[str, ...]:
 
 
 def _type(node: ir.Node, operand: int, zero: int | None) -> ir.DataType | None:
-    """The type of an operand and of its zero point, of which one may be missing or unknown."""
+    """Return the type of an operand, from itself or its zero point; None if it is unknown."""
     values = (_input(node, operand), None if zero is None else _input(node, zero))
     return next((v.dtype for v in values if v is not None and v.dtype is not None), None)
 
@@ -210,7 +210,7 @@ class _Flips:
             node.replace_input_with(position, self._flipped(value, node, dtype))
 
     def _flipped(self, value: ir.Value, node: ir.Node, dtype: ir.DataType) -> ir.Value:
-        """The value for a node to read as ``dtype``."""
+        """Return the value moved into ``dtype``, for a node to read."""
         tensor = ir.convenience.get_const_tensor(value)
         if tensor is None:
             return self._computed(value, node, dtype)
@@ -220,7 +220,7 @@ class _Flips:
         return self._made[value]
 
     def _computed(self, value: ir.Value, node: ir.Node, dtype: ir.DataType) -> ir.Value:
-        """What is no constant: nodes that move it, before the node that reads it."""
+        """Move a computed value by nodes inserted before the node that reads it."""
         offset = self._stored(np.array(128 if dtype == ir.DataType.UINT8 else -128, np.int32))
         wide = ir.node("Cast", [value], {"to": ir.DataType.INT32})
         moved = ir.node("Add", [wide.outputs[0], offset])

@@ -21,8 +21,8 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 __all__ = ["ROUNDED", "Inexact", "exact_values", "exactly", "magnitudes"]
 
 ROUNDED: Mapping[Provider, float] = {"cpu": 0.0, "cuda": 0.25}
-"""How far apart two equal integers may be: where an implementation transforms a convolution, as
-cuDNN may, it computes with factors that are none."""
+"""How far apart two equal integers may be: cuDNN may transform a convolution, and then computes
+with factors that are not integers."""
 
 _SELECTING = MOVEMENT | {
     *("Relu", "MaxPool", "GlobalMaxPool", "Max", "ReduceMax", "Dropout", "Pad", "Abs", "Neg"),
@@ -37,12 +37,12 @@ class Inexact(Exception):  # noqa: N818 - a finding, not an error
 
 
 def exactly(provider: Provider, worst: float | None) -> str:
-    """How numbers are compared of which two are that far apart."""
+    """Say how numbers with this worst error are compared."""
     return "to the nearest integer" if worst and ROUNDED[provider] else "bit for bit"
 
 
 def exact_values(model: ir.Model) -> dict[str, int]:
-    """The tensors that hold multiples of 2^-k, with their k, for integer weights and inputs."""
+    """Return k for each tensor of multiples of 2^-k, given integer weights and inputs."""
     fixed = constants(model.graph)
     found: dict[str, int] = {v.name or "": 0 for v in model.graph.inputs}
     for node in model.graph:
@@ -64,7 +64,7 @@ def exact_values(model: ir.Model) -> dict[str, int]:
 
 
 def _holds_integers(model: ir.Model, node: ir.Node, fixed: Collection[ir.Value]) -> bool:
-    """Whether what the node brings along (a constant that it joins, a filling) is integers."""
+    """Whether the node's own constants (joined ones, a fill value) are integers."""
     if node.op_type in _FILLING:
         dtype = node.outputs[0].dtype
         return dtype is not None and dtype.is_integer()

@@ -1,9 +1,9 @@
 """A folder of images as samples.
 
-What is done to an image, and no more: it is made gray or RGB as the model has one or three
-channels, cut about its center to the proportions of the native size, resized to it (bilinear), and
-divided by 255 to float numbers in 0..1; an input of whole numbers gets 0..255. A mean or a standard
-deviation that the model wants is not known here: keep such samples as an ``.npz`` file.
+An image is made gray or RGB for a model of one or three channels, center-cropped to the
+proportions of the native size, resized to it (bilinear), and divided by 255 to floats in 0..1; an
+integer input gets 0..255. No mean is subtracted and no standard deviation divided out: store
+samples that need this in an ``.npz`` file.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def read_images(files: Sequence[Path], pair: Pair) -> dict[str, AnyArray]:
     mode = _MODES.get(1 if channels is None else native[channels])
     if len(spatial) != 2 or axes[0] is None or mode is None:
         raise ArgumentError(
-            f"images do not fit the input {own.name!r} of shape {list(native)}: it has not two "
-            "spatial axes and one or three channels"
+            f"images do not fit the input {own.name!r} of shape {list(native)}: it lacks two "
+            "spatial axes, or one or three channels"
         )
     height, width = (native[axis] for axis in spatial)
     rows = np.stack([_pixels(file, mode, (width, height)) for file in files])

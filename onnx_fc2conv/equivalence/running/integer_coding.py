@@ -1,10 +1,10 @@
 """Float weights as small integers: the same bits become the same integer in both models.
 
 No correspondence has to be known. An integer is drawn for every bit pattern, so a weight that has
-been moved takes its integer along, and one whose last bit differs gets another integer. What must
-be known is which weights of the other model are made of the same bits: a tensor is found again by
-the set of its values, whatever their order. One that is not (a scale has been folded in) is not
-coded, and cannot be compared in this way.
+been moved takes its integer along, and one whose last bit differs gets another integer. Only the
+weights of the other model with the same bits must be found: by the set of a tensor's values,
+whatever their order. A tensor with other values (a scale has been folded in) is not coded, and
+cannot be compared in this way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Codebook", "bit_patterns", "coded_constants", "integers_of", "replac
 _WEIGHTS = {"Conv", "Gemm", "MatMul"}
 _TERMS = {"Add", "Sub", "Sum", "Mul", "PRelu"}
 _LARGEST_TERM = {"Mul": 1, "PRelu": 1}
-"""Slopes and factors of 1 at most enlarge nothing."""
+"""Slopes and factors get magnitudes of 1 at most, which enlarge nothing."""
 
 
 def bit_patterns(array: AnyArray) -> AnyArray:
@@ -65,9 +65,9 @@ class CodedConstant:
 
     Attributes:
         node: The node.
-        position: Of the constant among its inputs.
+        position: Index of the constant among the node's inputs.
         array: Its values.
-        fan_in: How many of them one output draws on; 1 for a bias.
+        fan_in: Number of values that one output sums; 1 for a bias.
         largest: Largest magnitude of its integers.
     """
 
@@ -125,7 +125,7 @@ class Codebook:
 
     Attributes:
         salt: Another one gives other integers.
-        gain: About how many of the terms of a sum are not 0.
+        gain: Approximate number of nonzero terms in a sum.
         known: By the set of values, the density and largest magnitude of the integers.
     """
 
@@ -178,7 +178,7 @@ class Codebook:
     def _which_it_nearly_is(
         self, patterns: AnyArray, constant: CodedConstant
     ) -> tuple[float, int] | None:
-        """The coding of a weight of as many numbers, most of which it has: a wrong copy.
+        """Return the coding of a weight of the same size that shares most values: a wrong copy.
 
         Sums of weights are fewer, a scale that leaves most numbers alone needs a Mul, and a bias
         may have had another one added.
@@ -194,7 +194,7 @@ class Codebook:
 
 @dataclass(frozen=True, eq=False)
 class _Learned:
-    """A tensor of the reference: its bit patterns, how many numbers, and how they are coded."""
+    """A tensor of the reference: its bit patterns, its size and its coding."""
 
     patterns: AnyArray
     count: int
@@ -202,7 +202,7 @@ class _Learned:
 
 
 def _shared(patterns: AnyArray, known: _Learned) -> float:
-    """The share of the patterns that a tensor of the reference has."""
+    """Return the share of the patterns that occur in a tensor of the reference."""
     return float(np.isin(patterns, known.patterns, assume_unique=True).mean())
 
 

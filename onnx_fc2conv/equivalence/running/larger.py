@@ -50,9 +50,9 @@ class Enlarged:
 def larger_sizes(
     native: Sequence[int], stride: Sequence[int], step: Sequence[int] | None = None
 ) -> list[tuple[int, ...]]:
-    """Three sizes above the native one: not square, odd, with and without a remainder.
+    """Return three sizes above the native one: not square, odd, with and without a remainder.
 
-    Where the models run only at multiples of ``step`` from the native size: at such.
+    With a ``step``, they exceed the native size by multiples of it.
     """
     rank = len(native)
     steps = [max(1, s) for s in stride]
@@ -73,16 +73,16 @@ def larger_sizes(
 
 
 def sizes_text(pair: Pair) -> str:
-    """At how many sizes a pair is compared, for the report."""
+    """Return the number of larger sizes, as the report words it."""
     count = len(pair.sizes) or len(_BATCHES)
     return f"{count} larger size{'s' if count > 1 else ''}"
 
 
 def check_sizes(pair: Pair) -> None:
-    """Find out before any work whether the models can take the sizes that the user chose.
+    """Check before any work that the models can take the sizes that the user chose.
 
     Raises:
-        ArgumentError: If not.
+        ArgumentError: If they cannot.
     """
     images = {name: axes for name, axes in pair.growing.items() if axes}
     for size in pair.sizes:
@@ -101,7 +101,7 @@ def check_sizes(pair: Pair) -> None:
 def enlarged(
     pair: Pair, strides: Mapping[str, Sequence[int]], kinds: Sequence[str]
 ) -> Iterator[Enlarged]:
-    """The image inputs at three larger sizes or the user's own, one of them as a batch of two.
+    """Yield the image inputs at three larger sizes or the user's own, one as a batch of two.
 
     Args:
         pair: The models.
@@ -131,9 +131,9 @@ def enlarged(
 
 
 def head_steps(grid: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """How many windows of a map the head moves on from cell to cell, per axis.
+    """Return the stride of the head over the windows of a map, per axis.
 
-    One, but where a map was enlarged by copies of each cell: then the head moves by as many.
+    It is 1, except where each cell of the map was repeated: then the number of repeats.
 
     Args:
         grid: Number of windows of the map, at a size that leaves no remainder: the first one.
@@ -155,7 +155,7 @@ def windows(
 ) -> AnyArray:
     """All windows of native extent of a map [batch, …]: [batch·cells, *extent], row-major.
 
-    A map that does not grow with the image is the same for each of the ``count`` cells.
+    A map that does not grow with the image is repeated for the ``count`` cells.
 
     Args:
         array: The map.
@@ -187,12 +187,12 @@ def cells(array: AnyArray, batch: int, grid: Sequence[int]) -> AnyArray | None:
 
 
 def chosen_cells(pair: Pair, count: int, most: int | None = None) -> AnyArray | None:
-    """The cells to compare where there are more than the user wants: the corners and some others.
+    """Choose the cells to compare if there are too many: the first, the last and random others.
 
-    ``most`` is how many will do, if the user does not say.
+    ``most`` is the limit if the user sets none.
 
     Returns:
-        Their numbers in rising order; None for all.
+        Their indices in rising order; None for all.
     """
     wanted = most if pair.max_windows is None else pair.max_windows
     if wanted is None or count <= wanted:
@@ -203,7 +203,7 @@ def chosen_cells(pair: Pair, count: int, most: int | None = None) -> AnyArray | 
 
 
 def take(rows: AnyArray, batch: int, chosen: AnyArray | None) -> AnyArray:
-    """Of rows [batch·cells, …], as `cells` and `windows` give them, those of the chosen cells."""
+    """Return the chosen cells of rows [batch·cells, …], as `cells` and `windows` give them."""
     if chosen is None:
         return rows
     kept: AnyArray = rows.reshape(batch, -1, *rows.shape[1:])[:, chosen]

@@ -1,4 +1,4 @@
-"""Shapes of all tensors at the native size, and what a model costs there, without running it."""
+"""Tensor shapes and the number of products at the native size, without running the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def native_shapes_of(model: ir.Model, inputs: Mapping[str, Sequence[int]]) -> Sh
         if (shape := inputs.get(value.name or "")) is not None:
             value.shape = ir.Shape(list(shape))
     for value in (v for node in copy.graph.all_nodes() for v in node.outputs):
-        value.shape = None  # it may be that of another size
+        value.shape = None  # it may be the shape at another size
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
     made = (value for node in copy.graph for value in node.outputs)
     return {

@@ -1,6 +1,6 @@
 """The user's own samples, read from files.
 
-- ``.npz``: arrays by input name; an array with an output's name is what this output should be.
+- ``.npz``: arrays by input name; an array with an output's name is its expected value.
 - ``.npy``: the samples of the only input.
 - a folder with ``input_0.pb`` … and perhaps ``output_0.pb`` …, as ONNX keeps test data, or with
   several such folders ``test_data_set_*``.
@@ -33,7 +33,7 @@ __all__ = ["Recording", "Recordings", "read_recordings"]
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Samples, and what the outputs should be if that is known.
+    """Samples, and the expected outputs where they are known.
 
     Attributes:
         feeds: By input, samples along the first axis.
@@ -150,10 +150,10 @@ def _fitting(arrays: Mapping[str, AnyArray], pair: Pair, path: Path) -> Recordin
 
 
 def _fed(array: AnyArray, own: ModelInput, native: Sequence[int], path: Path) -> AnyArray:
-    """The array as the input takes it.
+    """Convert an array to the type of the input.
 
     Raises:
-        ArgumentError: If its shape or type is another.
+        ArgumentError: If its shape or type does not fit.
     """
     first = 1 if len(native) > 1 else 0
     if array.ndim != len(native) or array.shape[first:] != tuple(native[first:]) or not array.size:

@@ -1,4 +1,4 @@
-"""Running models with ONNX's reference implementation, for what onnxruntime has no kernels for."""
+"""Running models that onnxruntime has no kernels for, with ONNX's reference implementation."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def rare_types(model: ir.Model) -> frozenset[ir.DataType]:
 
 
 def hands_over_bfloat16(model: ir.Model) -> bool:
-    """Whether the model has an input or output that is no type of NumPy's own."""
+    """Whether the model has an input or output of bfloat16, which NumPy lacks."""
     graph = model.graph
     return any(value.dtype == ir.DataType.BFLOAT16 for value in (*graph.inputs, *graph.outputs))

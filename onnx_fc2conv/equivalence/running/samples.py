@@ -31,7 +31,7 @@ class ModelInput:
         name: Its name.
         dtype: Its element type.
         shape: Its shape; None for a symbolic dim.
-        largest: The largest of its numbers, where they number the rows of a constant table.
+        largest: Its largest valid value, where it indexes the rows of a constant table.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ModelInput:
 
 
 def model_inputs(model: ir.Model) -> tuple[ModelInput, ...]:
-    """The inputs of a model that no initializer backs."""
+    """Return the inputs of a model that have no initializer."""
     inputs: list[ModelInput] = []
     for value in model.graph.inputs:
         if value.name in model.graph.initializers:
@@ -56,9 +56,9 @@ def model_inputs(model: ir.Model) -> tuple[ModelInput, ...]:
 
 
 def _rows(value: ir.Value) -> int | None:
-    """The largest index into the constant tables that a Gather reads by the numbers of the value.
+    """Return the largest valid index into the constant tables that a Gather reads by this value.
 
-    A table may be read by a Cast of them.
+    A Cast may lie between the value and the Gather.
     """
     found: list[int] = []
     for node in value.consumers():

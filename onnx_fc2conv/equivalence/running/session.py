@@ -1,4 +1,4 @@
-"""Running models with onnxruntime, on the provider that was asked for and no other."""
+"""Running models with onnxruntime, on the requested provider and no other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def runtime_version() -> str:
 
 
 def outdated() -> str | None:
-    """What to know of a failure under an onnxruntime that is too old; None under others."""
+    """Return a warning if this onnxruntime is too old, else None."""
     version = runtime_version()
     found = re.match(r"(\d+)\.(\d+)", version)
     if found is None or tuple(map(int, found.groups())) >= _OLDEST:
@@ -47,7 +47,7 @@ def outdated() -> str | None:
 
 
 def require(provider: Provider) -> None:
-    """Find out before any work whether a provider can be had.
+    """Check before any work that a provider is available.
 
     Raises:
         RuntimeUnavailableError: If onnxruntime is missing or its package lacks the provider; the
@@ -136,14 +136,14 @@ class Session:
     ) -> dict[str, AnyArray]:
         """Outputs by name.
 
-        With ``shrink_arena`` onnxruntime gives its memory back after the run: it would keep the
-        most that any run has taken. That is as much to be touched anew by the next.
+        With ``shrink_arena`` onnxruntime frees its memory after the run, where it would keep the
+        most that any run has taken. The next run then has to allocate it again.
 
         Raises:
             RunError: If the model does not compute on these inputs.
         """
         names = list(self.outputs if outputs is None else outputs)
-        if not names:  # onnxruntime takes none for all
+        if not names:  # onnxruntime reads an empty list as all outputs
             return {}
         shrinks = shrink_arena and not isinstance(self._session, ReferenceRunner)
         options = (_shrinking(self._provider),) if shrinks else ()
@@ -152,7 +152,7 @@ class Session:
         except Exception as error:
             raise RunError(one_line(error)) from error
         found = zip(names, arrays, strict=True)
-        # Until 1.25 an output that is an input is the feed's own memory, without holding it.
+        # Until 1.25 an output that is an input points into the feed's memory, without a reference.
         return {name: array.copy() if name in feeds else array for name, array in found}
 
 
@@ -161,7 +161,7 @@ class RunError(Exception):
 
 
 def _shrinking(provider: Provider) -> Any:
-    """Options of a run that gives the memory back that it does not use any more."""
+    """Return run options that free unused memory after the run."""
     options = onnxruntime().RunOptions()
     devices = {"cpu": "cpu:0", "cuda": "cpu:0;gpu:0"}
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", devices[provider])

@@ -93,7 +93,7 @@ def start(
             copy of every large kernel: a 7×7 convolution of 512 channels takes seconds and
             gigabytes to load. ``"default"`` leaves all other options at their defaults, too.
         tf32: Whether a GPU may round factors to the ten bits of TF32.
-        optimized: Where onnxruntime writes the graph that it made of the model.
+        optimized: Where onnxruntime writes the optimized graph.
 
     Raises:
         RuntimeUnavailableError: If onnxruntime is missing.
@@ -157,7 +157,7 @@ def _serialized(model: ir.Model) -> Generator[tuple[bytes | str, str | None]]:
 def mapped_folder() -> Generator[Path]:
     """A temporary folder with weights that a session maps.
 
-    Windows does not delete what is mapped: then the folder goes when the next one does, or in the
+    Windows does not delete mapped files: there the folder is deleted with the next one, or at the
     end.
     """
     folder = tempfile.mkdtemp(prefix="fc2conv-")
@@ -181,8 +181,8 @@ def _delete(*folders: str) -> None:
 def _with_external_folder(model: ir.Model) -> tuple[ir.Model, str | None]:
     """The model as onnxruntime takes it from memory, and the folder of its external data.
 
-    There can be one folder, and onnxruntime wants small tensors (shapes) in the model itself: what
-    is small, lies elsewhere, or in a file whose name is no text, is read.
+    onnxruntime takes one folder, and wants small tensors (shapes) in the model itself: tensors that
+    are small, lie elsewhere, or in a file whose name is not text, are read.
     """
     external = list(_external_tensors(model))
     if not external:
@@ -214,5 +214,5 @@ def _folder(tensor: ir.ExternalTensor) -> str:
 
 
 def _is_text(name: str) -> bool:
-    """Whether the name of a file is text, and not bytes that no text is encoded as."""
+    """Whether a file name is text, without bytes that could not be decoded."""
     return not any("\ud800" <= character <= "\udfff" for character in name)

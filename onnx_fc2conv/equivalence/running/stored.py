@@ -16,7 +16,7 @@ __all__ = ["constant_array", "release_weights"]
 
 
 def release_weights(model: ir.Model) -> None:
-    """Hold no weights in memory that lie in files: onnxruntime maps them on its own."""
+    """Release the weights that lie in files: onnxruntime maps them itself."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value
@@ -33,10 +33,10 @@ def _release_mapping(mapping: mmap.mmap | None) -> None:
 
 
 def constant_array(model: ir.Model, value: ir.Value | None) -> AnyArray:
-    """A tensor that depends on no input: read, or computed by onnxruntime.
+    """Return a tensor that depends on no input: read, or computed by onnxruntime.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If ``value`` is None.
     """
     if value is None:
         raise ValueError("an operand is missing")

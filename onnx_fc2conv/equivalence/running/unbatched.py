@@ -1,4 +1,4 @@
-"""Models of one image without a batch axis: given one, so that every tier may count on it."""
+"""Add a batch axis to models of one image without it, so that every tier can rely on one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which outputs have windows of the image to be compared with, by what their cells mean."""
+"""Comparing cells with windows of the image, for the outputs whose geometry has any."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["check_claimed_windows", "check_denser_windows", "unverified", "witho
 def check_claimed_windows(
     pair: Pair, geometry: Mapping[str, Geometry], strides: Mapping[str, Sequence[int]]
 ) -> list[TierResult]:
-    """The image windows of every output of which it is known what its cells mean."""
+    """Compare the image windows of every output with a known geometry."""
     if not any(pair.growing.values()):
         return []
     results: list[TierResult] = []
@@ -42,11 +42,11 @@ def check_claimed_windows(
 
 
 def check_denser_windows(pair: Pair, grid: RefinedGrid) -> list[TierResult]:
-    """The image windows of the denser outputs whose cells must equal crops.
+    """Compare the image windows of the refined outputs whose cells must equal crops.
 
     Args:
         pair: The original and the denser model.
-        grid: What its cells claim to mean.
+        grid: The denser model and its geometry.
     """
     results: list[TierResult] = []
     for output, meaning in grid.geometry.items():
@@ -59,7 +59,7 @@ def check_denser_windows(pair: Pair, grid: RefinedGrid) -> list[TierResult]:
 
 
 def without_windows(pair: Pair, output: str, meaning: Geometry) -> str:
-    """Why the cells of an output are no windows; empty if they are."""
+    """Return why the cells of an output are no windows; empty if they are."""
     value = next(v for v in pair.reference.graph.outputs if v.name == output)
     if _is_feature_map(value) and pair.shared.get(output) == output:
         return "a map at the native size already, which both models compute alike: no windows"
@@ -69,9 +69,9 @@ def without_windows(pair: Pair, output: str, meaning: Geometry) -> str:
 
 
 def _false_claim(pair: Pair, meaning: Geometry) -> str:
-    """What cannot be true of the windows; empty if they may be what the cells mean.
+    """Return why the claimed windows cannot be right; empty if they may be.
 
-    A window is the native image, and cell 0 is the one in the corner: the crops are cut so.
+    Crops have the native size, and the crop of cell 0 starts in the corner.
     """
     axes = pair.growing.get(meaning.input)
     if axes is None:
@@ -93,7 +93,7 @@ def _is_feature_map(value: ir.Value) -> bool:
 
 
 def unverified(pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
-    """A failure if the converted model takes other sizes, and at none of them it was compared."""
+    """Return a failure if the converted model takes other sizes but was compared at none."""
     tiers = ("feature windows", "image windows")
     if not any(pair.growing.values()):
         return []

@@ -1,4 +1,4 @@
-"""Tier *geometry*: what the converted model says of its own cells, against what they do.
+"""Tier *geometry*: the geometry that the converted model claims, against its behavior.
 
 The geometry in a model's metadata is what users map cells to boxes with, so it is not believed:
 window and number of cells are compared with the models, and a cell must not move when the pixels
@@ -45,9 +45,9 @@ def check_claims(
 
     Args:
         pair: The models.
-        claimed: What the metadata says, by output; may be empty.
-        any_size: Whether the reference takes any size too, so that it has no size of its own that
-            the windows would have to have.
+        claimed: The geometry in the metadata, by output; may be empty.
+        any_size: Whether the reference takes any size too, so that it does not fix the size of the
+            windows.
     """
     if not claimed or not any(pair.growing.values()):
         return []
@@ -74,21 +74,21 @@ def check_claims(
 
 
 def _wrong_window(pair: Pair, geometry: Geometry) -> str | None:
-    """Whether the window is another one than the native size of the image input."""
+    """Return how the claimed window differs from the native image input; None if it does not."""
     axes = pair.growing.get(geometry.input)
     if not axes:
-        return f"its windows are said to lie in {geometry.input!r}, which is no image input"
+        return f"it claims windows in {geometry.input!r}, which is no image input"
     native = tuple(pair.native[geometry.input][axis] for axis in axes)
     if geometry.window != native:
-        return f"its window is said to be {geometry.window_text}, but it is {list(native)}"
+        return f"it claims a window of {geometry.window_text}, but it is {list(native)}"
     if any(geometry.offset):
-        return f"its first window is said to start at {list(geometry.offset)}, but it starts at 0"
+        return f"it claims a first window at {list(geometry.offset)}, but it starts at 0"
     return None
 
 
 @dataclass(frozen=True, eq=False)
 class _Claims:
-    """What is claimed of one output."""
+    """The claims about one output."""
 
     pair: Pair
     run: Session
@@ -96,11 +96,11 @@ class _Claims:
     geometry: Geometry
 
     def measure(self) -> tuple[int, str | None]:
-        """Number of elements looked at, and the first claim that does not hold."""
+        """Return the number of compared elements, and the first claim that is false, if any."""
         try:
             own = self.geometry.output_size(self.geometry.window)
         except ValueError as error:
-            return 0, f"it is said not to compute at the native size: {error}"
+            return 0, f"it claims not to compute at the native size: {error}"
         native = self._run(self._feeds(self.geometry.window)).shape
         elements = 0
         for size in self._sizes():
@@ -114,7 +114,7 @@ class _Claims:
             first = self._first_axis((native, own), (made.shape, claimed))
             if first is None:
                 return elements, (
-                    f"at {list(size)} it is said to have {list(claimed)} cells, but its shape is "
+                    f"at {list(size)} it claims {list(claimed)} cells, but its shape is "
                     f"{list(made.shape)}, and natively {list(native)}"
                 )
             if self.geometry.receptive_field and not self._sees_no_more(feeds, made, first):
@@ -123,7 +123,7 @@ class _Claims:
         return elements, None
 
     def _sizes(self) -> list[tuple[int, ...]]:
-        """The last size without another cell, the first one with it, and a larger one."""
+        """The last size before another cell appears, the first with it, and a larger one."""
         axes = [
             *zip(self.geometry.window, self.geometry.stride, self.geometry.remainder, strict=True)
         ]
@@ -153,7 +153,7 @@ class _Claims:
         before: tuple[tuple[int, ...], tuple[int, ...]],
         after: tuple[tuple[int, ...], tuple[int, ...]],
     ) -> int | None:
-        """The first of the axes along which the cells are, if they are as many as claimed.
+        """Return the first spatial axis of the output, or None if it has not the cells claimed.
 
         Args:
             before: Shape of the output at the native size, and the cells claimed for it.
@@ -173,7 +173,7 @@ class _Claims:
         return None
 
     def _sees_no_more(self, feeds: Mapping[str, AnyArray], made: AnyArray, first: int) -> bool:
-        """Whether the cell in the middle stays when all pixels that it does not see change."""
+        """Whether the middle cell stays when all pixels outside its receptive field change."""
         field, axes = self.geometry.receptive_field, self.pair.growing[self.geometry.input]
         assert field is not None
         cell = [n // 2 for n in made.shape[first : first + len(axes)]]

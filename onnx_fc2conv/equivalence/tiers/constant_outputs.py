@@ -12,7 +12,7 @@ __all__ = ["check_constant_outputs"]
 
 
 def check_constant_outputs(pair: Pair) -> list[TierResult]:
-    """Compare them, a weight that is given out, say."""
+    """Compare these outputs: a weight, for example."""
     fixed = constants(pair.reference.graph)
     found = {value.name: value for value in pair.converted.graph.outputs}
     results: list[TierResult] = []

@@ -1,4 +1,4 @@
-"""Tier *data*: both models give the same on the user's own samples, and what was recorded."""
+"""Tier *data*: both models agree on the user's own samples, and with recorded outputs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tier *feature windows*: every cell of a map is the original head on a window of the feature map.
 
 At larger input sizes, cell p of the converted output equals the original head on the window of the
-feature map at p that has the native extent. Always true of a right conversion. The feature maps
+feature map at p that has the native extent. Every right conversion does that. The feature maps
 themselves are compared too: the original's trunk runs on images of any size.
 """
 
@@ -147,7 +147,7 @@ class _FeatureWindows:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What is compared: names in the reference, and in the converted model."""
+        """The compared tensors: converted names by reference names."""
         logits = self.pair.logits.get(self.output)
         return {self.output: self.output} | (dict([logits]) if logits is not None else {})
 
@@ -164,7 +164,7 @@ class _FeatureWindows:
 
     @cached_property
     def _has_trunk(self) -> bool:
-        """Whether anything slides over the image, so that image and map have other grids."""
+        """Whether some stride is not 1, so that image and map have different grids."""
         return any(step != 1 for steps in self.strides.values() for step in steps)
 
     @cached_property
@@ -191,7 +191,7 @@ class _FeatureWindows:
         return self._native_maps[name].shape[1:]
 
     def _compare_native_trunk(self, got: Mapping[str, AnyArray], comparison: Comparison) -> None:
-        """The tensors taken for the same are the same, at the native size."""
+        """Compare the shared tensors at the native size."""
         for name in self.frontier:
             native = self._native_maps[name]
             comparison.add(name, native, to_reference_shape(got[name], native.shape))
@@ -202,7 +202,7 @@ class _FeatureWindows:
         got: Sequence[Mapping[str, AnyArray]],
         comparison: Comparison,
     ) -> None:
-        """They are what the original's trunk, at any size, makes of the larger images too.
+        """Compare the feature maps with those of the original's trunk on the larger images.
 
         A trunk in which the original moves data in its own way (a channel shuffle by reshapes of a
         fixed size) cannot be run at another size.
@@ -224,7 +224,7 @@ class _FeatureWindows:
         comparisons: Mapping[str, Comparison],
         arrays: Mapping[str, list[Arrays]],
     ) -> int:
-        """Find what to compare at one size; returns how many cells there are."""
+        """Collect the arrays to compare at one size; return the number of cells."""
         maps = {
             name: to_reference_shape(got[name], (image.batch, *self._extent(name)))
             for name in self.frontier
@@ -269,7 +269,7 @@ class _FeatureWindows:
         return count * image.batch if expected else 0
 
     def _head_on_all(self, maps: Mapping[str, AnyArray], batch: int) -> dict[str, AnyArray]:
-        """The original head on a whole larger map; nothing if it takes the native size only."""
+        """Run the original head on a whole larger map; empty if it takes the native size only."""
         try:
             expected = self._run_head(maps, batch)
         except (RunError, ValueError):
@@ -280,7 +280,7 @@ class _FeatureWindows:
         return expected if fits else {}
 
     def _grid(self, maps: Mapping[str, AnyArray], batch: int) -> tuple[int, ...]:
-        """How many windows there are along each axis that grew."""
+        """Return the number of windows along each axis that grew."""
         grids: set[tuple[int, ...]] = set()
         for name, array in maps.items():
             extent = self._extent(name)

@@ -36,7 +36,7 @@ _ASSERTED = ("image-like", "normal", "uniform")
 _MEASURED = ("image-like",) * 3
 
 _ENOUGH = 4
-"""Crops of an image from which a deviation is estimated, where each takes long."""
+"""Crops per image from which a deviation is estimated, where the models are slow."""
 
 
 def check_image_windows(  # noqa: PLR0913 - which windows, in the words of the geometry
@@ -58,8 +58,8 @@ def check_image_windows(  # noqa: PLR0913 - which windows, in the words of the g
         strides: By input, the distance in pixels between neighboring windows per growing axis.
         asserted: Whether the cells must be equal; otherwise the deviation is only reported.
         extent: Number of cells of one crop, along each axis; by default 1.
-        reach: Pixels at the end of a crop, per growing axis, fewer than which the layers may leave
-            over; by default the strides.
+        reach: Exclusive bound on the pixels that the strides leave over at the end of a crop, per
+            growing axis; by default the strides.
     """
     images = {name: axes for name, axes in pair.growing.items() if axes}
     if output in pair.missing:
@@ -105,8 +105,8 @@ class _ImageWindows:
         image: Name of the image input.
         stride: Pixels between neighboring windows, per growing axis.
         extent: Number of cells of one window, per growing axis.
-        reach: Pixels by less than which a last window may reach out of the image, likewise.
-        names: What is compared: names in the reference, and in the converted model.
+        reach: Exclusive bound on the pixels by which a last window may leave the image, likewise.
+        names: The compared tensors: converted names by reference names.
     """
 
     pair: Pair
@@ -125,7 +125,7 @@ class _ImageWindows:
     def arrays(
         self, strides: Mapping[str, Sequence[int]], kinds: Sequence[str], most: int | None = None
     ) -> dict[str, list[Arrays]]:
-        """What the original says of the crops, and the cells, by name; of ``most`` each image.
+        """Return the original's scores of the crops, and the cells, by name; ``most`` per image.
 
         Raises:
             RunError: If a model does not run, or the cells are not as many as the crops.
@@ -211,7 +211,7 @@ class _ImageWindows:
         }
 
     def _with_noise_beyond(self, array: AnyArray, axes: Sequence[int]) -> AnyArray:
-        """The image with pixels beyond its end, which must not count."""
+        """Extend the image by random pixels beyond its end, which must not change a score."""
         shape = list(array.shape)
         for axis, reach in zip(axes, self.reach, strict=True):
             shape[axis] += reach
@@ -225,7 +225,7 @@ class _ImageWindows:
 
 
 def _measured(output: str, comparison: Comparison, arrays: Sequence[Arrays]) -> TierResult:
-    """By how much the cells are not what the original says of their crops."""
+    """Report how far the cells are from the original's scores of their crops."""
     relative: list[AnyArray] = []
     agreeing = 0
     for _, expected, dense in arrays:

@@ -1,8 +1,8 @@
 """Tier *integers*: with small integers for weights and inputs both models agree bit for bit.
 
 Every sum of products of small integers is exact, in whatever order an implementation adds. So there
-is no tolerance, and nothing hides in one. The weights' own values play no part: what is dead behind
-a Relu with them is alive with others.
+is no tolerance, and nothing hides in one. The weights' own values play no part: a unit that is dead
+behind a Relu with them is alive with others.
 
 On a GPU TF32 is on, where no factor needs more than the eleven bits that it leaves of a number: the
 very arithmetic that a user may get is exact there. But cuDNN may choose a transform (Winograd's of
@@ -49,7 +49,7 @@ __all__ = ["check_integers", "integer_pair"]
 TIER = "integers"
 
 _GAINS = (16.0, 8.0, 4.0, 3.0)
-"""How many terms of a sum are not 0; the more, the sooner a deep model runs out of bits."""
+"""Numbers of nonzero terms in a sum; the more, the sooner a deep model runs out of bits."""
 
 _MOST_WEIGHTS = 1 << 25
 _MANTISSA_OF_TF32 = 11
@@ -86,7 +86,7 @@ def _at_larger_sizes(integers: Pair, subject: Subject) -> list[TierResult]:
 
 
 def _windows(integers: Pair, subject: Subject) -> list[TierResult]:
-    """Cells against windows: of the feature map, and of the image where no padding shows."""
+    """Compare cells with windows of the feature map, and of the image where they are exact."""
     pair = subject.pair
     output_of = {logits: output for output, (logits, _) in pair.logits.items()}
     outputs = {name: output_of.get(name, name) for name in integers.outputs}
@@ -115,7 +115,7 @@ def _named(integers: Pair, pair: Pair, results: Sequence[TierResult]) -> list[Ti
 
 
 def integer_pair(pair: Pair, *, larger: bool = True) -> Pair:
-    """Both models with integers for weights, and the outputs that are exact then.
+    """Return both models with integers for weights, and the outputs that are exact then.
 
     Args:
         pair: The models; another seed draws other integers.
@@ -160,7 +160,7 @@ def integer_pair(pair: Pair, *, larger: bool = True) -> Pair:
 
 
 def _exact_outputs(pair: Pair) -> dict[str, str]:
-    """The outputs and logits that integers make exact: names in the reference, in the other.
+    """Return outputs and logits that integers make exact: converted names by reference names.
 
     Raises:
         Inexact: If there are none.
@@ -181,7 +181,7 @@ def _exact_outputs(pair: Pair) -> dict[str, str]:
             reads_exact = any(v is not None and v.name in exact for v in node.inputs)
             if stuck and reads_exact:
                 name = node.name or node.outputs[0].name
-                raise Inexact(f"{node.op_type} {name} makes more than integers of integers")
+                raise Inexact(f"{node.op_type} {name} turns integers into other numbers")
     raise Inexact("no output is made by layers whose sums are exact")
 
 
@@ -201,7 +201,7 @@ def _only(model: ir.Model, names: Mapping[str, str]) -> ir.Model:
 
 
 def _mantissa(pair: Pair) -> int:
-    """Up to which power of 2 the coarsest type counts without a gap."""
+    """Return the n for which the coarsest type holds every integer up to 2^n."""
     types = [np.dtype(i.dtype) for i in pair.inputs if np.issubdtype(i.dtype, np.floating)]
     computing = computing_type(pair.reference)
     if computing is not None:

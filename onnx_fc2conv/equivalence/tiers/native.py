@@ -21,7 +21,7 @@ _TIER = "native"
 _LARGE = "large"
 """Numbers that no image holds: a model may overflow on them, or be very sensitive, and be right."""
 _FEW = 2
-"""So many numbers may all be small differences of large terms: their size is no scale of errors."""
+"""So few numbers may all be small differences of large terms, and tell no scale of errors."""
 
 
 def check_native(pair: Pair) -> list[TierResult]:
@@ -62,12 +62,12 @@ class _DoesNotRun(Exception):  # noqa: N818 - a finding, not an error
 
 @dataclass(frozen=True)
 class _Expected:
-    """What the reference gives on inputs of one kind.
+    """The reference's outputs on inputs of one kind.
 
     Attributes:
-        number: The number of the kind.
-        outputs: By batch size, by name.
-        at_once: By batch size, how many samples it takes at once.
+        number: Index of the kind.
+        outputs: Outputs by batch size and name.
+        at_once: By batch size, the number of samples per run.
         errors: By name, the scale of rounding errors, where the outputs do not tell it.
     """
 
@@ -78,7 +78,7 @@ class _Expected:
 
 
 class _Native:
-    """Inputs at the native size, and what the converted model makes of them."""
+    """Inputs at the native size, and the converted model's outputs on them."""
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
@@ -96,7 +96,7 @@ class _Native:
     def compare(
         self, expected: Iterable[tuple[str, _Expected]], comparisons: Mapping[str, Comparison]
     ) -> list[str]:
-        """Run the converted model too, and compare; on which kinds of input."""
+        """Run the converted model too and compare; return the kinds of input."""
         names = list(self.names.values())
         converted = self.pair.compared(self.pair.converted)
         kinds: list[str] = []
@@ -119,9 +119,9 @@ class _Native:
         names: Sequence[str],
         at_once: int,
     ) -> dict[str, AnyArray]:
-        """Outputs of the converted model.
+        """Return the outputs of the converted model.
 
-        One with the original's interface gets as many samples at once as the original took.
+        A model of fixed size gets as many samples at once as the original took.
         """
         try:
             if self.pair.keeps_batch or any(self.pair.growing.values()):
@@ -142,7 +142,7 @@ class _Reference:
         self.at_once = 1
 
     def kinds(self) -> Iterator[tuple[str, _Expected]]:
-        """What it gives on each kind of input; large ones on which it overflows are left out."""
+        """Yield its outputs on each kind of input, without large ones on which it overflows."""
         for number, kind in enumerate(self.pair.kinds):
             if (found := self._on(kind, number)) is not None:
                 yield kind, found
@@ -165,7 +165,7 @@ class _Reference:
         return made
 
     def _outputs(self, feeds: Mapping[str, AnyArray], batch: int) -> dict[str, AnyArray]:
-        """All samples at once or, if it takes no several, one by one."""
+        """Run all samples at once or, if the model takes no batch, one by one."""
         fixed = self.pair.fixed_batch
         self.at_once = batch if fixed is None else fixed
         try:
@@ -189,7 +189,7 @@ class _Reference:
         batch: int,
         rng: np.random.Generator,
     ) -> None:
-        """Find the scale of rounding errors: how far one of the inputs carries, in units of it.
+        """Estimate the scale of rounding errors: the outputs' change per rounding of the inputs.
 
         Where a layer squashes large numbers, its output says nothing about their rounding errors.
         """
@@ -203,7 +203,7 @@ class _Reference:
 
 
 def _rounded_otherwise(array: AnyArray, rng: np.random.Generator) -> AnyArray:
-    """Every number moved to one of its neighbors."""
+    """Move every number to one of its two neighbors at random."""
     if not np.issubdtype(array.dtype, np.floating):
         return array
     ends = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
@@ -212,7 +212,7 @@ def _rounded_otherwise(array: AnyArray, rng: np.random.Generator) -> AnyArray:
 
 
 def _share_finite(arrays: Iterable[AnyArray]) -> float:
-    """The share of the values that are finite, of the array with the smallest."""
+    """Return the smallest share of finite values in any of the arrays."""
     return min(
         (
             float(np.isfinite(array).mean()) if np.issubdtype(array.dtype, np.floating) else 1.0

@@ -37,8 +37,8 @@ def check_lifted(original: ir.Model, pair: Pair) -> list[TierResult]:
         what = f"the original of opset {opset} in {where} and its lift to opset {now}"
         return [as_result(_TIER, "the reference", comparison, what)]
     why = (
-        f"neither onnxruntime nor ONNX's reference implementation runs opset {opset}: what all "
-        f"else is compared with is its lift to opset {now} ({'; '.join(reasons)})"
+        f"neither onnxruntime nor ONNX's reference implementation runs opset {opset}: all other "
+        f"tiers compare with its lift to opset {now} ({'; '.join(reasons)})"
     )
     return [TierResult(_TIER, "the reference", "skipped", why)]
 

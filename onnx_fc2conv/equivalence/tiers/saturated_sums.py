@@ -1,8 +1,8 @@
 """Tier *saturation*: what a default session computes on a CPU whose sums of bytes saturate.
 
 All other tiers compute such sums exactly (`byte_products.py`). This one measures what the user of
-either model will see on this CPU, and asserts nothing: it is the same before and after conversion
-that onnxruntime is wrong, though not in the same numbers.
+either model will see on this CPU, and asserts nothing: onnxruntime is wrong before and after
+conversion, though not by the same numbers.
 """
 
 from __future__ import annotations

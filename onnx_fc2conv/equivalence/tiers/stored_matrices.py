@@ -1,7 +1,7 @@
-"""Tier *matrices*: a file of matrices (.npz) against the layers of the model that they stand for.
+"""Tier *matrices*: a file of matrices (.npz) against the layers of the original model.
 
-No runtime reads such a file, so each matrix is multiplied here by what its layer reads when
-onnxruntime runs the original, and the product compared with what the layer gives.
+No runtime reads such a file, so each matrix is multiplied here by its layer's input as onnxruntime
+computes it in the original, and the product compared with the layer's output.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Stored:
     bias: AnyArray | None
 
     def times(self, x: AnyArray) -> AnyArray:
-        """The layer of x [inputs] in float64, a sum of its nonzeros."""
+        """Return A·x + b in float64, for x [inputs], as sums over the nonzeros."""
         y = np.bincount(self.row, self.value.astype(np.float64) * x[self.column], self.shape[0])
         return y if self.bias is None else y + self.bias
 
@@ -71,10 +71,10 @@ def check_matrices(  # noqa: PLR0913 - the options of a check, all keyword-only
         input_shapes: Shape by input name, where the model's own is symbolic.
         rtol: Relative tolerance; that of `onnx_fc2conv.check` by default.
         atol: Absolute tolerance; likewise.
-        seed: Of the sample.
+        seed: Seed of the random inputs.
 
     Returns:
-        A result a matrix.
+        One result per matrix.
 
     Raises:
         RuntimeUnavailableError: If onnxruntime is missing.

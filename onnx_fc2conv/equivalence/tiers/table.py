@@ -45,7 +45,7 @@ class Tier:
         compares: What is compared, and on which inputs.
         closeness: How close the two must be.
         needs: Whether it applies to a subject.
-        run: Compares; a result for each output, layer or model.
+        run: Compares, and returns a result for each output, layer or model.
     """
 
     name: str

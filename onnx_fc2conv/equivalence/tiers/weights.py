@@ -30,7 +30,7 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 __all__ = ["check_weights"]
 
 _LARGE = 1 << 24
-"""Bytes of a weight from which it is given back when it has been read."""
+"""Bytes from which a weight is released once it has been read."""
 
 _CHUNK = 1 << 24
 """Bytes that are compared at a time."""
@@ -62,11 +62,11 @@ def check_weights(pair: Pair) -> list[TierResult]:
 def _check_layer(layers: Layers, layer: ir.Node, convs: Sequence[ir.Node]) -> TierResult:
     """Compare the weight of a layer with the kernel of its Conv, or of all that add up to it.
 
-    Where the elements that it reads cannot be followed, the matrix itself will do.
+    Where the elements that it reads cannot be traced, the matrix alone is compared.
     """
     result = _check_places(layers, layer, convs)
     if result.status != "passed" and layers.is_matrix(layer, convs):
-        detail = "the layer's matrix, byte for byte; what it is applied to the other tiers compare"
+        detail = "the layer's matrix, byte for byte; the other tiers compare its operand"
         return replace(result, status="passed", detail=detail)
     return result
 
@@ -108,7 +108,7 @@ def _compare(conv: ir.Node, both: LayerPair) -> TierResult:
     if scale is not None:
         return _compare_scaled(conv, both, scale)
     if both.alpha != 1.0 and (_bits(both.placed(both.weight)) == _bits(both.kernel)).all():
-        detail = "alpha is not in the kernel; the other tiers compare what is made of it"
+        detail = "alpha is not in the kernel; the other tiers compare its effect"
         return _result(conv, "skipped", detail, expected.size)
     different = _bits(expected) != _bits(both.kernel)
     worst = _largest_difference(expected, both.kernel)
@@ -145,7 +145,7 @@ def _largest_difference(one: AnyArray, two: AnyArray) -> float:
 
 
 def _same_bytes(one: AnyArray, two: AnyArray) -> bool:
-    """Whether two arrays hold the same, compared by so many rows that little memory is needed."""
+    """Whether two arrays hold the same bits, compared in blocks of rows to save memory."""
     rows = max(1, _CHUNK // max(1, one[:1].nbytes))
     starts = range(0, len(one), rows)
     return all(bool((_bits(one[n : n + rows]) == _bits(two[n : n + rows])).all()) for n in starts)

@@ -1,1 +1,1 @@
-"""What the two models have in common: tensors, layers, and where elements come from."""
+"""The structure that two models share: tensors, layers, and where elements come from."""

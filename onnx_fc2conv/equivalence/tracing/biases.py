@@ -1,4 +1,4 @@
-"""The bias of a layer and of the Conv that stands for it, byte for byte."""
+"""Comparing the bias of a layer with that of its Conv, byte for byte."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["bias_problem"]
 def bias_problem(
     reference: ir.Model, layer: ir.Node, converted: ir.Model, conv: ir.Node, last: ir.Node
 ) -> str:
-    """What is wrong with the bias of the Conv; empty if nothing is, or if it cannot be told.
+    """Return the fault of the Conv's bias; empty if there is none, or none can be found.
 
-    ``last`` is the last of the nodes that stand for the layer, the Conv itself if there is no
+    ``last`` is the last of the nodes that replace the layer, the Conv itself if there is no
     other.
     """
     kernel_at, bias_at = KERNELS[conv.op_type]
@@ -28,7 +28,7 @@ def bias_problem(
         return ""
     bias = _input(conv, bias_at)
     if bias is None:
-        # Where a Conv cannot take a bias, of integers, it is added before the sum becomes floats.
+        # A Conv of integers takes no bias: an Add follows before the sum becomes floats.
         adder = _following_add(conv if bias_at is None else last)
         return "" if adder is not None else "the Conv has no bias, the layer has one"
     found = constant_array(converted, bias)

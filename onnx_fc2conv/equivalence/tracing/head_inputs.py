@@ -1,4 +1,4 @@
-"""What a head reads: feature maps, and the mere sizes of other tensors.
+"""The inputs of a head: feature maps, and the mere sizes of other tensors.
 
 Exporters take the batch size of a flattened tensor from the image, ``Shape(image)[0]``: no pixel
 counts.
@@ -25,7 +25,7 @@ class HeadInputs:
 
     Attributes:
         maps: Names of those whose elements it reads.
-        sized: Those of which it reads the shape only: their native shapes by name.
+        sized: Native shapes, by name, of those whose shape alone it reads.
     """
 
     maps: tuple[str, ...]
@@ -35,9 +35,9 @@ class HeadInputs:
 def head_inputs(
     pair: Pair, model: ir.Model, output: ir.Value, shared: Collection[str]
 ) -> HeadInputs:
-    """Find where the head of one of the models starts that makes ``output``.
+    """Find the shared tensors from which a head of one of the models computes ``output``.
 
-    A size that both models compute is none of the head's inputs: a window has its own.
+    A size that both models compute is not an input of the head: a window has its own.
     """
     sizes = not_moving(model.graph)
     elements = set(shared) - {value.name for value in sizes}
@@ -55,7 +55,7 @@ def head_model(
 ) -> ir.Model:
     """The part of the model from these maps on, on any number of windows.
 
-    What is only asked for its size is zeros of its native shape, as many as there are windows.
+    Tensors read for their size alone become zeros of native shape, one for each window.
     """
     part = subgraph(model, {**dict.fromkeys(sized), **maps}, outputs)
     values = {value.name: value for value in part.graph.inputs}
@@ -67,9 +67,9 @@ def head_model(
 
 
 def _as_many(samples: ir.Value, sized: ir.Value, shape: Sequence[int]) -> list[ir.Node]:
-    """Nodes that make zeros [N, *shape[1:]], where the first axis of ``samples`` is N.
+    """Return nodes that make zeros [N, *shape[1:]], N being the length of axis 0 of ``samples``.
 
-    By operators that every opset from 7 on has.
+    Every opset from 7 on has their operators.
     """
 
     def constant(array: AnyArray) -> ir.Value:

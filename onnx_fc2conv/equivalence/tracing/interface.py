@@ -65,7 +65,7 @@ def same_interface(reference: ir.Model, converted: ir.Model) -> bool:
 def _by_position(
     one: Sequence[ir.Value], two: Sequence[ir.Value]
 ) -> list[tuple[ir.Value, ir.Value]]:
-    """What has no namesake, in order."""
+    """Pair the values that have no namesake, in order."""
     names, names_too = {v.name for v in one}, {v.name for v in two}
     rest = [v for v in one if v.name not in names_too]
     rest_too = [v for v in two if v.name not in names]
@@ -83,7 +83,7 @@ def _fit(one: ir.Value, two: ir.Value) -> bool:
 
 
 def _rename(graph: ir.Graph, pairs: Sequence[tuple[ir.Value, ir.Value]]) -> None:
-    """Rename, and first put out of the way whatever inside has a name that is wanted."""
+    """Rename the values, after renaming any inner value that has a wanted name."""
     wanted = {one.name for one, _ in pairs}
     values = [v for node in graph for v in node.outputs]
     for value in (*values, *graph.inputs, *graph.initializers.values()):

@@ -1,7 +1,7 @@
-"""The fully connected layers of the reference, and the Convs that stand for them.
+"""The fully connected layers of the reference, and the Convs that replace them.
 
-The converted model says in its metadata which Conv stands for which layer. Nothing else is taken
-from it: where the elements of either's operand come from is found in `places`.
+The converted model says in its metadata which Conv replaces which layer. Nothing else is taken
+from it: `places` finds where the elements of both operands come from.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _LIFTING = ("Unsqueeze", "Transpose", "Reshape")
 
 
 class NotComparable(Exception):  # noqa: N818 - a finding, not an error
-    """A layer and its Conv have other numbers of elements than they should."""
+    """The layer and its Conv cannot be the same: another operand or number of elements."""
 
 
 def layer_key(node: ir.Node) -> str:
-    """How the metadata names a layer."""
+    """Return the name of a layer in the metadata."""
     return f"{node.op_type} {node.name or node.outputs[0].name}"
 
 
 def last_node(conv: ir.Node) -> ir.Node:
-    """The last of the nodes that stand for the Conv's layer together."""
+    """Return the last of the nodes that together replace the Conv's layer."""
     origin, node = conv.metadata_props[ORIGIN], conv
     while own := [n for n in node.outputs[0].consumers() if n.metadata_props.get(ORIGIN) == origin]:
         node = own[0]
@@ -57,7 +57,7 @@ def last_node(conv: ir.Node) -> ir.Node:
 
 @dataclass(frozen=True, eq=False)
 class LayerPair:
-    """A layer and the Convs that add up to it, one for most, with where their elements come from.
+    """A layer, the Convs that add up to it (mostly one), and the traces of their operands.
 
     Attributes:
         layer: The Gemm or MatMul.
@@ -85,7 +85,7 @@ class LayerPair:
         return self.convs[0]
 
     def placed(self, weight: AnyArray) -> AnyArray | None:
-        """A weight [K, D] by the elements of the Conv's operand; None if one is not among them."""
+        """Reorder a weight [K, D] by the Conv's operand; None if that lacks an element."""
         positions = {int(label): n for n, label in enumerate(self.conv_operand.places)}
         columns = [positions.get(int(label), -1) for label in self.operand.places]
         if -1 in columns:
@@ -119,15 +119,15 @@ class Layers:
 
     @cached_property
     def by_name(self) -> dict[str, ir.Node]:
-        """The layers of the reference by what the metadata calls them."""
+        """The layers of the reference, by their name in the metadata."""
         graph = self.pair.reference.graph
         return {layer_key(node): node for node in graph if node.op_type in LAYERS}
 
     @cached_property
     def found(self) -> list[tuple[ir.Node | None, ir.Node]]:
-        """Every Conv that says that it stands for a layer, with the layer if there is one.
+        """Every Conv whose metadata names a layer, with the layer if there is one.
 
-        One that the reference has already, being a conversion itself, is not among them.
+        Those that the reference has already, being a conversion itself, are left out.
         """
         stands_already = {n.metadata_props.get(ORIGIN) for n in self.pair.reference.graph}
         return [
@@ -141,7 +141,7 @@ class Layers:
 
     @cached_property
     def together(self) -> dict[ir.Node, list[ir.Node]]:
-        """By layer, the Conv that stands for it, or all that its sum is split into."""
+        """By layer, the Conv that replaces it, or all that its sum is split into."""
         together: dict[ir.Node, list[ir.Node]] = {}
         for layer, conv in self.found:
             if layer is not None:
@@ -150,7 +150,7 @@ class Layers:
 
     @cached_property
     def silent(self) -> list[str]:
-        """The layers that neither stay nor have a Conv that says that it stands for them."""
+        """The layers that neither stay nor are named by a Conv."""
         stated = {layer_key(layer) for layer in self.together}
         stay = {layer_key(node) for node in self.pair.converted.graph if node.op_type in LAYERS}
         return [key for key in self.by_name if key not in stated | stay]
@@ -162,14 +162,13 @@ class Layers:
             layer.outputs[0].name or "": last_node(convs[-1]).outputs[0].name or ""
             for layer, convs in self.together.items()
         }
-        # A tensor that is only moved may be shared as an output, while the Conv reads what it is
-        # of.
+        # A tensor that is only moved may be shared as an output, while the Conv reads its source.
         nodes = self.pair.reference.graph
         moved = {v.name for node in nodes if node.op_type in MOVEMENT for v in node.outputs}
         return {one: two for one, two in self.pair.shared.items() if one not in moved} | products
 
     def size(self, layer: ir.Node) -> int:
-        """Bytes of what the layer multiplies with."""
+        """Return the bytes of the layer's constants."""
         facts = (ir.convenience.get_const_tensor(value) for value in layer.inputs if value)
         return sum(tensor.nbytes for tensor in facts if tensor is not None)
 
@@ -205,9 +204,9 @@ class Layers:
         return both
 
     def is_matrix(self, layer: ir.Node, convs: Sequence[ir.Node]) -> bool:
-        """Whether one Conv applies the layer's very matrix to its operand, made a map for it alone.
+        """Whether one Conv applies the layer's very matrix, to an operand made a map for it alone.
 
-        Then it does not matter if the elements that it reads cannot be followed.
+        Then the elements of the operand need not be traced.
         """
         if len(convs) > 1:
             return False
@@ -260,5 +259,5 @@ def _side_by_side(kernels: Sequence[AnyArray]) -> AnyArray:
 
 
 def _laid_out(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The lengths that say in which order the elements of a sample lie."""
+    """Return a sample's shape without axes of length 1: it fixes the order of the elements."""
     return tuple(length for length in shape[1:] if length != 1) if len(shape) > 1 else shape

@@ -1,8 +1,8 @@
-"""Logits: what an output would be without the saturating operator near its end.
+"""Logits: the input of a saturating operator near the end of an output.
 
-A softmax of 0.9999 hides an error of the logits, the number of the best class hides nearly all. So
-the logits are compared too. They are laid out as the output is: whatever a model moves after the
-operator (groups of features that it put on an axis of their own) is moved for the logits as well.
+A softmax of 0.9999 hides an error of the logits, the index of the best class hides nearly all. So
+the logits are compared too. They have the output's layout: data movement after the operator (groups
+of features put back in place, say) is repeated on the logits.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def add_logits(model: ir.Model) -> dict[str, str]:
         model: The model; it gets more nodes unless it has them, and its outputs stay.
 
     Returns:
-        By output, the name of its logits. None where the numbers of the best classes are moved
-        afterwards: there are no such places for the scores.
+        By output, the name of its logits. None where the indices of the best classes are moved
+        afterwards: scores have another shape.
     """
     found: dict[str, str] = {}
     for output in model.graph.outputs:
@@ -53,7 +53,7 @@ def add_logits(model: ir.Model) -> dict[str, str]:
 
 
 def _chain(output: ir.Value) -> list[ir.Node]:
-    """The nodes that hand the output through or saturate it, from the last one to the first."""
+    """Return the nodes that move or saturate the output, from the last to the first."""
     chain: list[ir.Node] = []
     node = output.producer()
     while node is not None and node.op_type in _KNOWN:
@@ -64,7 +64,7 @@ def _chain(output: ir.Value) -> list[ir.Node]:
 
 
 def _moved(graph: ir.Graph, output: ir.Value, logits: ir.Value, tail: list[ir.Node]) -> str:
-    """The name of the logits, moved by copies of these nodes, of which the first is the last."""
+    """Copy these nodes (given last first) onto the logits; return the new name."""
     last = output.producer()
     present = {value.name: value for node in graph for value in node.outputs}
     for node in reversed(tail):
@@ -83,7 +83,7 @@ def _moved(graph: ir.Graph, output: ir.Value, logits: ir.Value, tail: list[ir.No
 
 
 def saturating_types(graph: ir.Graph) -> dict[str, str]:
-    """For each output that ends in a saturating operator, the last one's type."""
+    """Return the last saturating operator's type, by output that ends in one."""
     found: dict[str, str] = {}
     for output in graph.outputs:
         types = [node.op_type for node in _chain(output)]

@@ -1,4 +1,4 @@
-"""Tensors that two models move in different ways, and compute alike all the same."""
+"""Tensors that two models compute alike, though they move data in different ways."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def moved_alike(
     fixed: Collection[ir.Value],
     fixed_too: Collection[ir.Value],
 ) -> bool:
-    """Whether two nodes compute the same from the same tensors, moved in one way or another.
+    """Whether two nodes compute the same from the same tensors, however these are moved.
 
-    A product of patches and filters is a convolution in other words: what counts is what is cut
-    into patches.
+    A product of patches and filters is a convolution: the tensor that is cut into patches
+    counts.
     """
     if (node.domain, node.op_type) != (twin.domain, twin.op_type) or node.op_type in MOVEMENT:
         return False
@@ -70,7 +70,7 @@ def layer_of_a_cell(
 def regrouped_before(
     node: ir.Node, regrouped: Collection[str | None], fixed: Collection[ir.Value]
 ) -> str | None:
-    """Of what the node only moves, if that is one of the tensors that are ``regrouped``."""
+    """Return the name of the ``regrouped`` tensor that the node only moves, if it moves one."""
     if node.op_type not in MOVEMENT or node.inputs[0] is None:
         return None
     roots = _unmoved(node.inputs[0], fixed)
@@ -87,14 +87,14 @@ def same_dims(node: ir.Node, twin: ir.Node) -> bool:
 
 
 def _unmoved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
-    """The tensors that this one is a rearrangement of: several where some are joined."""
+    """Return the tensors that this one rearranges: several where some are joined."""
     found: list[ir.Value] = []
     queue, seen = [value], {value}
     for current in queue:
         node = current.producer()
         moved: list[ir.Value] = []
         if node is not None and (node.op_type in MOVEMENT or _keeps_type(node)):
-            # But for Concat, further inputs say where to: a shape that is computed, say.
+            # Except in Concat, further inputs say where to move: a computed shape, say.
             moving = node.inputs if node.op_type == "Concat" else node.inputs[:1]
             moved = [v for v in moving if v is not None and v not in fixed]
         if not moved:
@@ -112,9 +112,9 @@ def _keeps_type(node: ir.Node) -> bool:
 
 
 def _cut_into_patches(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
-    """The tensors of whose patches this one is the product with filters, and a bias.
+    """Return the tensors whose patches this one multiplies with filters, plus a bias.
 
-    Padding among the patches is a Pad of one row. The value itself if it is no such product.
+    Padding among the patches is a Pad of one row. Return the value itself if it is no such product.
     """
     (product, *others) = _unmoved(_without(value, "Add", fixed), fixed)
     patches = _without(product, "MatMul", fixed)
@@ -125,14 +125,14 @@ def _cut_into_patches(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.V
 
 
 def _convolved(value: ir.Value, fixed: Collection[ir.Value]) -> list[ir.Value]:
-    """The tensors of which this one is a convolution; the value itself if it is none."""
+    """Return the tensors that this one convolves; the value itself if it is no convolution."""
     convolution = _without(value, "Add", fixed)
     source = _without(convolution, "Conv", fixed)
     return [value] if source is convolution else _unmoved(source, fixed)
 
 
 def _without(value: ir.Value, op_type: str, fixed: Collection[ir.Value]) -> ir.Value:
-    """What a node of this type makes the value of with constants; the value itself if none does."""
+    """Return the one operand, constants aside, of the node of this type that makes the value."""
     node = value.producer()
     if node is None or node.op_type != op_type or node.domain:
         return value

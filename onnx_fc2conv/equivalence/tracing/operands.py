@@ -1,4 +1,4 @@
-"""Where the operators of a layer have their operands, and the Convs their kernel."""
+"""Positions of the operands of a layer's operator, and of the kernel of a Conv."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Operands:
     Attributes:
         both: Left and right operand.
         zeros: The zero point of either; None for operators of floats.
-        bias: What is added to the product in the node itself.
+        bias: The bias that the node itself adds.
     """
 
     both: tuple[int, int]
@@ -105,9 +105,9 @@ def has_bias(conv: ir.Node) -> bool:
 
 
 def adds_up(model: ir.Model, conv: ir.Node) -> bool:
-    """Whether the Conv adds up all integers of a window: its kernel holds nothing but ones.
+    """Whether the Conv sums all integers of a window: its kernel holds nothing but ones.
 
-    With it the zero points of a weight are taken off where a ConvInteger has one for all.
+    Such a sum subtracts zero points by channel, where a ConvInteger takes one for all.
     """
     if conv.op_type != "ConvInteger":
         return False

@@ -56,7 +56,7 @@ class Trace:
         shape: Shape of ``start`` at the native size.
         batch: Number of samples in it.
         places: For each element of one sample of the operand, row-major, its number in ``start``.
-        sized: Native shapes of other tensors before it of which nothing but the shape is read.
+        sized: Native shapes of other tensors before it whose shape alone is read.
     """
 
     model: ir.Model
@@ -70,7 +70,7 @@ class Trace:
     def beside(self, other: Trace) -> Counter[str]:
         """The operators between start and operand that compute and that ``other`` lacks.
 
-        An Add right behind a product is its layer's bias and not among them.
+        An Add right after a product is its layer's bias and does not count.
         """
         more = self._computing() - other._computing()
         consumers = next(v for v in self._part().graph.inputs if v.name == self.start).consumers()
@@ -105,7 +105,7 @@ class Trace:
     def folded_scale(self, other: Trace) -> AnyArray | None:
         """The scale of each element between start and operand, if ``other`` does not scale.
 
-        It is what the operators make of 2L less what they make of L, by L.
+        It is (f(2L) - f(L)) / L, where f applies the operators to a constant.
         """
         if not _SCALING & set(self.beside(other)):
             return None
@@ -122,7 +122,7 @@ class Trace:
 def trace(pair: Pair, model: ir.Model, operand: ir.Value | None, stops: Collection[str]) -> Trace:
     """Follow an operand back to the nearest of the tensors ``stops``.
 
-    One that is another tensor rearranged is passed by: a model may keep it beside the Conv.
+    A stop that only rearranges a tensor is passed by: a model may keep it beside the Conv.
 
     Raises:
         NotTraced: If it draws on none or on several, or on more elements than float32 can count.

@@ -1,4 +1,4 @@
-"""A Conv that stands for a layer of patches, against the convolution whose patches these were."""
+"""A Conv that replaces a product of patches, against the reference's own convolution."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two models have in common, found by comparing their graphs alone.
+"""The tensors that two models share, found by comparing their graphs alone.
 
 Nothing here knows how the conversion was made: a hand-made or foreign conversion is treated alike.
 """
@@ -44,7 +44,7 @@ def not_moving(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _computed_alone(graph: ir.Graph, operators: Collection[str]) -> set[ir.Value]:
-    """What depends on no input of the graph but through these operators."""
+    """Return the values that depend on the graph's inputs only through these operators."""
     found = set(graph.initializers.values())
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
@@ -57,10 +57,10 @@ def _computed_alone(graph: ir.Graph, operators: Collection[str]) -> set[ir.Value
 
 @dataclass(frozen=True)
 class Shared:
-    """What two models have in common.
+    """The tensors that two models share.
 
     Attributes:
-        names: Tensors that both compute alike: names in the reference, and in the other model.
+        names: Tensors that both compute alike: converted names by reference names.
         moved: Those of them, by the name in the reference, whose inputs are the same but for their
             order: the models move data in different ways before them.
     """
@@ -208,9 +208,9 @@ def computing_type(model: ir.Model) -> ir.DataType | None:
 
 
 def dequantized_from(value: ir.Value) -> ir.Value:
-    """What the tensor is dequantized from, if it is.
+    """Return the integers that the tensor is dequantized from, else the tensor itself.
 
-    A runtime fuses a layer with the quantization around it, unless what lies between is given out.
+    A runtime fuses a layer with the quantization around it, unless a tensor between is an output.
     """
     node = value.producer()
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
