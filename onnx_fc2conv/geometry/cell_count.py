@@ -17,17 +17,17 @@ class CellCount:
     Each stage (a, b, d) turns n into floor((a·n + b) / d). A sliding layer is one stage with a = 1,
     and floors of quotients compose: floor((floor((n + b) / d) + b') / d') is
     floor((n + b + b'·d) / (d·d')). So the layers of a trunk are one stage, unless some layer makes
-    several cells of each (Resize) that no later stride has taken together again.
+    several cells of each (Resize) and no later stride merges them again.
 
     Attributes:
-        stages: What is done to the length of the image, in this order.
+        stages: The stages, applied to the length of the image in this order.
     """
 
     stages: tuple[Stage, ...] = ((1, 0, 1),)
 
     @classmethod
     def constant(cls, cells: int) -> CellCount:
-        """As many cells whatever the length of the image."""
+        """Return a fixed number of cells, whatever the length of the image."""
         return cls(((0, cells, 1),))
 
     def __call__(self, length: int) -> int:
@@ -37,7 +37,7 @@ class CellCount:
         return length
 
     def then(self, factor: int, shift: int, divisor: int) -> CellCount:
-        """floor((factor·n + shift) / divisor) of these n cells."""
+        """Append a stage: floor((factor·n + shift) / divisor) of these n cells."""
         *before, (a, b, d) = self.stages
         if factor == 1:
             stage = _reduced(a, b + shift * d, d * divisor)
@@ -51,11 +51,11 @@ class CellCount:
         return CellCount((*before, stage))
 
     def slide(self, kernel: int, stride: int, dilation: int, pads: int) -> CellCount:
-        """After a sliding layer, with the sum of its paddings at both ends."""
+        """Append a sliding layer; ``pads`` is the sum of its padding at both ends."""
         return self.then(1, pads - (kernel - 1) * dilation - 1 + stride, stride)
 
     def shortest(self, cells: int) -> int:
-        """Length of the shortest image with so many cells; 0 if the length does not matter."""
+        """Return the length of the shortest image with so many cells; 0 if any length has them."""
         for factor, shift, divisor in reversed(self.stages):
             if factor == 0:
                 return 0

@@ -31,19 +31,19 @@ class Geometry:
         stride: Distance between neighboring windows, in pixels; 0 where the output has one cell
             whatever the size of the image.
         offset: First pixel of the window of cell 0.
-        verdict: What the cells are worth.
+        verdict: How the cells relate to the original model on crops.
         why: One sentence that explains the verdict, naming the layers that decided.
         receptive_field: The pixels that can change a cell; None if all of the image can.
         cells: Number of cells that one window gives: 1, but for an output that is a feature map of
             the original already.
         remainder: Pixels at the end of a window that the strides leave over: a last window may
-            reach out of the image by so many.
+            exceed the image by so many.
         sizes: The sizes of the image at which the model computes.
-        tile_cells: The cells of a tile that the whole image has too; None if all of the image can
-            change a cell.
-        clean_cells: What padding leaves of a window; None where the whole image is seen.
+        tile_cells: The cells of a tile that equal those of the whole image; None if all of the
+            image can change a cell.
+        clean_cells: The cells of a window that see no padding; None where the whole image is seen.
         padded_layers: The layers that pad, by operator and name.
-        reduction: What has been taken over all windows, if one vector an image is what is left.
+        reduction: ``mean`` or ``max`` if the output is reduced over all windows; else None.
     """
 
     input: str
@@ -70,15 +70,15 @@ class Geometry:
         return self.verdict == "windows exact"
 
     def cell_to_window(self, cell: Sequence[int]) -> tuple[slice, ...]:
-        """The pixels of the crop that a cell stands for, per axis; ``image[:, :, *window]``.
+        """Return the pixels of a cell's crop, per axis: ``image[:, :, *window]``.
 
-        A last window may reach out of the image by fewer pixels than `remainder` says.
+        A last window may exceed the image, by `remainder` pixels at most.
 
         Args:
             cell: Position in the map, per axis, from 0.
 
         Raises:
-            ValueError: If the output has no cell for each window, or the cell is none.
+            ValueError: If the output has no cell for each window, or the position is not valid.
         """
         self._demand_windows()
         self._demand_rank(cell, "cell")
@@ -96,7 +96,7 @@ class Geometry:
         partly: bool = False,
         input_size: Sequence[int] | None = None,
     ) -> tuple[slice, ...]:
-        """The cells whose windows lie in a box of pixels; ``scores[:, :, *cells]``.
+        """Return the cells whose windows lie in a box of pixels: ``scores[:, :, *cells]``.
 
         Args:
             box: First pixel, and one past the last, per axis (a slice without step; a missing start
@@ -110,7 +110,7 @@ class Geometry:
             stop. The slice is empty where there is none.
 
         Raises:
-            ValueError: If the output has no cell for each window, or the box is none.
+            ValueError: If the output has no cell for each window, or the box is not valid.
         """
         self._demand_windows()
         self._demand_rank(box, "box")
@@ -132,9 +132,9 @@ class Geometry:
 
     @property
     def size_step(self) -> tuple[int, ...] | None:
-        """Where the model does not run at each size: it does at the window's plus multiples of it.
+        """A step in pixels: the model runs at the window's size plus multiples of it.
 
-        In pixels. There may be more sizes between: `sizes` has all of them.
+        None if it runs at every size. It may run at sizes between: `sizes` has all of them.
         """
         if all(rule.modulo == 1 for rule in self.sizes):
             return None
@@ -168,7 +168,7 @@ class Geometry:
         )
 
     def reduced(self, how: Literal["mean", "max"]) -> Geometry:
-        """What is left of a map once its mean or maximum over all positions is taken."""
+        """Return the geometry of the mean or maximum of the map over all positions."""
         if 0 in self.stride:
             return self
         windows = f"{self.window_text} windows at stride {'×'.join(map(str, self.stride))}"
@@ -185,7 +185,7 @@ class Geometry:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """The form used in reports and in models, as `docs/geometry.md` describes it."""
+        """Return the form used in reports and in models, as `docs/geometry.md` describes it."""
         values: dict[str, object] = {
             "input": self.input,
             "window": list(self.window),

@@ -29,7 +29,7 @@ _PIXELS = CellCount()
 
 
 class Misaligned(ValueError):  # noqa: N818 - an outcome that the caller turns into a refusal
-    """Two branches meet whose grids have different strides."""
+    """Two branches with different strides are combined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class AxisField:
     Attributes:
         stride: Distance between neighboring cells; 0 when the single cell sees the whole axis
             (global pooling), whatever its length.
-        pixels: First pixel, and one past the last, that a cell sees, for as many cells from cell 0
-            on as the map shifts by when the image shifts by the fewest pixels: one, but for a map
-            whose cells have been subdivided. Negative where padding reaches out of the image.
+        pixels: First pixel, and one past the last, that a cell sees, for the first ``repeats``
+            cells: one, except in a map whose cells have been subdivided. Negative where padding
+            reaches out of the image.
         cells: Number of cells of an image of any length.
         first_clean: The first cell that sees no padding before the image.
-        clean_ends: The first cell that sees padding behind the image is the smallest of these.
-        meets: Numbers of cells of branches that are combined: where they differ, the model does
+        clean_ends: The smallest of these is the first cell that sees padding behind the image.
+        meets: Cell counts of branches that are combined: where they differ, the model does
             not compute.
     """
 
@@ -144,8 +144,8 @@ class AxisField:
 
         Args:
             cells: Number of cells.
-            first_clean: The first that sees no padding before the image; may be negative.
-            ends: The first that sees padding behind it is the smallest of these, if there is one.
+            first_clean: The first cell that sees no padding before the image; may be negative.
+            ends: The smallest is the first cell that sees padding behind the image, if any does.
         """
         clean_ends = _least({*ends, cells})
         return replace(self, cells=cells, first_clean=max(0, first_clean), clean_ends=clean_ends)
@@ -187,7 +187,7 @@ class AxisField:
 
 
 def _least(counts: set[CellCount]) -> frozenset[CellCount]:
-    """Those of the counts that may be the smallest at some length."""
+    """Return the counts that may be the smallest at some length."""
     found: dict[tuple[object, ...], CellCount] = {}
     for count in counts:
         *before, (factor, shift, divisor) = count.stages

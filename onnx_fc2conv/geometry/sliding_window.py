@@ -50,10 +50,10 @@ class SlidingWindow:
         *,
         ceil_mode: bool = False,
     ) -> SlidingWindow:
-        """What the operator's attributes mean at this size (Conv-1/11/22, AveragePool-1 to 22).
+        """Resolve the operator's attributes at this size (Conv-1/11/22, AveragePool-1 to 22).
 
         Raises:
-            ValueError: If they contradict each other or give no output; says why.
+            ValueError: If they contradict each other or give no output; the message says why.
         """
         rank = len(extent)
         strides = tuple(strides or (1,) * rank)

@@ -31,14 +31,14 @@ _SCHEMA = 1
 
 
 def write_geometry(model: ir.Model, geometry: Mapping[str, Geometry]) -> None:
-    """Store what the cells of each output mean in the model's metadata."""
+    """Store the geometry of each output in the model's metadata."""
     outputs = {name: meaning.as_dict() for name, meaning in geometry.items()}
     stored = {"schema": _SCHEMA, "outputs": outputs}
     model.metadata_props[GEOMETRY_KEY] = json.dumps(stored, separators=(",", ":"))
 
 
 def read_geometry(model: ModelSource) -> dict[str, Geometry]:
-    """What the model's metadata says that its cells mean, by output; nothing if it is not there.
+    """Read the geometry in the model's metadata, by output; empty if it has none.
 
     Args:
         model: A converted model: a path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
@@ -64,7 +64,7 @@ def read_geometry(model: ModelSource) -> dict[str, Geometry]:
 
 
 def _geometry(values: Mapping[str, Any]) -> Geometry:
-    """The inverse of `Geometry.as_dict`; keys that are not known are left out."""
+    """Invert `Geometry.as_dict`; unknown keys are ignored."""
     verdict, field, clean = values["verdict"], values["receptive_field"], values["clean_cells"]
     tile = values["tile_cells"]
     if verdict not in get_args(Verdict):
@@ -106,7 +106,7 @@ def _ints(values: object) -> tuple[int, ...]:
     """A list of integers as a tuple.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not one.
     """
     if not isinstance(values, list) or any(type(value) is not int for value in values):
         raise ValueError(f"{values!r} is not a list of integers")

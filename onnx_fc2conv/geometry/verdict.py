@@ -1,4 +1,4 @@
-"""The verdict: what the cells of an output map are worth, and the figures that decide it."""
+"""The verdict: how map cells relate to the original on crops, and the figures behind it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 __all__ = ["CleanCells", "ReceptiveField", "SizeRule", "TileCells", "Verdict"]
 
 Verdict = Literal["windows exact", "border effect", "whole image", "misaligned"]
-"""What the cells of an output are worth.
+"""How the cells of an output relate to the original model on crops.
 
 - ``windows exact``: cell p is the original model on the crop at offset + p·stride, bit for bit but
   for the order of sums, for every cell and every input size.
@@ -37,8 +37,8 @@ class CleanCells:
     """Cells of the feature maps that the first fully connected layer reads, inside one window.
 
     Attributes:
-        clean: How many see no padding in the crop: in a larger image they have the same values.
-        total: How many there are.
+        clean: Number that see no padding in the crop: a larger image gives them the same values.
+        total: Number of all.
     """
 
     clean: int
@@ -47,14 +47,14 @@ class CleanCells:
 
 @dataclass(frozen=True)
 class TileCells:
-    """The cells of a tile, a crop at whole strides, that the whole image has too, per spatial axis.
+    """The cells of a tile (a crop at whole strides) that equal the whole image's, per spatial axis.
 
     The others see padding where the image has pixels. A receptive field does not say so: a layer
     that crops and a later one that pads put padding where the tile itself has pixels.
 
     Attributes:
-        first: The first of them, counted in the tile; 0 if no padding before the image is seen.
-        reach: Cell i is one of them if i·stride + reach is at most the length of the tile.
+        first: The first such cell, counted in the tile; 0 if none sees padding before the image.
+        reach: Cell i is such a cell if i·stride + reach is at most the length of the tile.
     """
 
     first: tuple[int, ...]
@@ -67,7 +67,7 @@ class SizeRule:
 
     Attributes:
         modulo: What the length beyond the window is divided by.
-        remainders: The remainders at which all branches have as many cells; others fail.
+        remainders: The remainders at which all branches have equally many cells; others fail.
     """
 
     modulo: int = 1
