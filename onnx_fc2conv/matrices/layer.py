@@ -1,4 +1,4 @@
-"""A Conv node as numbers, and the two matrices whose product it is.
+"""A Conv node as numbers, and as the product of two matrices.
 
     Y[n, o, k] = Σ_(p,c) X[n, index[o, p], c] · F[(p, c), k]
 
@@ -41,10 +41,10 @@ class ConvLayer:
 
     @classmethod
     def of(cls, node: ir.Node, input_shape: Sequence[int | None]) -> ConvLayer:
-        """The layer of a Conv node that reads an input [N, C, *spatial]; N is not looked at.
+        """Read the layer from a Conv node with an input [N, C, *spatial]; N is ignored.
 
         Raises:
-            ValueError: If it is no such layer; the message says why.
+            ValueError: If it is not such a layer; the message says why.
         """
         weight = None if len(node.inputs) < 2 else node.inputs[1]
         kernel = None if weight is None else get_const_tensor(weight)
@@ -151,7 +151,7 @@ def filter_matrix(conv: ir.Node) -> npt.NDArray[Any]:
 
 
 def patch_index(conv: ir.Node, input_shape: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Which input position each element of each patch is.
+    """Return the input position of each element of each patch.
 
     Args:
         conv: A Conv node with a constant kernel.

@@ -28,14 +28,14 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A layer as a matrix, whose entries are not made before they are needed.
+    """A layer as a matrix, whose entries are made when they are needed.
 
     Attributes:
         size: Rows (outputs), columns (inputs) and nonzeros.
         coordinates: Makes the nonzeros.
         bias: [rows], None if it is zero.
         shape: Shape of the output without the batch axis.
-        stored: The entries [rows, columns] where the model has them so already, unread.
+        stored: Reads the entries [rows, columns] where the model holds them in this form already.
     """
 
     size: MatrixSize
@@ -72,7 +72,7 @@ def average_map(node: ir.Node, shape: tuple[int, ...], dtype: ir.DataType) -> Li
     """AveragePool-1/7/10/11/19/22 or GlobalAveragePool-1/22 of an input [C, *spatial]: 1/count.
 
     Raises:
-        ValueError: If its attributes contradict each other, or it pads what ceil_mode adds.
+        ValueError: If its attributes contradict each other, or it counts padding with ceil_mode.
     """
     channels, *extent = shape
     window, counts_padding = _averaging_window(node, extent)

@@ -15,7 +15,7 @@ __all__ = ["MatrixTensor", "save_coordinates", "save_sparse", "sparse_proto"]
 
 
 class MatrixTensor(ir.LazyTensor):
-    """The matrix of a layer as a tensor [rows, columns], which is not made before it is needed.
+    """The matrix of a layer as a tensor [rows, columns], made when it is needed.
 
     Attributes:
         linear: The layer.
@@ -57,7 +57,7 @@ def save_sparse(model: ir.Model, path: Path) -> None:
 
 
 def save_coordinates(model: ir.Model, path: Path) -> None:
-    """Write the nonzeros of every matrix as NumPy arrays, for tools that are no ONNX runtimes.
+    """Write the nonzeros of every matrix as NumPy arrays, for tools that read no ONNX.
 
     For a layer NAME: ``NAME.row``, ``NAME.column`` (int64 [nonzeros]), ``NAME.value``,
     ``NAME.shape`` (int64 [2]: outputs, inputs), and ``NAME.bias`` [outputs] unless it is zero.

@@ -1,4 +1,4 @@
-"""The one matrix that a convolution of a whole input is, and how large it would be.
+"""A convolution of a whole input as one matrix, and the size of that matrix.
 
     y = A·x      A[(k, o), (c, p)] = K[k, c, s]  where cell o reads position p as element s, else 0
 
@@ -30,7 +30,7 @@ class MatrixSize:
     Attributes:
         rows: Number of outputs.
         columns: Number of inputs.
-        nonzeros: Number of entries that the kernel decides; the others are zero.
+        nonzeros: Number of entries that come from the kernel; the others are zero.
         itemsize: Bytes of one entry.
     """
 
