@@ -30,7 +30,7 @@ _CONVS = ("Conv", "QLinearConv", "ConvInteger")
 
 
 def apply(plan: Plan, model: ir.Model) -> bool:
-    """Carry the plan out on the model that it was made for. True if anything changed."""
+    """Carry the plan out on the model that it was made for; return whether anything changed."""
     builder = _Builder(model)
     listed = [value for value in model.graph.inputs if value.uses()]
     for node, attributes in plan.frozen.items():
@@ -60,7 +60,7 @@ def apply(plan: Plan, model: ir.Model) -> bool:
 
 
 class _Builder:
-    """Adds the steps' nodes to the graph, each right before the node that it stands for."""
+    """Adds the steps' nodes to the graph, each right before the node that it replaces."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
@@ -92,7 +92,7 @@ class _Builder:
             self.names.append((output, tensor.name))
 
     def _node_name(self, step: Step) -> str | None:
-        """The name of the node that the step stands for; its tensor's where one became several."""
+        """Return the name of the replaced node, or of its tensor where one became several."""
         source = step.source
         if not source.name:
             return None
@@ -109,7 +109,7 @@ class _Builder:
         value.replace_all_uses_with(restored)
 
     def replace_number(self, value: ir.Value, tensor: Intermediate) -> None:
-        """Let whatever reads a tensor beside the maps read what a step makes in its place."""
+        """Let the readers of a tensor beside the maps read the step's output instead."""
         made = self.values[tensor]
         value.replace_all_uses_with(made, replace_graph_outputs=True)
         self._rename(made, value.name or "")
@@ -147,7 +147,7 @@ class _Builder:
         self.names.insert(0, (value, name))
 
     def _settled(self, source: ir.Node, feature_map: FeatureMap) -> ir.Value:
-        """The map [N, C, *spatial], with the scale and shift carried out that wait."""
+        """Return the map [N, C, *spatial], with its pending scale and shift carried out."""
         value = self._input(feature_map.base or feature_map, source)
         assert value is not None
         if feature_map.pending is None:
@@ -186,7 +186,7 @@ class _Builder:
         self.names.insert(0, (value, name))
 
     def restore_names(self) -> None:
-        """Give the new tensors the names of those that they stand for, now that these are gone."""
+        """Give the new tensors the names of those that they replace, now that these are gone."""
         taken = {v.name for node in self.graph for v in node.outputs}
         taken |= {v.name for v in self.graph.inputs} | set(self.graph.initializers)
         for value, name in self.names:

@@ -22,7 +22,7 @@ __all__ = ["ConvToFc", "Form", "MatrixLayer", "MatrixPlan"]
 Form = Literal["im2col", "dense", "sparse"]
 """How a convolution is written: patches times filters, or one matrix for the whole layer.
 
-``"sparse"`` is ``"dense"`` whose size is that of its nonzeros: `sparse_proto` writes it so."""
+``"sparse"`` is ``"dense"`` stored by its nonzeros: `sparse_proto` writes it so."""
 
 _TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
@@ -33,10 +33,10 @@ class MatrixLayer:
 
     Attributes:
         node: The layer, as ``OpType name``.
-        shape: Of its matrix: [K·cells, C·positions] if dense, else [kernel positions·C, K] (with
-            groups [groups, …] of those).
+        shape: Shape of its matrix: [K·cells, C·positions] if dense, else [kernel positions·C, K]
+            (with groups [groups, …] of those).
         nonzeros: Number of entries of the matrix that are not zero by construction.
-        nbytes: What the form adds to the model: the matrix, or the index map of the patches.
+        nbytes: Bytes added to the model: the matrix, or the index map of the patches.
     """
 
     node: str
@@ -114,7 +114,7 @@ class ConvToFc(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=True)
 
     def plan(self, model: ir.Model) -> MatrixPlan:
-        """What is to be done to the model, with the size of every matrix; nothing is allocated.
+        """Plan the rewrite, with the size of every matrix; nothing is allocated.
 
         Raises:
             ArgumentError: If there is no such layer or input.

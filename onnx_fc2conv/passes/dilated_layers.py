@@ -1,4 +1,4 @@
-"""What one sliding operator becomes when its input has a denser grid, and its output too.
+"""A sliding operator on a denser grid: new stride, dilations and pads.
 
 A map R is *denser* than a map U by factors f, one an axis, if R[f·i] = U[i] for all cells i of U.
 Let
@@ -39,7 +39,7 @@ _SINCE = {"Conv": 1, "ConvInteger": 10, "QLinearConv": 10}
 _POOLINGS_SINCE = {"MaxPool": 10, "LpPool": 18, "AveragePool": 19}
 """The opset in which a pooling got dilations."""
 _KERNEL = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
-"""Which input of a convolution is its kernel."""
+"""Index of the kernel among a convolution's inputs."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Grid:
 
     @property
     def factors(self) -> tuple[int, ...]:
-        """How many cells the refined map has for each."""
+        """Number of cells of the refined map per original cell."""
         pairs = zip(self.strides, self.kept, strict=True)
         return tuple(stride // kept if kept else 1 for stride, kept in pairs)
 
@@ -77,11 +77,11 @@ class DilatedLayer:
 
     Attributes:
         node: The operator.
-        attributes: What to write into it; None removes an attribute.
+        attributes: Attributes to write into it; None removes one.
         window: The window of an AveragePool that becomes a depthwise convolution, which can be
             dilated in any opset; empty for every other layer.
         channels: Number of its channels.
-        padding: Pads that a Pad in front of the layer makes; empty where it pads by itself.
+        padding: Pads of a Pad node in front of the layer; empty where the layer pads itself.
     """
 
     node: ir.Node
@@ -91,7 +91,7 @@ class DilatedLayer:
     padding: tuple[int, ...] = ()
 
     def fill(self, dtype: ir.DataType) -> AnyArray:
-        """The number that the padding holds: the lowest for a maximum, else 0."""
+        """Return the value of the padding: the lowest number for a maximum, else 0."""
         kind = dtype.numpy()
         if self.node.op_type != "MaxPool":
             return np.zeros((), kind)
@@ -142,7 +142,7 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
     channels: int,
     frozen: Mapping[str, AttributeValue | None],
 ) -> DilatedLayer | Refusal:
-    """What a convolution or pooling becomes between two grids.
+    """Return a convolution or pooling with hyperparameters for two new grids, or a refusal.
 
     Args:
         node: A node whose output has another grid or another receptive field than its input.
@@ -158,7 +158,7 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
         return refusal(node, f"its input has {before.text} cells for each, and it has no dilations")
     window = layer.window(rank)
     old = layer.ints("dilations", (1,) * rank)
-    # A window of one cell has nothing to dilate, and stays what every opset and device knows.
+    # A window of one cell has nothing to dilate, and stays as every opset and device knows it.
     reach = window or (2,) * rank
     new = tuple(d * f if k > 1 else d for d, f, k in zip(old, before.factors, reach, strict=True))
     pads = tuple(
@@ -194,7 +194,7 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
 
 
 def _as_conv(layer: DilatedLayer, why: str) -> DilatedLayer | Refusal:
-    """A mean of windows as a depthwise convolution, which takes any dilations and pads."""
+    """Return a mean of windows as a depthwise convolution, which takes any dilations and pads."""
     pads = layer.attributes.get("pads")
     counted = bool(layer.node.attributes.get_int("count_include_pad", 0))
     if isinstance(pads, tuple) and any(pads) and not counted:
@@ -206,5 +206,5 @@ def _as_conv(layer: DilatedLayer, why: str) -> DilatedLayer | Refusal:
 
 
 def refusal(node: ir.Node, why: str) -> Refusal:
-    """Why a node cannot be carried to a denser grid."""
+    """Return a refusal to carry a node to a denser grid."""
     return Refusal("no-dilation", describe(node), f"--stride: {why}")

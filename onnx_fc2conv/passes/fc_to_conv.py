@@ -35,27 +35,27 @@ class FcToConv(ir.passes.InPlacePass):
     2. Outputs [N, K] become maps [N, K, *spatial], a single cell at the native input size; names
        stay.
     3. ``auto_pad`` and ``ceil_mode`` of the trunk are frozen to the pads of the native size.
-    4. Initializers are never changed: a kernel is a new one, which shares the weight's bytes where
+    4. Initializers are never changed: a kernel is a new one that shares the weight's bytes where
        it has them in the same order.
 
     With ``pool="window"`` a global pooling of the head becomes a pooling of the native extent with
     stride 1; the squeeze of a squeeze-and-excite gate keeps seeing the whole image. With ``"keep"``
-    all do.
+    all global poolings do.
 
     With ``static`` the interface and everything else stay as they are: 2 and 3 do not apply, and a
-    tensor that some node still needs is made anew from the maps that hold it. A layer that is no
-    Conv of a map becomes a 1×1 Conv in its own place, its operand [N, T, D] brought to [N, D, T, 1]
-    and back; one that is none with a constant matrix is left alone. With ``all_linear`` so do the
-    layers that no image leads to.
+    tensor that some node still needs is restored from the maps that hold it. A layer whose operand
+    is no map becomes a 1×1 Conv in its own place, its operand [N, T, D] brought to [N, D, T, 1] and
+    back; a layer without a constant matrix is left alone. With ``all_linear``, layers that
+    depend on no image are converted too.
 
     A model without such a layer is left alone.
 
     Attributes:
         input_shapes: Native shape by input name, where the model's own is symbolic.
         static: Whether sizes and interface stay; goes with ``pool="keep"`` only.
-        pool: What becomes of the head's global pooling.
+        pool: Whether the head's global pooling is kept or becomes a pooling of each window.
         all_linear: Whether every Gemm and MatMul by a constant matrix is converted, not only those
-            that an image leads to; goes with ``static`` only.
+            that depend on an image; goes with ``static`` only.
 
     Raises:
         RefusedError: If a node cannot be part of a fully convolutional model (then nothing is
@@ -93,7 +93,7 @@ class FcToConv(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=modified)
 
     def plan(self, model: ir.Model) -> Plan:
-        """What is to be done to the model.
+        """Plan the conversion of the model.
 
         Raises:
             ArgumentError: If a native size is missing or does not fit.

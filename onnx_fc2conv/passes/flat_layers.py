@@ -48,7 +48,7 @@ class FlatLayers:
     """Rewrites Conv nodes of a graph, whose shapes are inferred, as matrices of flat maps.
 
     Attributes:
-        sizes: The matrices that have been put into the graph, by the layer that each is.
+        sizes: Sizes of the matrices put into the graph, by layer.
     """
 
     def __init__(self, model: ir.Model, layers: Mapping[ir.Node, ConvLayer]) -> None:
@@ -74,7 +74,7 @@ class FlatLayers:
                 self._restore_output(position, value)
 
     def _rewrite(self, node: ir.Node) -> ir.Value | None:
-        """The node for flat tensors: its flat output; None if it stays as it is."""
+        """Rewrite the node for flat tensors; return its flat output, None if the node stays."""
         if node in self.layers:
             return self._matrix(node, self._convolution(node))
         if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
@@ -136,7 +136,7 @@ class FlatLayers:
         return at.node(node.op_type, *inputs, name=node_name(node), **node.attributes)
 
     def _spread(self, value: ir.Value, shape: tuple[int, ...]) -> ir.Value | None:
-        """A constant that broadcasts to [N, *shape], as one that broadcasts to [N, features]."""
+        """Reshape a constant that broadcasts to [N, *shape] so that it does to [N, features]."""
         tensor = get_const_tensor(value)
         if tensor is None:
             return None
@@ -145,12 +145,12 @@ class FlatLayers:
             return self._writer.constant(value.name or "constant", array.reshape(1))
         try:
             whole = np.broadcast_to(array, (1, *shape))
-        except ValueError:  # it has other values for other samples
+        except ValueError:  # its values vary by sample
             return None
         return self._writer.constant(f"{value.name}.flat", whole.reshape(1, -1))
 
     def _concatenation(self, node: ir.Node) -> ir.Value | None:
-        """Of channels: one flat map after the other."""
+        """Concatenate channels: one flat map after the other."""
         operands = [value for value in node.inputs if value is not None]
         if any(value not in self._rewritten for value in operands):
             return None
@@ -162,13 +162,13 @@ class FlatLayers:
         return at.node("Concat", *flats, axis=1, name=node_name(node))
 
     def _give_maps(self, node: ir.Node) -> None:
-        """Let a node that stays read the maps that it read before."""
+        """Let a node that stays read maps again, not flat tensors."""
         for position, value in enumerate(node.inputs):
             if value is not None and value in self._rewritten:
                 node.replace_input_with(position, self._map(node, value))
 
     def _map(self, place: ir.Node, value: ir.Value) -> ir.Value:
-        """The tensor in its own shape, made of the flat one."""
+        """Return the tensor in its own shape, reshaped from the flat one."""
         shape = _sample_shape(value)
         assert shape is not None
         if len(shape) == 1:
@@ -179,7 +179,7 @@ class FlatLayers:
         return self._maps[value]
 
     def _restore_output(self, position: int, value: ir.Value) -> None:
-        """The model's output has its shape and name again."""
+        """Give the model's output its shape and name again."""
         last = value.producer()
         assert last is not None
         made = self._map(last, value)

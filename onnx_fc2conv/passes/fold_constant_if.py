@@ -13,7 +13,7 @@ __all__ = ["FoldConstantIf"]
 
 @dataclass(frozen=True)
 class FoldConstantIf(ir.passes.InPlacePass):
-    """Put the branch of an If in its place, where the condition is a constant of the model.
+    """Replace each If by its branch, where the condition is a constant of the model.
 
     1. A condition that a caller may feed (an initializer listed as input, from IR version 4 on) is
        no constant.
@@ -80,7 +80,7 @@ def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
 
 
 def _forget(node: ir.Node, taken: ir.Graph) -> None:
-    """Drop the other branch, so that its names are free and its nodes read nothing any more."""
+    """Drop the other branch, which frees its names and the tensors that it reads."""
     for attribute in node.attributes.values():
         if attribute.type != ir.AttributeType.GRAPH or attribute.as_graph() is taken:
             continue

@@ -31,8 +31,8 @@ class FreeInputSize(ir.passes.InPlacePass):
     3. All recorded shapes of intermediate tensors are dropped before inference: a stale one would
        silently win over the new symbolic dims.
 
-    A model of which all these dims are symbolic already is left alone, unless ``input_shapes`` says
-    what its native size was.
+    A model whose batch and spatial dims are all symbolic already is left alone, unless
+    ``input_shapes`` gives its native size.
 
     Attributes:
         input_shapes: Native shape by input name, where the model's own is symbolic.
@@ -68,7 +68,7 @@ class FreeInputSize(ir.passes.InPlacePass):
     def _declare_outputs(plan: Plan, batch: int | str, names: NameScope) -> None:
         """Declare each output that is a map: [N, K, *spatial] in its own layout."""
         for output in plan.outputs:
-            if not output.stays:  # one vector for the whole image, as its nodes give it
+            if not output.stays:  # one vector for the whole image: its shape is inferred
                 continue
             if output.value.is_graph_input():
                 continue
@@ -90,9 +90,9 @@ class FreeInputSize(ir.passes.InPlacePass):
 
 
 def _flattened_outputs(plan: Plan) -> list[Refusal]:
-    """A refusal for each output that is the only cell of a map at the native size, flattened.
+    """Return a refusal for each output that is a flattened map of one cell at the native size.
 
-    At a larger size it would be more cells, in one vector.
+    At a larger size the vector would hold several cells.
     """
     return [
         Refusal(
@@ -121,7 +121,7 @@ def _is_free(graph: ir.Graph) -> bool:
 
 
 def _batch_symbol(plan: Plan) -> str | None:
-    """The name that the model has for its batch dim already."""
+    """Return the model's own name for its batch dim, if it has one."""
     for image in plan.inputs:
         axis = image.feature_map.axes[0]
         if axis is None or image.value.shape is None:
@@ -152,14 +152,14 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
 
 
 def _letters(rank: int) -> tuple[str, ...]:
-    """How the spatial dims of an image are called."""
+    """Return the names of an image's spatial dims."""
     return _AXES.get(rank, tuple(f"S{axis}" for axis in range(rank)))
 
 
 def forget_shapes(model: ir.Model) -> None:
-    """Forget all shapes but the rank and channels of a map that a Reshape to a computed size makes.
+    """Forget all shapes, except rank and channels of a map that a Reshape makes of computed size.
 
-    Shape inference would not find them.
+    Shape inference would not find these.
     """
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         computed = node.op_type == "Reshape" and ORIGIN in node.metadata_props
@@ -172,7 +172,7 @@ def forget_shapes(model: ir.Model) -> None:
 
 
 def _symbols(model: ir.Model, plan: Plan) -> list[str]:
-    """Names of symbolic dims in the interface, but for those of outputs that are declared anew."""
+    """Names of symbolic dims in the interface, except those of outputs that get new shapes."""
     maps = {output.value for output in plan.outputs if output.stays}
     kept = [value for value in model.graph.outputs if value not in maps]
     values = (*model.graph.inputs, *kept)

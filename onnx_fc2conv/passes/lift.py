@@ -97,7 +97,7 @@ def _bias(writer: GraphWriter, lifted: Lifted, following: ir.Node | None) -> ir.
 
 
 def _added_bias(lifted: Lifted) -> ir.Node | None:
-    """The Add of one stored constant for each output right behind a MatMul, if there is one."""
+    """Return the Add of a stored bias right behind a MatMul, if there is one."""
     product, outputs = lifted.node.outputs[0], lifted.kernel.shape[0]
     uses = tuple(product.uses())
     if lifted.out_axis is None or lifted.bias or lifted.added or product.is_graph_output():

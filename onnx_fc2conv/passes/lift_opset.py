@@ -27,7 +27,7 @@ class LiftOpset(ir.passes.InPlacePass):
     """Write a model of an opset before 7 in the operators of opset 7 that compute the same.
 
     1. An operator that opset 7 has in the same version stays as it is.
-    2. Attributes that became inputs, defaults, or nothing, are rewritten (`old_operators`).
+    2. Attributes that became inputs or defaults, or vanished, are rewritten (`old_operators`).
     3. An operand that broadcasts from some axis on, and the slopes of PRelu, get an Unsqueeze:
        opset 7 aligns the last axes.
     4. BatchNormalization and Dropout that are not in test mode are refused, and so is any other
@@ -58,7 +58,7 @@ def _planned(old: OldModel) -> list[tuple[ir.Node, Lift]]:
     """The lift of each node that needs one.
 
     Raises:
-        RefusedError: If a node has none.
+        RefusedError: If a node cannot be lifted.
     """
     lifts: list[tuple[ir.Node, Lift]] = []
     refusals: list[Refusal] = []
@@ -98,7 +98,7 @@ def _version(op_type: str, opset: int) -> int | None:
 def _ranks(model: ir.Model, opset: int) -> Mapping[str, int]:
     """Ranks of the model's tensors by name.
 
-    ONNX infers no shapes through the first versions of its operators. It does in opset 7, if what
+    ONNX infers no shapes through the first versions of its operators. It does in opset 7 if what
     would have to be aligned by ranks is left out: its first operand has the shape of the result.
     """
     sketch = model.clone()

@@ -1,4 +1,4 @@
-"""Normalize: what every later pass may take for granted."""
+"""Normalize: bring the model to the form that every later pass expects."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Normalize"]
 class Normalize(ir.passes.InPlacePass):
     """Lift an old opset, inline functions and constant branches, drop nodes that no output needs.
 
-    A CastLike whose other operand has a known type becomes the Cast that it is (CastLike-15).
+    A CastLike whose target type is known becomes a Cast (CastLike-15).
 
     Interface and computation stay as they are.
 
     Raises:
-        RefusedError: If a node of an old opset cannot be lifted, or a function not be inlined.
-        InvalidModelError: If a node would make a tensor that no memory holds.
+        RefusedError: If a node of an old opset cannot be lifted, or a function cannot be inlined.
+        InvalidModelError: If a node would make a tensor larger than any memory.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -1,4 +1,4 @@
-"""Operators of opsets 1 to 6, each in words of opset 7.
+"""Operators of opsets 1 to 6, written in operators of opset 7.
 
 Sources: the operator versions that are named, in ONNX's Changelog.md.
 """
@@ -21,7 +21,7 @@ Lift = Callable[[ir.Node], None]
 
 @dataclass(frozen=True, eq=False)
 class OldModel:
-    """What the lift of a node needs to know of its model.
+    """The facts about a model that the lift of a node needs.
 
     Attributes:
         model: The model.
@@ -36,7 +36,7 @@ class OldModel:
     names: NameScope
 
     def refuse(self, node: ir.Node, why: str) -> Refusal:
-        """A refusal that names the node, and the opset that it is of."""
+        """Return a refusal that names the node and the model's opset."""
         reason = f"{why}, and the model's opset {self.opset} must be lifted to be converted"
         return Refusal("old-opset", describe(node), reason)
 
@@ -60,7 +60,7 @@ Rule = Callable[[OldModel, ir.Node], "Lift | Refusal"]
 
 
 def _broadcasting(old: OldModel, node: ir.Node) -> Lift | Refusal:
-    """The second operand is aligned at ``axis``, by default with the last axes (Add-1/6)."""
+    """Align the second operand at ``axis``, by default with the last axes (Add-1/6)."""
     axis = node.attributes.get_int("axis", None)
     if axis is None or not node.attributes.get_int("broadcast", 0):
         return _aligned(0, 0)
@@ -110,7 +110,7 @@ def _inference(_: OldModel, node: ir.Node) -> Lift | Refusal:
 
 
 def _cast(old: OldModel, node: ir.Node) -> Lift | Refusal:
-    """Cast-1 has the name of the type."""
+    """Cast-1 has the type as a string."""
     name = node.attributes.get_string("to", None) or ""
     if name not in ir.DataType.__members__:
         return old.refuse(node, f"casts to {name!r}, which is no type")
@@ -143,7 +143,7 @@ def _concat(_: OldModel, node: ir.Node) -> Lift | Refusal:
 
 
 def _pad(old: OldModel, node: ir.Node) -> Lift | Refusal:
-    """Pad-1 has other words for its pads."""
+    """Pad-1 calls its pads ``paddings``."""
     pads = node.attributes.get_ints("paddings", None)
     if pads is None:
         return old.refuse(node, "has no paddings")
@@ -156,7 +156,7 @@ def _pad(old: OldModel, node: ir.Node) -> Lift | Refusal:
 
 
 def _selu(_: OldModel, node: ir.Node) -> Lift | Refusal:
-    """Selu-1 has constants of five digits."""
+    """Selu-1 has default constants of five digits."""
     alpha = node.attributes.get_float("alpha", 1.6732)
     gamma = node.attributes.get_float("gamma", 1.0507)
 
@@ -169,7 +169,7 @@ def _selu(_: OldModel, node: ir.Node) -> Lift | Refusal:
 
 
 def _losing(*names: str) -> Rule:
-    """A rule for what lost some attributes only."""
+    """Return a rule for an operator that lost these attributes and is otherwise the same."""
 
     def rule(_: OldModel, __: ir.Node) -> Lift:
         return _without(*names)
@@ -191,7 +191,7 @@ ALIGNED: Mapping[str, Rule] = {
     **dict.fromkeys(("And", "Or", "Xor", "Equal", "Less", "Greater"), _broadcasting),
     "PRelu": _prelu,
 }
-"""Operators of which the second operand has to be aligned: their lifts need ranks.
+"""Operators whose second operand has to be aligned: their lifts need ranks.
 
 Their result has the shape of their first operand.
 """
@@ -201,12 +201,12 @@ _HINTED = (
     *("LeakyRelu", "Log", "Max", "Mean", "Min", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sqrt"),
     *("Sum", "Tanh"),
 )
-"""Operators that only lost a hint about the use of memory, and took in more types."""
+"""Operators that only lost a hint about memory use, and accept more types."""
 
 LIFTS: Mapping[str, Rule] = {
     **ALIGNED,
     **dict.fromkeys(_HINTED, _losing("consumed_inputs")),
-    "AveragePool": _losing(),  # what it pads was not counted, which is the default now
+    "AveragePool": _losing(),  # its padding was not counted, which is the default now
     "BatchNormalization": _inference,
     "Cast": _cast,
     "Concat": _concat,
@@ -216,4 +216,4 @@ LIFTS: Mapping[str, Rule] = {
     "Reshape": _reshape,
     "Selu": _selu,
 }
-"""How each operator is lifted that opset 7 has in another version."""
+"""The rule for each operator that opset 7 has in another version."""

@@ -17,7 +17,7 @@ from onnx_fc2conv.views import OutputMap, interpret
 __all__ = ["Reduce", "ReduceOutputs"]
 
 Reduce = Literal["none", "mean", "max"]
-"""What is taken over all positions of an output map."""
+"""The reduction over all positions of an output map."""
 
 _OPERATORS = {"mean": "ReduceMean", "max": "ReduceMax"}
 
@@ -29,11 +29,11 @@ class ReduceOutputs(ir.passes.InPlacePass):
     (The dense evaluation of Simonyan & Zisserman 2015, section 3.2, averages the scores.)
 
     1. An output that is a map of a single cell at the native size gets a ReduceMean or ReduceMax
-       over its spatial axes, in whichever layout it is; its name stays. At the native size it
+       over its spatial axes, in its own layout; its name stays. At the native size it
        computes what it did.
-    2. An output that is a larger map at the native size (a feature map of the original) and one
-       that is no map any more, as after this pass, are left alone.
-    3. An output of integers (the number of a class) is refused: it has no mean.
+    2. An output that is a larger map at the native size (a feature map of the original), or no map
+       any more, as after this pass, is left alone.
+    3. An output of integers (the index of a class) is refused: its mean says nothing.
 
     Run it after `FcToConv`, before or after `FreeInputSize`.
 
@@ -43,7 +43,7 @@ class ReduceOutputs(ir.passes.InPlacePass):
 
     Raises:
         RefusedError: If an output cannot be reduced (then nothing is changed).
-        ArgumentError: If a native size is missing or does not fit, or ``reduce`` is another word.
+        ArgumentError: If a native size is missing or does not fit, or ``reduce`` is not valid.
     """
 
     reduce: Reduce = "mean"
@@ -90,7 +90,7 @@ def _is_map_of_cells(output: OutputMap) -> bool:
 
 
 def _refusal(output: OutputMap) -> Refusal | None:
-    """Why a map cannot be reduced, if it cannot."""
+    """Return why a map cannot be reduced, None if it can."""
     dtype, node = output.feature_map.dtype, output.value.producer()
     if node is None or dtype.is_floating_point():
         return None

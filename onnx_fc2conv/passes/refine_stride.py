@@ -29,16 +29,16 @@ __all__ = ["RefineStride"]
 class RefineStride(ir.passes.InPlacePass):
     """Let the windows of all outputs lie ``stride`` pixels apart, a divisor of their distance.
 
-    1. A map of stride S gets stride gcd(S, ``stride``): so the last strided layers lose theirs,
+    1. A map of stride S gets stride gcd(S, ``stride``): the last strided layers lose their stride,
        where maps are smallest and dilation costs least, and one may lose a part (4 becomes 2).
-    2. Every layer after it is dilated and its pads are scaled (`dilated_layers` has the algebra);
-       weights stay as they are. With ``f = S / stride`` every f-th cell of an output equals what it
-       was, at every image size. In a net without padding the others equal the crops that start
-       ``stride`` pixels apart; with padding, what the net computes on those windows, where padding
-       reaches as far into the map as before.
-    3. A pooling whose pads grow beyond its kernel gets a Pad in front: onnxruntime takes none that
-       large. An AveragePool whose do, or that its opset cannot dilate, becomes a depthwise Conv if
-       it counts its padding.
+    2. Every later layer is dilated and its pads are scaled (`dilated_layers` has the algebra);
+       weights stay as they are. With ``f = S / stride`` every f-th cell of an output keeps its
+       value, at every image size. In a net without padding the others equal the crops that start
+       ``stride`` pixels apart; with padding, they equal the net's values on those windows, and
+       padding reaches as far into the map as before.
+    3. A pooling whose pads grow beyond its kernel gets a Pad in front: onnxruntime takes no pads
+       that large. An AveragePool with such pads, or that its opset cannot dilate, becomes a
+       depthwise Conv if it counts its padding.
     4. A node that pools the whole image (a gate's squeeze) sees every f-th cell, as before.
     5. A node that cannot be carried to a denser grid is refused: a Resize, a spatial Slice, a
        pooling without dilations, an operator that mixes positions.
@@ -74,7 +74,7 @@ class RefineStride(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=self.apply(plan, model))
 
     def plan(self, model: ir.Model) -> Refinement:
-        """What is to be done to the model.
+        """Plan the refinement of the model.
 
         Raises:
             ArgumentError: If ``stride`` does not fit the model, or a native size is missing.

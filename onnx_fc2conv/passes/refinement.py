@@ -1,4 +1,4 @@
-"""Which layers lose their stride, and what follows for every node after them."""
+"""The plan of a refinement: which layers lose their stride, and which change after them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class ScaledPad:
 
 @dataclass(frozen=True, eq=False)
 class Thinning:
-    """A node that pools the whole image, and so must see the cells that it saw before, no others.
+    """A node that pools the whole image, and must see the same cells as before and no others.
 
     Attributes:
         node: The node.
-        factors: Every how manieth cell of its input it sees, per spatial axis.
+        factors: Subsampling factor of its input, per spatial axis.
     """
 
     node: ir.Node
@@ -54,13 +54,13 @@ class Thinning:
 
 @dataclass(frozen=True, eq=False)
 class Refinement:
-    """What is to be done to a model for its windows to lie closer together.
+    """The changes to a model that bring its windows closer together.
 
     Attributes:
         layers: Convolutions and poolings with new hyperparameters.
         pads: Pads with new amounts.
         thinnings: Poolings of the whole image.
-        refusals: The nodes that no denser grid can be carried through.
+        refusals: The nodes that cannot be carried to a denser grid.
     """
 
     layers: tuple[DilatedLayer, ...]
@@ -72,7 +72,7 @@ class Refinement:
 def plan_refinement(
     interpreter: Interpreter, plan: Plan, stride: int | tuple[int, ...]
 ) -> Refinement:
-    """What is to be done to a model that has been interpreted, without refusals.
+    """Plan the refinement of a model that was interpreted without refusals.
 
     Raises:
         ArgumentError: If ``stride`` does not divide the stride of an output, or none has windows.
@@ -82,10 +82,10 @@ def plan_refinement(
 
 
 def strides_per_axis(stride: int | Sequence[int], rank: int | None = None) -> tuple[int, ...]:
-    """The stride of each of ``rank`` axes; of None, whatever number of them is given.
+    """Return the stride of each of ``rank`` axes; None accepts any number of strides.
 
     Raises:
-        ArgumentError: If there is one for fewer or more axes, or one below 1.
+        ArgumentError: If their number does not fit, or one is below 1.
     """
     given = (stride,) if isinstance(stride, int) else tuple(stride)
     text = ",".join(map(str, given))
@@ -99,7 +99,7 @@ def strides_per_axis(stride: int | Sequence[int], rank: int | None = None) -> tu
 
 
 def refined_strides(strides: Sequence[int], wanted: int | Sequence[int]) -> tuple[int, ...]:
-    """The strides of a map after refinement; 0 stays, one cell for the whole image."""
+    """Return the strides of a map after refinement; 0 (one cell for the whole image) stays."""
     if not any(strides):
         return tuple(strides)
     each = strides_per_axis(wanted, len(strides))
@@ -107,10 +107,10 @@ def refined_strides(strides: Sequence[int], wanted: int | Sequence[int]) -> tupl
 
 
 def _demand_divisor(plan: Plan, stride: int | tuple[int, ...]) -> None:
-    """Find out whether the windows of every output can come that close.
+    """Check that the windows of every output can come that close.
 
     Raises:
-        ArgumentError: If not.
+        ArgumentError: If they cannot.
     """
     slides = False
     for output in plan.outputs:
@@ -208,7 +208,7 @@ class _Planner:
             self.layers.append(found)
 
     def _pad(self, node: ir.Node, source: FeatureMap) -> None:
-        """Plan a Pad, whose zeros (or other constant) take the place of as many more cells."""
+        """Plan a Pad, whose zeros (or other constant) grow by the factor of its map."""
         amounts = node.attributes.get_ints("pads", None)
         given = node.inputs[1] if len(node.inputs) > 1 else None
         known = None if given is None else self.interpreter.facts.get(given)
@@ -242,9 +242,9 @@ class _Planner:
 
 
 def _pixels(maps: Sequence[FeatureMap]) -> tuple[tuple[int, int], ...]:
-    """First pixel that cells 0 of maps see together and one past the last, per spatial axis.
+    """Return the first pixel that the maps' cells 0 see, and one past the last, per spatial axis.
 
-    What a cell for the whole image sees is left out, if there are others.
+    Maps of one cell for the whole image are left out, if there are others.
     """
     maps = [m for m in maps if any(axis.stride for axis in m.field)] or maps
     rank = max(len(m.field) for m in maps)

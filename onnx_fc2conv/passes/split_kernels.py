@@ -22,12 +22,12 @@ __all__ = ["Block", "SplitKernel", "SplitKernels"]
 _END = int(np.iinfo(np.int64).max)
 
 Range = tuple[int, int]
-"""From the first to behind the last."""
+"""First, and one past the last."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The part of a kernel [K, C, *S] that one Conv has: its channels, and a box of positions."""
+    """The part of a kernel [K, C, *S] in one Conv: a range of channels, and a box of positions."""
 
     channels: Range
     window: tuple[Range, ...]
@@ -38,7 +38,7 @@ class Block:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """The part of the kernel."""
+        """Slices that cut the block out of the kernel."""
         return (slice(None), *(slice(*part) for part in (self.channels, *self.window)))
 
 
@@ -72,10 +72,10 @@ class SplitKernels(ir.passes.InPlacePass):
        last (k - r1)·dilation cells, so that all summands have the same size on a map of any size.
     2. A block of channels reads a slice of the map's channels.
     3. Blocks are as few and as equal as the limits allow; positions are split for ``max_kernel``,
-       channels for ``max_depth``, and positions for that too where one channel is too deep.
-    4. The first Conv has the bias. The sum has another order than the original's: the same numbers
+       channels for ``max_depth``, and also positions where a single channel is too deep.
+    4. The first Conv has the bias. The order of the sum is not the original's: the same numbers
        up to rounding.
-    5. A Conv that stands for no layer, or that pads, is left alone.
+    5. A Conv that replaces no layer, or that pads, is left alone.
 
     Run it last: the summands are no feature maps that `FreeInputSize` would follow.
 
@@ -108,7 +108,7 @@ class SplitKernels(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, modified=bool(plan))
 
     def plan(self, model: ir.Model) -> tuple[SplitKernel, ...]:
-        """The Convs to split; those of one kernel have the same new ones."""
+        """Return the Convs to split; Convs that share a kernel share its parts."""
         if self.max_kernel is None and self.max_depth is None:
             return ()
         names = NameScope.of(model.graph)
@@ -162,7 +162,7 @@ def _extents(lengths: Sequence[int], counts: Sequence[int]) -> list[int]:
 
 
 def _ranges(length: int, count: int) -> list[Range]:
-    """The length in as many parts as equal as can be."""
+    """Split the length into ``count`` parts, as equal as possible."""
     return list(pairwise(length * part // count for part in range(count + 1)))
 
 
@@ -171,7 +171,7 @@ def _size(block: Block) -> int:
 
 
 def _own_kernel(conv: ir.Node) -> ir.Value | None:
-    """The kernel of a Conv without padding that stands for a fully connected layer."""
+    """Return the kernel of a Conv that replaces a fully connected layer, without padding."""
     origin = conv.metadata_props.get(ORIGIN, "").split(" ")[0]
     if conv.op_type != "Conv" or origin not in FC_OPERATORS:
         return None
@@ -228,10 +228,10 @@ def _read(at: Place, split: SplitKernel, source: ir.Value, block: Block) -> ir.V
 
 
 def _parts(kernel: ir.Value, split: SplitKernel) -> list[Constant]:
-    """The blocks of a kernel, which are cut out when they are written."""
+    """Return the blocks of a kernel as constants, cut out when they are written."""
     tensor = kernel.const_value
     assert tensor is not None
-    # A kernel whose elements are put in order when they are read is read once for all blocks.
+    # A kernel that is reordered on reading is read once for all blocks.
     whole = cache(tensor.numpy) if isinstance(tensor, ir.LazyTensor) else tensor.numpy
 
     def part(block: Block) -> ir.TensorProtocol:
