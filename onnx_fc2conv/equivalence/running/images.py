@@ -46,8 +46,8 @@ def read_images(files: Sequence[Path], pair: Pair) -> dict[str, AnyArray]:
     mode = _MODES.get(1 if channels is None else native[channels])
     if len(spatial) != 2 or axes[0] is None or mode is None:
         raise ArgumentError(
-            f"images do not fit the input {own.name!r} of shape {list(native)}: it lacks two "
-            "spatial axes, or one or three channels"
+            f"images do not fit the input {own.name!r} of shape {list(native)}: it does not "
+            "have two spatial axes and one or three channels"
         )
     height, width = (native[axis] for axis in spatial)
     rows = np.stack([_pixels(file, mode, (width, height)) for file in files])
