@@ -1,4 +1,4 @@
-"""Boxes: cells above a threshold as windows of the image, and no two of them on one object.
+"""Boxes: windows of the cells above a threshold, at most one for each object.
 
 Non-maximum suppression is ONNX's own operator (NonMaxSuppression-11), run in onnxruntime.
 """
@@ -20,7 +20,7 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 __all__ = ["Box", "Candidates", "Selection", "candidates", "suppress", "suppression"]
 
 _ROWS = 1 << 22
-"""Scores that are looked at at once; a map may be larger than memory."""
+"""Scores compared at once; a map may be larger than memory."""
 
 _MOST = 1_000_000
 """Windows above the threshold beyond which suppression would take hours."""
@@ -35,8 +35,8 @@ class Box:
         y: Upper edge.
         width: Extent to the right.
         height: Extent downwards.
-        label: Number of the class.
-        score: What the model gave for it.
+        label: Index of the class.
+        score: The model's score of that class.
         scale: The scale of the image at which it was found.
     """
 
@@ -54,10 +54,10 @@ class Selection:
     """Which cells become boxes.
 
     Attributes:
-        labels: The classes that are looked for.
+        labels: The wanted classes.
         thresholds: The lowest score of each.
         iou: Boxes that overlap a better one by more than this (intersection over union) go.
-        agnostic: Whether a box competes with the boxes of all classes, not only of its own: an
+        agnostic: Whether boxes of all classes compete, not only those of one class: an
             object has one class.
     """
 
@@ -86,7 +86,7 @@ class Candidates:
 
     @classmethod
     def joined(cls, parts: Sequence[Candidates]) -> Candidates:
-        """All of them."""
+        """Return all windows together."""
         names = ("corners", "scores", "labels", "scales")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
@@ -100,18 +100,18 @@ def candidates(  # noqa: PLR0913 - the map, and where it lies in the image
     image: tuple[int, int],
     scale: float = 1.0,
 ) -> Candidates:
-    """The windows of a map whose score is at least the threshold.
+    """Return the windows of a map whose score is at least the threshold.
 
     Args:
         scores: The map, [K, h, w].
-        geometry: What its cells mean.
+        geometry: Geometry of the map.
         selection: The classes and their thresholds.
         size: Height and width of the image that the map was computed from.
-        image: Height and width of the image that boxes are wanted for.
-        scale: What to call the ratio of the two.
+        image: Height and width of the original image, which the boxes refer to.
+        scale: The scale to record: the first size over the second.
 
     Raises:
-        ArgumentError: If there are too many to be told apart.
+        ArgumentError: If there are too many for non-maximum suppression.
     """
     cells = [_above(scores[label], selection.thresholds[label]) for label in selection.labels]
     if sum(len(found) for found in cells) > _MOST:
@@ -133,7 +133,7 @@ def candidates(  # noqa: PLR0913 - the map, and where it lies in the image
 
 
 def suppress(found: Candidates, selection: Selection) -> tuple[Box, ...]:
-    """The boxes that no better one overlaps, the best first."""
+    """Return the boxes that no better one overlaps, the best first."""
     if not len(found.scores):
         return ()
     groups = np.zeros_like(found.labels) if selection.agnostic else found.labels
@@ -173,7 +173,7 @@ def _suppression(iou: float) -> ir.Model:
 
 
 def _kept(session: Session, found: Candidates, members: AnyArray) -> Iterable[int]:
-    """Those of the members that stay."""
+    """Return the members that stay."""
     feeds = {
         "boxes": found.corners[members].astype(np.float32)[None],
         "scores": found.scores[members].astype(np.float32)[None, None],
@@ -183,7 +183,7 @@ def _kept(session: Session, found: Candidates, members: AnyArray) -> Iterable[in
 
 
 def _above(plane: AnyArray, threshold: float) -> AnyArray:
-    """Rows and columns [n, 2] of the cells that reach the threshold."""
+    """Return rows and columns [n, 2] of the cells that reach the threshold."""
     rows = max(1, _ROWS // plane.shape[1])
     return np.concatenate(
         [

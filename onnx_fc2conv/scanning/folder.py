@@ -1,4 +1,4 @@
-"""Scanning files into a folder, which an interrupted scan goes on from."""
+"""Scanning files into a folder, where an interrupted scan can resume."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class ScanFolder:
     """The folder that scans are written to.
 
     Attributes:
-        path: The folder; made if it is not there.
-        overwrite: Whether what is in it may be replaced.
-        resume: Whether an interrupted scan is gone on with.
+        path: The folder; created if missing.
+        overwrite: Whether its files may be replaced.
+        resume: Whether an interrupted scan continues.
         formats: Formats that score maps are written in beside .npy.
     """
 
@@ -52,11 +52,11 @@ class ScanFolder:
     _images: list[ImageBoxes] = field(default_factory=list)
 
     def check(self, images: Sequence[Path], scales: Sequence[float]) -> None:
-        """Find out before any work whether results may be written.
+        """Check before any work that results may be written.
 
         Raises:
-            ArgumentError: If two images would be written to one file, or something is there that
-                may not be replaced.
+            ArgumentError: If two images would be written to one file, or a file exists that may
+                not be replaced.
         """
         stems: dict[str, Path] = {}
         for image in images:
@@ -84,7 +84,7 @@ class ScanFolder:
     def scan(
         self, prepared: PreparedScan, image: Path, progress: Progress | None = None
     ) -> tuple[Scan, tuple[Path, ...]]:
-        """Scan one image; what was found, and the files that say so.
+        """Scan one image; return the scan and the files written.
 
         Raises:
             ArgumentError: If the image cannot be scanned, or is not the one of the interrupted
@@ -115,7 +115,7 @@ class ScanFolder:
         return found, tuple(files)
 
     def finish(self) -> tuple[Path, ...]:
-        """Write the boxes of all images; their files."""
+        """Write the boxes of all images; return the files."""
         paths = tuple(self.path / name for name in _BOXES)
         if self._images:
             for path, text in zip(paths, (coco(self._images), table(self._images)), strict=True):
@@ -136,7 +136,7 @@ class ScanFolder:
                 yield path
 
     def _check_names(self, journal: Journal, image: Path) -> None:
-        """Find another image of this run whose results have these names where case does not count.
+        """Check that no other image of this run has results of the same names, ignoring case.
 
         Raises:
             ArgumentError: If there is one.
@@ -156,7 +156,7 @@ class ScanFolder:
     def _names(
         self, stems: Sequence[str] | dict[str, Path], begun: Sequence[str], scales: Sequence[float]
     ) -> Iterator[str]:
-        """Files of images that no scan has been interrupted of."""
+        """Yield the result files of images without an interrupted scan."""
         if not begun:
             yield from _BOXES
         for stem in stems:
@@ -168,7 +168,7 @@ class ScanFolder:
 
 
 def _job(prepared: PreparedScan, source: ImageSource, image: Path) -> dict[str, Any]:
-    """What has to be the same for a scan to be gone on with."""
+    """Return everything that must be the same for a scan to resume."""
     scanning, status = prepared.scanning, image.stat()
     return {
         "model": scanning.digest,

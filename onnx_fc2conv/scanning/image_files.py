@@ -1,4 +1,4 @@
-"""Which images the words of a command line name: files, folders of them, and patterns."""
+"""The images that the arguments of a command name: files, folders and patterns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ENDINGS = (".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".zarr")
 def image_files(named: Sequence[Path]) -> list[Path]:
     """The images, each once.
 
-    A folder stands for the images in it, in the order of their names, without hidden files and
-    what an earlier scan has written. A pattern (``*.png``) is expanded: the shells of Windows leave
-    that to programs. Where a file of that very name exists it is no pattern.
+    A folder means the images in it, in the order of their names, without hidden files and results
+    of an earlier scan. A pattern (``*.png``) is expanded: the shells of Windows leave that to
+    programs. The name of an existing file is not a pattern.
 
     Raises:
         ArgumentError: If a folder has no image, or nothing matches a pattern.
@@ -39,7 +39,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _in_folder(path: Path) -> Iterator[Path]:
-    """The images of a folder; anything else is what it is."""
+    """Yield the images of a folder, or the path itself if it is none."""
     if not path.is_dir() or path.suffix.lower() == ".zarr":
         yield path
         return

@@ -1,4 +1,4 @@
-"""Which tiles of an image are on the disk: what a scan that was interrupted goes on from."""
+"""A journal of the tiles that are on the disk, from which an interrupted scan resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Journal"]
 
 
 class Journal:
-    """A file of JSON lines: what is scanned and how, then each tile that is done.
+    """A file of JSON lines: the job, then each finished tile.
 
     Every line is on the disk before `add` returns. A last line that was cut off counts as not
     written; a tile that was written without its line is computed again, to the same bytes.
@@ -29,14 +29,14 @@ class Journal:
         self._job = dict(job)
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start a new journal."""
         self.done.clear()
         with self.path.open("wb") as file:
             _append(file, self._job)
         _sync_folder(self.path.parent)
 
     def resume(self) -> None:
-        """Go on from the file.
+        """Continue from the file.
 
         Raises:
             ArgumentError: If it is of another job; names what differs.
@@ -59,13 +59,13 @@ class Journal:
             os.truncate(self.path, self.path.stat().st_size - len(cut_off))
 
     def add(self, level: int, tile: int) -> None:
-        """Write down that a tile is done."""
+        """Record that a tile is done."""
         with self.path.open("ab") as file:
             _append(file, [level, tile])
         self.done.add((level, tile))
 
     def finish(self) -> None:
-        """Everything is done: there is nothing to go on from."""
+        """Delete the journal: everything is done."""
         self.path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""How large a tile may be: what the model needs for one pixel, measured on a small image."""
+"""The memory that the model needs per pixel of a tile, measured on a small image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROBE = 256
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 
 _WAITING = 2
-"""Inputs that wait in memory while the model runs: one is being read, one has been."""
+"""Inputs in memory besides the running tile's tensors: one being read, one read already."""
 
 
 def parse_memory(text: str) -> int:
@@ -37,7 +37,7 @@ def parse_memory(text: str) -> int:
 
 
 def bytes_per_pixel(scanning: ScanModel) -> float:
-    """Bytes that all tensors alive at once take, the most of any moment, for one pixel.
+    """Return the peak memory of the live tensors, in bytes per pixel.
 
     A small image is run with every tensor as an output; onnxruntime itself, which fuses nodes and
     computes some in place, needs a little less.
@@ -52,7 +52,7 @@ def bytes_per_pixel(scanning: ScanModel) -> float:
 
 
 def _steps(scanning: ScanModel) -> list[int]:
-    """Lengths by which an image may grow from a window's."""
+    """Steps by which an image may be larger than a window."""
     geometry = scanning.geometry
     return [
         math.lcm(stride, rule.modulo)
@@ -61,7 +61,7 @@ def _steps(scanning: ScanModel) -> list[int]:
 
 
 def _tensor_sizes(scanning: ScanModel, image: np.ndarray) -> Mapping[str, int]:
-    """Bytes of every tensor that a node makes, by name."""
+    """Return the bytes of every tensor that a node makes, by name."""
     watched = scanning.model.clone()
     known = set(watched.graph.outputs)
     for node in watched.graph:
@@ -71,7 +71,7 @@ def _tensor_sizes(scanning: ScanModel, image: np.ndarray) -> Mapping[str, int]:
 
 
 def _peak(graph: ir.Graph, sizes: Mapping[str, int]) -> int:
-    """The most bytes alive while any node runs."""
+    """Return the most bytes alive while any node runs."""
     nodes = list(graph)
     last = {value: index for index, node in enumerate(nodes) for value in node.inputs}
     last |= dict.fromkeys(graph.outputs, len(nodes))

@@ -22,7 +22,7 @@ __all__ = ["ScanModel", "choose_map", "scan_model"]
 
 @dataclass(frozen=True)
 class ScanModel:
-    """A converted model and what a scan needs to know of it.
+    """A converted model and the facts about it that a scan needs.
 
     Attributes:
         model: The model.
@@ -33,8 +33,8 @@ class ScanModel:
         dtype: Type of the input.
         output: Name of the map that is read.
         classes: Number of its channels.
-        geometry: What its cells mean.
-        preprocessing: What the model's metadata says that the input wants.
+        geometry: Geometry of the map.
+        preprocessing: Preprocessing in the model's metadata.
     """
 
     model: ir.Model
@@ -48,14 +48,14 @@ class ScanModel:
     preprocessing: Preprocessing
 
     def sample(self, planes: AnyArray) -> AnyArray:
-        """[C, H, W] as the input takes it, a batch of one."""
+        """Lay [C, H, W] out as the model's input, a batch of one."""
         lacks = tuple(place for place, axis in enumerate(self.axes) if axis is None)
         own = planes[None].squeeze(lacks)
         return own.transpose(np.argsort([axis for axis in self.axes if axis is not None]))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the model: another one gives another."""
+        """SHA-256 of the model, to recognize it."""
         return hashlib.sha256(ir.to_proto(self.model).SerializeToString()).hexdigest()
 
 
@@ -65,7 +65,7 @@ def scan_model(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     output: str | None = None,
 ) -> ScanModel:
-    """A converted model as it is, or an original one converted on the fly.
+    """Return the model ready to scan; an original one is converted on the fly.
 
     Args:
         source: A path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
@@ -74,8 +74,8 @@ def scan_model(
 
     Raises:
         RefusedError: If the model cannot be converted, or gives no map of windows.
-        ArgumentError: If the output is none, there are several maps or inputs, or images do not
-            fit.
+        ArgumentError: If the output does not exist, there are several maps or inputs, or images do
+            not fit.
         InvalidModelError: If the model is not valid.
     """
     from onnx_fc2conv.pipeline import convert  # noqa: PLC0415 - pipeline is large, and may be idle
@@ -117,7 +117,7 @@ def scan_model(
 
 
 def choose_map(geometries: Mapping[str, Geometry], wanted: str | None) -> tuple[str, Geometry]:
-    """The output to read, and what its cells mean.
+    """Return the output to read, and its geometry.
 
     Raises:
         ArgumentError: If there is no such output, or several could be meant.

@@ -1,4 +1,4 @@
-"""What a scan leaves in a folder: score maps, boxes as JSON and CSV, pictures.
+"""The files of a scan: score maps, boxes as JSON and CSV, pictures.
 
 COCO's format of detections (cocodataset.org, "Data format"): images, categories, and annotations
 whose ``bbox`` is [x, y, width, height] in pixels; ``score`` is added to each.
@@ -45,7 +45,7 @@ class ImageBoxes:
 
     Attributes:
         name: The image's file name.
-        scan: What was found in it.
+        scan: The scan of the image.
     """
 
     name: str
@@ -63,7 +63,7 @@ def overlay_name(stem: str) -> str:
 
 
 def is_result(name: str) -> bool:
-    """Whether a scan has given a file its name."""
+    """Whether the name is that of a file that a scan writes."""
     return re.search(r"\.(overlay|scores(@[^@]+)?)\.(png|npy|tiff|zarr)$", name) is not None
 
 
@@ -118,7 +118,7 @@ def write_text(path: Path, text: str) -> None:
     """
     beside = path.with_name(f".{path.name}.part")
     try:
-        # An image's name may be no text; what stands for its bytes is written as an escape.
+        # An image's name may not be valid text; its undecodable bytes are written as escapes.
         beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         beside.replace(path)
     except OSError as error:

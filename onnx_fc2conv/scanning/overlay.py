@@ -22,10 +22,10 @@ _SMALL = 400
 """Longer side below which a picture is enlarged by a whole factor, so that labels can be read."""
 
 _COLORS = np.array([(0, 0, 60), (110, 20, 140), (230, 60, 70), (255, 180, 30), (255, 255, 160)])
-"""Of the heat map, from the lowest score to the highest, in equal steps."""
+"""Colors of the heat map, from the lowest score to the highest, in equal steps."""
 
 _OPACITY = 0.65
-"""Of the highest score; the lowest is transparent."""
+"""Opacity of the highest score; the lowest is transparent."""
 
 
 def draw(scan: Scan, largest: int) -> Image:
@@ -53,7 +53,7 @@ def draw(scan: Scan, largest: int) -> Image:
 
 
 def _factor(side: int, largest: int) -> float:
-    """From the image's pixels to the picture's."""
+    """Return the scale from the image's pixels to the picture's."""
     if side > largest:
         return largest / side
     return max(1, min(-(-_SMALL // side), largest // side))
@@ -79,7 +79,7 @@ def _visible(source: ImageSource, factor: float) -> AnyArray:
 def _heat(scan: Scan, size: tuple[int, int]) -> AnyArray:
     """The best score of any class and scale at each pixel, [h, w], from 0 to 1.
 
-    A cell stands for its stride about the center of its window.
+    A cell colors one stride about the center of its window.
     """
     heat = np.full(size, np.nan, np.float32)
     for level in scan.levels:

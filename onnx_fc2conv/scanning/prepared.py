@@ -1,4 +1,4 @@
-"""scan(): which cells of an image of any size reach the threshold, and what lies under them."""
+"""scan(): score every window of an image of any size, and turn the best into boxes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 MapMaker = Callable[[int, float, tuple[int, int, int]], ScoreMap]
-"""From the number of a level, its scale and the shape [K, h, w] to the map that is written."""
+"""Makes the map to write from the index of a level, its scale and the shape [K, h, w]."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `scan` is asked for, beside the model and the image; its arguments say more.
+    """The arguments of `scan`, which documents them, without the model and the image.
 
-    Of the thresholds, None stands for all classes that are not named.
+    In the thresholds, the key None holds for all classes that are not named.
     """
 
     preprocess: Preprocessing = field(default_factory=Preprocessing)
@@ -57,7 +57,7 @@ class Settings:
     agnostic: bool = False
 
     def selection(self, count: int) -> Selection:
-        """The classes to find, of so many that the model has, and their thresholds.
+        """Return the classes to find, out of the model's ``count``, and their thresholds.
 
         Raises:
             ArgumentError: If the model has no such class, or none is left.
@@ -86,7 +86,7 @@ class PreparedScan:
 
     Attributes:
         scanning: The model.
-        preprocessing: What the model's metadata says, overridden by the settings.
+        preprocessing: That of the model's metadata, overridden by the settings.
         selection: Which cells become boxes.
         scales: Sizes at which images are scanned, as factors of their own.
     """
@@ -101,11 +101,11 @@ class PreparedScan:
         self._scanner = Scanner(scanning, self.preprocessing)
 
     def plans(self, source: ImageSource) -> tuple[TilePlan, ...]:
-        """The tiles of an image at each scale.
+        """Plan the tiles of an image at each scale.
 
         Raises:
             ArgumentError: If the image does not fit the model, or is too small at some scale.
-            RefusedError: If there can be no tiles.
+            RefusedError: If the image must be tiled, and cannot be.
         """
         self.preprocessing.check(source.shape[2], self.scanning.channels)
         sizes = (scaled_size(source.shape[:2], scale) for scale in self.scales)
@@ -158,7 +158,7 @@ def prepare(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     output: str | None = None,
 ) -> PreparedScan:
-    """A model, converted on the fly if it is not, ready to scan.
+    """Make a model ready to scan; an original one is converted on the fly.
 
     Raises:
         Fc2ConvError: As `scan`.
@@ -187,21 +187,21 @@ def scan(  # noqa: PLR0913 - the command line's options, all keyword-only
     Args:
         model: A converted model, or an original one that is converted on the fly.
         image: A file (PNG, JPEG, TIFF, .npy, .zarr) or an array [H, W] or [H, W, C].
-        preprocess: What the model's input wants, such as ``"channels=rgb mean=0.5 std=0.5"``;
-            overrides what the model's metadata says.
+        preprocess: Preprocessing of the pixels, such as ``"channels=rgb mean=0.5 std=0.5"``;
+            overrides that of the model's metadata.
         scales: Sizes at which the image is scanned, as factors of its own.
-        memory: What the tensors of one tile may take, such as ``"1GB"``; the tiles are as large.
-        classes: Numbers of the classes to find. Default: all.
-        background: Numbers of classes that are nothing to find.
-        threshold: The lowest score of a box, or one for each class.
-        iou: A box that overlaps a better one of its class by more than this goes.
+        memory: Limit for the tensors of one tile, such as ``"1GB"``; it sets the size of tiles.
+        classes: Indices of the classes to find. Default: all.
+        background: Indices of classes not to find, such as the background.
+        threshold: The lowest score of a box, for all classes or by class.
+        iou: A box that overlaps a better one of its class by more than this is dropped.
         agnostic: Let boxes of all classes compete: an object has one class.
         output: The output to read, where there are several.
         input_shapes: As for `convert`.
-        progress: Told the number of pixels done, and of all, after each tile.
+        progress: Called after each tile with the numbers of pixels done and of all pixels.
 
     Returns:
-        The score maps, the boxes, and what draws them.
+        The score maps and the boxes, which it can draw.
 
     Raises:
         ArgumentError: If the image cannot be read or does not fit, or an argument is wrong.
@@ -230,12 +230,12 @@ def scan(  # noqa: PLR0913 - the command line's options, all keyword-only
 
 
 def as_preprocessing(given: Preprocessing | str | None) -> Preprocessing:
-    """What a caller says of pixels: None is nothing, text is as on the command line."""
+    """Return a caller's preprocessing: None is the default, text is as on the command line."""
     return given if isinstance(given, Preprocessing) else Preprocessing.parse(given or "")
 
 
 def as_thresholds(given: float | Mapping[int, float]) -> dict[int | None, float]:
-    """One number for all classes, or one for each."""
+    """Return thresholds by class; the key None holds for all others."""
     if isinstance(given, int | float):
         return {None: given}
     return {label: lowest for label, lowest in given.items()}  # noqa: C416 - other keys

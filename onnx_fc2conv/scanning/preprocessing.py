@@ -1,7 +1,7 @@
 """From pixels to the model's input: channels, scale, mean, standard deviation.
 
-input = (scale · pixel - mean) / std, per channel: what training did to its images. It is declared
-once, and stored in the model's metadata as JSON.
+input = (scale · pixel - mean) / std, per channel, as in training. It is declared once, and stored
+in the model's metadata as JSON.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become the model's input; None is what fits most models.
+    """How pixels become the model's input; the default None fits most models.
 
     Attributes:
         channels: Their order in the input. None: gray for a model of one channel, RGB for three; an
             image with as many channels as any other model takes is left as it is.
-        scale: Factor of each pixel. None: for an input of floats, what takes the whole range of
-            the pixels' integer type to 0..1 (1/255 for 8 bits); 1 otherwise.
-        mean: Subtracted after scaling, one number or one a channel. None: nothing.
-        std: Divided by after that. None: nothing.
+        scale: Factor of each pixel. None: for an input of floats, the factor that takes the range
+            of the pixels' integer type to 0..1 (1/255 for 8 bits); 1 otherwise.
+        mean: Subtracted after scaling, one number or one per channel. None: 0.
+        std: Divisor after that, likewise. None: 1.
     """
 
     channels: Channels | None = None
@@ -62,7 +62,7 @@ class Preprocessing:
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
-        """``"channels=bgr scale=1 mean=104,117,123"``.
+        """Parse ``"channels=bgr scale=1 mean=104,117,123"``.
 
         Raises:
             ArgumentError: If it is not written like that.
@@ -81,12 +81,12 @@ class Preprocessing:
         return cls(**found)
 
     def overridden(self, other: Preprocessing) -> Preprocessing:
-        """This, with what the other says."""
+        """Return this preprocessing, overridden where the other sets something."""
         given = {key: value for key, value in asdict(other).items() if value is not None}
         return replace(self, **given)
 
     def check(self, image_channels: int, model_channels: int) -> None:
-        """Find out whether an image can be made an input.
+        """Check that an image can become the model's input.
 
         Raises:
             ArgumentError: If the numbers of channels do not fit.
@@ -108,7 +108,7 @@ class Preprocessing:
             )
 
     def apply(self, pixels: AnyArray, channels: int, dtype: np.dtype[Any]) -> AnyArray:
-        """The input of the model.
+        """Return the input of the model.
 
         Every element depends on its own pixel only, so that tiles and whole images agree.
 
@@ -135,7 +135,7 @@ class Preprocessing:
         return result
 
     def _normalize(self, plane: AnyArray, factor: float, channel: int, target: AnyArray) -> None:
-        """One channel of the input, in float32 unless there is nothing to compute."""
+        """Write one channel of the input, computed in float32 unless it is only copied."""
         if factor == 1 and self.mean is None and self.std is None:
             target[...] = plane
             return
@@ -149,7 +149,7 @@ class Preprocessing:
             target[...] = values
 
     def factor(self, pixels: np.dtype[Any], model: np.dtype[Any]) -> float:
-        """What pixels of this type are multiplied by for an input of that type."""
+        """Return the factor of pixels of this type for an input of the model's type."""
         if self.scale is not None:
             return self.scale
         if pixels.kind in "ui" and model.kind not in "ui":
@@ -157,7 +157,7 @@ class Preprocessing:
         return 1.0
 
     def order(self, channels: int) -> Channels | None:
-        """What the channels of a model with so many are; None if nothing is known of them."""
+        """Return the order of a model's channels; None if it is unknown."""
         return self.channels or cast("Channels | None", {1: "gray", 3: "rgb"}.get(channels))
 
 
@@ -174,13 +174,13 @@ def parse_numbers(option: str, text: str) -> tuple[float, ...]:
 
 
 def write_preprocessing(model: ir.Model, preprocessing: Preprocessing) -> None:
-    """Store in the model's metadata what its input wants."""
+    """Store the preprocessing in the model's metadata."""
     said = {key: value for key, value in asdict(preprocessing).items() if value is not None}
     model.metadata_props[PREPROCESS_KEY] = json.dumps({"schema": 1, **said})
 
 
 def read_preprocessing(model: ir.Model) -> Preprocessing:
-    """What the model's metadata says; the default if it says nothing.
+    """Read the preprocessing in the model's metadata; the default if it has none.
 
     Raises:
         InvalidModelError: If it cannot be read.

@@ -17,17 +17,17 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 __all__ = ["check_scales", "resized", "scaled_size"]
 
 _STRIP = 512
-"""Rows that are resized at once."""
+"""Rows resized at once."""
 
 _IN_MEMORY = 1 << 27
 """Bytes above which a resized image goes to a temporary file."""
 
 _REACH = 2
-"""Pixels of the smaller of two images within which bilinear resizing looks around."""
+"""Reach of bilinear resizing, in pixels of the smaller of two images."""
 
 
 def check_scales(scales: tuple[float, ...]) -> None:
-    """Find out whether these are scales.
+    """Check that these are valid scales.
 
     Raises:
         ArgumentError: If there is none, one that is not positive, or one twice.
@@ -45,9 +45,9 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def resized(source: ImageSource, scale: float) -> ImageSource:
-    """The image at a scale: bilinear, over as many pixels as one of the result covers (Pillow).
+    """Resize the image: bilinear, over as many pixels as one of the result covers (Pillow).
 
-    It is made strip by strip, always the same ones, and kept in a temporary file if it is large.
+    It is computed in strips, always the same ones, and kept in a temporary file if it is large.
 
     Raises:
         ArgumentError: If Pillow is not installed.
@@ -88,7 +88,7 @@ def _fill(target: AnyArray, source: ImageSource) -> None:
 
 
 def _readable(plane: AnyArray) -> AnyArray:
-    """A plane of a type that Pillow resizes."""
+    """Convert a plane to a type that Pillow resizes."""
     return np.ascontiguousarray(plane, np.uint8 if plane.dtype == np.uint8 else np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What a scan found in an image."""
+"""The result of scanning an image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Level:
         scale: The scale.
         size: Height and width of the image there.
         plan: The tiles that it was computed in.
-        scores: The map [K, h, w]; what the model gives, a probability or not.
+        scores: The map [K, h, w] of the model's outputs, probabilities or not.
     """
 
     scale: float
@@ -36,11 +36,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found in an image.
+    """The result of scanning an image.
 
     Attributes:
         image: The image.
-        geometry: What the cells of the maps mean.
+        geometry: Geometry of the maps.
         levels: The map at each scale.
         selection: Which cells became boxes.
         boxes: The boxes that are left after non-maximum suppression, the best first.
@@ -58,7 +58,7 @@ class Scan:
         return self.levels[0].scores
 
     def overlay(self, *, largest: int = 2048) -> Image:
-        """A picture: the image with a heat map of the best class, and the boxes.
+        """Draw the image with a heat map of the best class, and the boxes.
 
         Args:
             largest: Number of pixels of its longer side at most.

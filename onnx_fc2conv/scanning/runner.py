@@ -37,13 +37,13 @@ class Scanner:
         scores: ScoreMap,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Compute the map of an image, but for the tiles that are done.
+        """Compute the map of an image, except the tiles that are done.
 
         Args:
             source: The image.
             plan: Its tiles.
-            scores: Where the map goes.
-            progress: Told the number of pixels of each tile that is done, halo and all.
+            scores: The map to write.
+            progress: Called with the number of pixels of each finished tile, halo included.
 
         Raises:
             ArgumentError: If the model does not compute on a tile, or the map cannot be written.
@@ -70,7 +70,7 @@ class Scanner:
                 progress(height * width)
 
     def cells(self, pixels: AnyArray, inner: tuple[slice, slice]) -> AnyArray:
-        """The map of one tile.
+        """Compute the map of one tile.
 
         Args:
             pixels: The tile, [height, width, channels].
@@ -93,7 +93,7 @@ class Scanner:
         return self.scanning.sample(planes)
 
     def _cells(self, image: AnyArray, inner: tuple[slice, slice], *, last: bool) -> AnyArray:
-        """The tile's own cells, [K, h, w]; the last one of its size leaves no memory behind."""
+        """Compute the tile's own cells, [K, h, w]; the last tile of a size frees the memory."""
         name = self.scanning.output
         try:
             found = self._session.run({self.scanning.input: image}, [name], shrink_arena=last)

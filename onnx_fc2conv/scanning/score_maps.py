@@ -26,11 +26,11 @@ class ScoreMap(Protocol):
         ...
 
     def write(self, number: int, tile: Tile, scores: AnyArray) -> None:
-        """Store the cells of a tile, and that they are there."""
+        """Store the cells of a tile, and record that it is done."""
         ...
 
     def array(self) -> AnyArray:
-        """The map, not to be written."""
+        """Return the map, read-only."""
         ...
 
 
@@ -46,7 +46,7 @@ class MemoryMap:
         self._scores: AnyArray | None = None
 
     def is_done(self, tile: int) -> bool:
-        """Nothing is."""
+        """Return False: a scan in memory starts anew."""
         return False
 
     def write(self, number: int, tile: Tile, scores: AnyArray) -> None:
@@ -71,8 +71,8 @@ class FileMap:
     Attributes:
         path: The file.
         shape: Its shape, [K, h, w].
-        journal: Where done tiles are written down.
-        level: The number of this map there.
+        journal: The journal of finished tiles.
+        level: Index of this map in the journal.
     """
 
     path: Path
@@ -103,7 +103,7 @@ class FileMap:
 
 
 def _allocate(path: Path, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
-    """An .npy file of zeros, its blocks reserved: writing through a map cannot fail later."""
+    """Write an .npy file of zeros and reserve its blocks: writing to the mapping cannot fail."""
     try:
         header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
         with path.open("wb") as file:

@@ -1,6 +1,6 @@
-"""Images as arrays that are read by slices: what is larger than memory stays on the disk.
+"""Images as arrays that are read by slices: images larger than memory stay on the disk.
 
-A file is mapped for each read and let go after it: the pages of a map that stays open would count
+A file is mapped for each read and unmapped after it: the pages of an open mapping would count
 as this process's memory.
 """
 
@@ -87,15 +87,15 @@ class MappedSource:
 
 
 def open_image(image: str | os.PathLike[str] | AnyArray) -> ImageSource:
-    """An image from a file (PNG, JPEG, TIFF, .npy, .zarr) or an array.
+    """Open an image from a file (PNG, JPEG, TIFF, .npy, .zarr) or an array.
 
     An .npy file, a .zarr store and a TIFF without compression are read where they lie, whatever
     their size; other files are decoded into memory. An array is [height, width] or [height, width,
     channels], of numbers.
 
     Raises:
-        ArgumentError: If it cannot be read or is no image, or what reads it is not installed; one
-            line that names the file.
+        ArgumentError: If it cannot be read or is no image, or its reader is not installed; one line
+            that names the file.
     """
     if isinstance(image, np.ndarray):
         height, width, channels = _shape("the array", image.shape, image.dtype)
@@ -114,10 +114,10 @@ def open_image(image: str | os.PathLike[str] | AnyArray) -> ImageSource:
 
 
 def extra(module: str, what: str) -> Any:
-    """A module that the extra ``scan`` installs.
+    """Import a module that the extra ``scan`` installs.
 
     Raises:
-        ArgumentError: If it is not there.
+        ArgumentError: If it is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -145,10 +145,10 @@ def _open_zarr(path: Path) -> ImageSource:
 
 
 def _open_tiff(path: Path) -> ImageSource:
-    """A TIFF as it lies in the file if it lies there plainly; else decoded.
+    """Open a TIFF: mapped if its pixels lie in the file uncompressed, else decoded.
 
     Raises:
-        ArgumentError: If tifffile is not installed, or it has more axes than an image.
+        ArgumentError: If tifffile is not installed, or the TIFF has more axes than an image.
     """
     tifffile = extra("tifffile", "reading a TIFF file")
     try:
@@ -166,7 +166,7 @@ def _open_tiff(path: Path) -> ImageSource:
 
 
 def _open_picture(path: Path) -> ImageSource:
-    """Whatever Pillow reads, upright, as gray, RGB or 16- and 32-bit gray."""
+    """Open what Pillow reads, turned upright, as RGB or gray of 8, 16 or 32 bits."""
     image, ops = (extra(f"PIL.{name}", "reading an image") for name in ("Image", "ImageOps"))
     try:
         with warnings.catch_warnings():

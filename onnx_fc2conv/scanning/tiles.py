@@ -7,13 +7,13 @@ none of the padding at the crop's borders, or that border is the image's own (`T
 - on the left for all j >= first, or if the crop begins where the image does;
 - on the right if j·s + reach <= T, the length of the crop, or it ends where the image does.
 
-So the halo is exact: what an unpadded model needs beyond a cell's own stride is the rest of its
-window, and a padded one as much more as its padding reaches, a whole number of strides of it.
+So the halo is exact: beyond a cell's own stride, an unpadded model needs the rest of its window; a
+padded model needs the reach of its padding too, rounded up to whole strides.
 
 All tiles have one length T: it differs from the image's by a multiple of the stride, so that a last
 tile moved back to end with the image still lies on the grid, and its layers leave over as many
-pixels as the image's do. (Where branches fit together at certain lengths only, by a multiple of
-their modulo too.)
+pixels as the image's do. (Where branches fit together at certain lengths only, T also differs by a
+multiple of their modulo.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class AxisTile:
 
     Attributes:
         start: Its first pixel.
-        cells: The cells of the image's map that it gives.
+        cells: The cells of the image's map that it computes.
         inner: The same cells in the tile's own map.
     """
 
@@ -46,7 +46,7 @@ class AxisTile:
 
 @dataclass(frozen=True)
 class AxisPlan:
-    """The tiles along one axis: each cell is given by one of them.
+    """The tiles along one axis: each cell is computed by one of them.
 
     Attributes:
         length: Length of every tile, in pixels.
@@ -63,7 +63,7 @@ class Tile:
 
     Attributes:
         pixels: Rows and columns of the image that are its input.
-        cells: Rows and columns of the map that it gives.
+        cells: Rows and columns of the map that it computes.
         inner: The same cells in the tile's own map.
     """
 
@@ -74,7 +74,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How an image is scanned.
+    """The tiles of an image.
 
     Attributes:
         rows: Tiles along the height.
@@ -108,16 +108,16 @@ class TilePlan:
 
 
 def plan_tiles(geometry: Geometry, size: tuple[int, int], most_pixels: int) -> TilePlan:
-    """Tiles of at most so many pixels that together give the map of the whole image.
+    """Plan tiles of at most ``most_pixels`` that together give the map of the whole image.
 
     Args:
-        geometry: What the cells of the map mean; of a map with one cell for each window.
+        geometry: Geometry of the map, which has one cell for each window.
         size: Height and width of the image.
         most_pixels: The most that one tile may have.
 
     Raises:
         ArgumentError: If the image is smaller than a window, the model does not compute at its
-            size, or no tile is so small.
+            size, or the smallest tile is larger than that.
         RefusedError: If the image takes more than one tile, and a cell depends on all of it.
     """
     try:
@@ -151,7 +151,7 @@ def _sides(axes: list[_Axis], most_pixels: int) -> tuple[int, int]:
 
 
 def _whole_image(geometry: Geometry, size: tuple[int, int], most_pixels: int) -> Refusal:
-    """Why there are no tiles."""
+    """Refuse to tile an image that every cell depends on."""
     return Refusal(
         "tiles-of-whole-image",
         f"input {geometry.input}",
@@ -171,7 +171,7 @@ class _Axis:
         remainder: Pixels that the strides may leave over.
         first: As in `TileCells`.
         reach: Likewise.
-        unit: By a multiple of what a tile is shorter than the image.
+        unit: Tiles are shorter than the image by a multiple of this.
     """
 
     image: int
@@ -200,11 +200,11 @@ class _Axis:
         return (length - self.window + self.remainder) // self.stride + 1
 
     def stop(self, length: int) -> int:
-        """The first cell of a tile that sees its end, if the image's is elsewhere."""
+        """Return the first cell of a tile that sees padding at its end, if the image goes on."""
         return min(self.cells(length), (length - self.reach) // self.stride + 1)
 
     def is_enough(self, length: int) -> bool:
-        """Whether tiles of this length, or one of the image's, give all cells."""
+        """Whether tiles of this length give all cells; one of the image's length does."""
         return length == self.image or (length >= self.window and self.stop(length) > self.first)
 
     def shortest(self) -> int:
@@ -214,7 +214,7 @@ class _Axis:
         return self._length(longest_first - 1)
 
     def plan(self, longest: int) -> AxisPlan:
-        """As few tiles as there can be of at most this length, and then as short as can be."""
+        """Plan the fewest tiles of at most this length, and make them as short as possible."""
         fewest = -(-(self.image - longest) // self.unit)
         tiles = self._tiles(self._length(fewest))
         steps = range(fewest, (self.image - self.shortest()) // self.unit + 1)
@@ -228,7 +228,7 @@ class _Axis:
         return self.image - steps * self.unit
 
     def _tiles(self, length: int) -> tuple[AxisTile, ...]:
-        """Tiles of this length, each with the cells that those before do not give."""
+        """Return tiles of this length, each with the cells that earlier tiles do not compute."""
         total, first = self.cells(self.image), 0
         found: list[AxisTile] = []
         while first < total:
