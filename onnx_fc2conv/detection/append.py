@@ -1,4 +1,4 @@
-"""detector(): a converted model with what `scan` does to pixels and scores, in one graph."""
+"""detector(): a converted model with the pre- and postprocessing of `scan`, in one graph."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def detector(  # noqa: PLR0913 - the options of scan, all keyword-only
     output: str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> ir.Model:
-    """A model that takes an image of any size and gives boxes: what `scan` finds, in one file.
+    """Return a model from images of any size to the boxes that `scan` finds, in one file.
 
     Its input is ``image``, uint8 [H, W, C]; its outputs are ``boxes`` (float32 [D, 4]: x and y of
     the first corner, then of the second, in pixels), ``scores`` (float32 [D]) and ``classes``
@@ -48,11 +48,11 @@ def detector(  # noqa: PLR0913 - the options of scan, all keyword-only
 
     Args:
         model: A converted model, or an original one that is converted on the fly; never changed.
-        preprocess: As for `scan`, and so are all others.
-        classes: Numbers of the classes to find. Default: all.
-        background: Numbers of classes that are nothing to find.
-        threshold: The lowest score of a box, or one for each class.
-        iou: A box that overlaps a better one of its class by more than this goes.
+        preprocess: As for `scan`, like all further arguments.
+        classes: Indices of the classes to find. Default: all.
+        background: Indices of classes not to find, such as the background.
+        threshold: The lowest score of a box, for all classes or by class.
+        iou: A box that overlaps a better one of its class by more than this is dropped.
         agnostic: Let boxes of all classes compete: an object has one class.
         output: The output to read, where there are several.
         input_shapes: As for `convert`.
@@ -79,7 +79,7 @@ def detector(  # noqa: PLR0913 - the options of scan, all keyword-only
 
 
 def append_detector(scanning: ScanModel, settings: Settings) -> ir.Model:
-    """The model of a scan with what the scan does before and after it; the scan's is not changed.
+    """Append a scan's pre- and postprocessing to a copy of its model.
 
     Raises:
         ArgumentError: As `detector`.
@@ -134,12 +134,12 @@ def _rename(writer: GraphWriter, value: ir.Value, name: str) -> None:
 
 
 def _channels(count: int) -> int | str:
-    """Gray and color images are taken for each other; any other number is the model's."""
+    """Return the dim of an image's channels: free where gray and color convert into each other."""
     return "channels" if count == 3 else count
 
 
 def _described(scanning: ScanModel, preprocessing: Preprocessing, settings: Settings) -> str:
-    """What the detector does, for people and programs that meet the file."""
+    """Describe the detector as JSON, for people and programs that find the file."""
     selection = settings.selection(scanning.classes)
     geometry = scanning.geometry
     said = {key: value for key, value in asdict(preprocessing).items() if value is not None}

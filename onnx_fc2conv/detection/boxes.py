@@ -26,7 +26,7 @@ class _Cells:
     Attributes:
         count: Number n of its cells, a scalar.
         corners: float32 [n, 4], the windows: x and y of the first corner, then of the second.
-        scores: float32 [1, L, n] of the classes that are looked for.
+        scores: float32 [1, L, n] of the wanted classes.
         low: bool, likewise: whether the score is below the threshold.
     """
 
@@ -44,14 +44,14 @@ def write_boxes(  # noqa: PLR0913 - the map, and where it lies in the image
     geometry: Geometry,
     selection: Selection,
 ) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """The boxes [D, 4], their scores [D] and classes [D], the best first.
+    """Write nodes for the boxes [D, 4], their scores [D] and classes [D], the best first.
 
     Args:
         at: Where nodes go.
         scores: The map [1, K, h, w] or [1, h, w].
-        image: [H, W, C], of which the size is taken.
+        image: The image [H, W, C], read for its size.
         classes: Number K of channels of the map.
-        geometry: What its cells mean.
+        geometry: Geometry of the map.
         selection: The classes and their thresholds.
     """
     # onnxruntime computes float16 in float32, and would leave out two casts that follow each other.
@@ -75,7 +75,7 @@ def write_boxes(  # noqa: PLR0913 - the map, and where it lies in the image
 
 
 def stored_thresholds(selection: Selection, dtype: np.dtype[Any]) -> AnyArray:
-    """float32 [1, L, 1], rounded as NumPy does that compares a map of this type with a number."""
+    """Return float32 [1, L, 1], rounded as NumPy rounds a number to compare it with this type."""
     lowest = np.array([selection.thresholds[label] for label in selection.labels])
     rounded = lowest if dtype.kind in "iu" else lowest.astype(dtype)
     array: AnyArray = rounded.astype(np.float32)[None, :, None]
@@ -85,7 +85,7 @@ def stored_thresholds(selection: Selection, dtype: np.dtype[Any]) -> AnyArray:
 def _windows(
     at: Place, scores: ir.Value, count: ir.Value, image: ir.Value, geometry: Geometry
 ) -> ir.Value:
-    """[n, 4]: the window of every cell, cut where the image ends.
+    """Return [n, 4]: the window of every cell, clipped to the image.
 
     Cells are counted in integers; pixels are float32, exact up to 16,777,216.
     """

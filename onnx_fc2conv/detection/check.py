@@ -26,13 +26,13 @@ __all__ = ["check_detector"]
 _TIER = "detector"
 
 _GROWTH = ((0.0, 0.0), (0.3, 0.8), (1.2, 0.5), (1.5, 2.1))
-"""By how many windows the images are larger than one, down and to the right."""
+"""Growth of the images beyond one window, in windows, down and to the right."""
 
 _SHARE = (0.1, 0.3)
-"""Between which shares of the cells of a class the lowered threshold lies, at the widest gap."""
+"""The shares of a class's cells between which the lowered threshold lies, at the widest gap."""
 
 _RTOL = 1.5e-5
-"""Of the largest score of a class in an image: 128 ulps of float32, as in the other tiers."""
+"""Relative to an image's largest score of a class: 128 ulps of float32, as in other tiers."""
 
 
 def check_detector(
@@ -40,15 +40,15 @@ def check_detector(
 ) -> tuple[TierResult, ...]:
     """Compare a detector with `scan` on random images: the native size and three larger ones.
 
-    Where the detector's own thresholds leave nothing to compare they are lowered in both, so that
-    a tenth to a third of the windows of each class are above them: everything else of the file is
-    run as it is.
+    The detector's own thresholds may leave nothing to compare. So the second comparison lowers them
+    in both, until a tenth to a third of the windows of each class are above them; everything else
+    in the file runs as it is.
 
     Args:
-        detector: What `append_detector` has made, as it was written.
+        detector: The model of `append_detector`, as it was written.
         scanning: The converted model.
-        settings: What the detector was made with.
-        seed: Of the random images.
+        settings: The settings of the detector.
+        seed: Seed of the random images.
 
     Returns:
         One result with the thresholds as they are, one with lowered ones.
@@ -77,7 +77,7 @@ def _images(scanning: ScanModel, prepared: PreparedScan, seed: int) -> list[AnyA
 
 
 def _size(geometry: Geometry, growth: Sequence[float]) -> tuple[int, int]:
-    """A window's size and so many more, rounded up to a size that the model computes at."""
+    """Return a window's size grown by this many windows, rounded up to one that the model takes."""
     height, width = (
         _fitting(rule, window, math.ceil(window * more))
         for rule, window, more in zip(geometry.sizes, geometry.window, growth, strict=True)
@@ -86,13 +86,13 @@ def _size(geometry: Geometry, growth: Sequence[float]) -> tuple[int, int]:
 
 
 def _fitting(rule: SizeRule, window: int, more: int) -> int:
-    """The first length, of at least so much more than a window, at which branches fit together."""
+    """Return the first length at least ``more`` beyond a window at which branches fit together."""
     rest = next(r for r in range(more, more + rule.modulo) if r % rule.modulo in rule.remainders)
     return window + rest
 
 
 def _boxes(scan: Scan, selection: Selection) -> tuple[Box, ...]:
-    """What is found in a map that has been computed."""
+    """Return the boxes of maps that have been computed."""
     size = scan.levels[0].size
     found = candidates(scan.scores, scan.geometry, selection, size=size, image=size)
     return suppress(found, selection)
@@ -101,7 +101,7 @@ def _boxes(scan: Scan, selection: Selection) -> tuple[Box, ...]:
 def _compared(
     session: Session, scans: Sequence[Scan], expected: Sequence[tuple[Box, ...]], subject: str
 ) -> TierResult:
-    """Run the detector on all images; the first on which it finds something else is a failure."""
+    """Run the detector on all images; fail at the first on which it finds other boxes."""
     if session.not_loaded is not None:
         why = f"onnxruntime does not run it: {session.not_loaded}"
         return TierResult(_TIER, subject, "failed", why)
@@ -140,7 +140,7 @@ def _arrays(boxes: Sequence[Box]) -> tuple[AnyArray, AnyArray, AnyArray]:
 
 
 def _sorted(boxes: AnyArray, scores: AnyArray, classes: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Boxes with their classes [D, 5] in an order that equal scores do not change; their scores."""
+    """Return boxes with classes [D, 5] and their scores, in an order that ties do not change."""
     rows = np.concatenate([boxes, classes[:, None]], axis=1)
     order = np.lexsort(rows.T)
     return rows[order], scores[order]
@@ -152,7 +152,7 @@ def _named(rows: AnyArray) -> str:
 
 
 def _lowered(scans: Sequence[Scan], selection: Selection) -> dict[int, float]:
-    """A threshold for each class that some windows reach, far from any score."""
+    """Return, by class, a threshold that some windows reach, far from any score."""
     return {
         label: _gap(np.sort(np.concatenate([scan.scores[label].ravel() for scan in scans]))[::-1])
         for label in selection.labels
@@ -160,7 +160,7 @@ def _lowered(scans: Sequence[Scan], selection: Selection) -> dict[int, float]:
 
 
 def _gap(descending: AnyArray) -> float:
-    """The middle of the widest gap between the scores of the first windows."""
+    """Return the middle of the widest gap between the scores of the first windows."""
     first, last = (int(share * (len(descending) - 1)) for share in _SHARE)
     steps = descending[first : last + 1] - descending[first + 1 : last + 2]
     place = first + int(np.argmax(steps))

@@ -15,7 +15,7 @@ __all__ = ["write_pixels"]
 def write_pixels(
     at: Place, image: ir.Value, model: ScanModel, preprocessing: Preprocessing
 ) -> ir.Value:
-    """The model's input for an image.
+    """Write nodes for the model's input, given an image.
 
     The same operations in the same order and precision as `Preprocessing.apply`: the numbers are
     the same.
@@ -24,7 +24,7 @@ def write_pixels(
         at: Where nodes go.
         image: uint8 [H, W, C]; C is 1 or 3 where the channels are gray, RGB or BGR.
         model: The model.
-        preprocessing: What its input wants.
+        preprocessing: Preprocessing of its input.
     """
     order = preprocessing.order(model.channels)
     pixels = at.cast(image, ir.DataType.FLOAT)
