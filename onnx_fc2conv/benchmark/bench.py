@@ -29,10 +29,10 @@ __all__ = ["bench"]
 _NATIVE_BATCHES = (1, 64)
 _SINGLES = 32
 _TILES = 4
-"""As many tiles at least as an image is measured in."""
+"""The number of tiles, at least, in which an image is measured."""
 
 _BATCHED = 4
-"""Batches of crops that are run for one measurement: their rate is the rate of all."""
+"""Batches of crops run for one measurement; their rate is taken as the rate of all."""
 
 
 def bench(  # noqa: PLR0913 - options, all keyword-only
@@ -59,7 +59,7 @@ def bench(  # noqa: PLR0913 - options, all keyword-only
         pool: As in `convert`.
         input_shapes: As in `convert`.
         batch: Crops in a batch, where the model takes any number.
-        repeats: Runs that count.
+        repeats: Measured runs.
         threads: Threads within an operator; 0 leaves that to onnxruntime.
         progress: Called with what is being done.
 
@@ -100,7 +100,7 @@ class _Subject:
         source: The original.
         converted: The converted model.
         dense_file: Its file.
-        meaning: What its cells mean.
+        meaning: Geometry of its map.
         channels: Channels of the image.
         dtype: Type of the image.
         fixed_batch: Number of images that the original takes, if it takes no other.
@@ -158,7 +158,7 @@ class _Subject:
         )
 
     def at(self, size: tuple[int, ...], repeats: int, say: Callable[[str], None]) -> SizeResult:
-        """One image size."""
+        """Measure one image size."""
         window, stride = self.meaning.window, self.meaning.stride
         text = "×".join(map(str, size))
         if len(size) != len(window) or any(a < b for a, b in zip(size, window, strict=True)):
@@ -196,7 +196,7 @@ class _Subject:
         )
 
     def _tiles(self, size: tuple[int, ...]) -> TilePlan | None:
-        """Tiles of a quarter of an image at most; None where it takes one, or has no two axes."""
+        """Plan tiles of a quarter of an image at most; None for a single tile, or if it is not 2-D."""
         if len(size) != 2:
             return None
         try:
@@ -206,7 +206,7 @@ class _Subject:
         return plan if len(plan) > 1 else None
 
     def native(self, count: int, repeats: int, say: Callable[[str], None]) -> Latency:
-        """Both at the native size."""
+        """Measure both models at the native size."""
         shape = (count, self.channels, *self.meaning.window)
         tasks = {
             "original": self._task(self.file, shape),
@@ -225,7 +225,7 @@ class _Subject:
         return Task(self.file, shape, self.dtype, self.threads, window, corners, batch)
 
     def _corners(self, grid: Sequence[int], most: int) -> tuple[tuple[int, ...], ...]:
-        """First pixels of windows, at most so many, spread over the image."""
+        """Return first pixels of windows, at most ``most``, spread over the image."""
         count, strides = prod(grid), self.meaning.stride
         chosen = np.linspace(0, count - 1, min(most, count)).astype(np.int64)
         cells = np.stack(np.unravel_index(chosen, tuple(grid)), axis=1) * np.array(strides)

@@ -16,9 +16,9 @@ __all__ = ["multiply_adds"]
 def multiply_adds(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> int | None:
     """Multiply-adds of all Conv, Gemm and MatMul nodes for inputs of these shapes.
 
-    Each number that a Conv gives takes C/group·kh·kw of them, one of a Gemm or MatMul as many as
-    its operands share. Padding is counted as pixels are, as it is for the crops; the other
-    operators, which multiply no matrices, are not counted.
+    Each output element of a Conv takes C/group·kh·kw of them, one of a Gemm or MatMul the length of
+    the contracted axis. Padding counts like pixels, as in the crops; operators that multiply no
+    matrices are not counted.
 
     Returns:
         The number; None where shape inference does not find the size of a layer.

@@ -20,11 +20,11 @@ __all__ = ["Task", "measure"]
 
 @dataclass(frozen=True)
 class Task:
-    """What one worker runs again and again.
+    """The run that one worker repeats.
 
     Attributes:
         model: File of the model.
-        shape: Shape of the array that is made up for it.
+        shape: Shape of its random input.
         dtype: Its type.
         threads: Threads within an operator; 0 leaves that to onnxruntime.
         window: Size of the crops to cut out of the array; None feeds all of it.
@@ -74,7 +74,7 @@ def measure(
 
 @contextmanager
 def _worker(task: Task) -> Generator[subprocess.Popen[str]]:
-    # By its path: the process imports NumPy and onnxruntime, nothing that would count as theirs.
+    # By its path: the process imports only NumPy and onnxruntime, whose memory is measured.
     command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
     with subprocess.Popen(
         command,

@@ -21,7 +21,7 @@ _WAYS = {
 
 
 def require_matplotlib() -> None:
-    """Find out before any work whether pictures can be drawn.
+    """Check before any work that pictures can be drawn.
 
     Raises:
         RuntimeUnavailableError: If matplotlib is missing.
@@ -33,7 +33,7 @@ def require_matplotlib() -> None:
 
 
 def plot(report: BenchReport, path: Path) -> None:
-    """Draw windows a second of each way, and the ceiling by multiply-adds, for each size."""
+    """Draw the windows per second of each way, and the ceiling by multiply-adds, for each size."""
     figure_module: Any = import_module("matplotlib.figure")
     figure = figure_module.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""What a benchmark found, for people and machines."""
+"""The results of a benchmark, for people and machines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Timing:
     """Runs of one model.
 
     Attributes:
-        seconds: Time of each.
+        seconds: Time of each run.
         peak: Peak memory of the process, in bytes: Python and onnxruntime included.
         cells: Shape of the first output; of crops, their number.
     """
@@ -74,7 +74,7 @@ class SizeResult:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Windows a second, by way."""
+        """Windows per second of each way."""
         rates = {
             "dense": self.windows / self.dense.median,
             "batched": self.batched.cells[0] / self.batched.median,
@@ -88,7 +88,7 @@ class SizeResult:
     def ratio(self) -> float:
         """How much faster the dense pass is than batched crops.
 
-        The median of the ratios of runs that were next to each other: what slows the machine down
+        The median over the ratios of consecutive runs: whatever slows the machine
         slows both.
         """
         crops = self.batched.cells[0]

@@ -20,7 +20,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Load, then measure whenever a line comes."""
+    """Load the model, then measure one run for each line."""
     task: Any = json.loads(sys.stdin.readline())
     options = ort.SessionOptions()
     options.intra_op_num_threads = task["threads"]
@@ -41,17 +41,17 @@ def main() -> None:
 
 
 def _dense(session: Any, name: str, image: Any, _: Any) -> list[int]:
-    """One pass; the shape of the first output."""
+    """Run one pass; return the shape of the first output."""
     (scores, *_) = session.run(None, {name: image})
     return list(scores.shape)
 
 
 def _crops(session: Any, name: str, image: Any, task: Any) -> list[int]:
-    """Cut out windows, ``batch`` at a time, and run them; how many."""
+    """Cut out windows, ``batch`` at a time, and run them; return their number."""
     done = 0
     for first in range(0, len(task["corners"]), task["batch"]):
         corners = task["corners"][first : first + task["batch"]]
-        # A model of a fixed batch gets its last one filled up.
+        # A model of a fixed batch gets its last batch filled up.
         corners += corners[-1:] * (task["batch"] - len(corners))
         crops = [
             image[
@@ -69,8 +69,8 @@ def _crops(session: Any, name: str, image: Any, task: Any) -> list[int]:
 def _peak_bytes() -> int:
     """Peak resident memory of this process.
 
-    Linux counts the memory of the parent into a child's ru_maxrss (getrusage(2)); VmHWM begins
-    anew when the child's own program does (proc(5)). Windows has neither.
+    Linux counts the memory of the parent into a child's ru_maxrss (getrusage(2)); VmHWM starts at
+    zero with the child's own program (proc(5)). Windows has neither.
     """
     if sys.platform == "win32":
         return _peak_working_set()
@@ -103,7 +103,7 @@ class _MemoryCounters(ctypes.Structure):
 
 
 def _peak_working_set() -> int:
-    """What Windows calls the peak resident memory of this process."""
+    """Return the peak resident memory of this process on Windows."""
     counters = _MemoryCounters(cb=ctypes.sizeof(_MemoryCounters))
     library: Any = ctypes
     kernel = library.WinDLL("kernel32", use_last_error=True)
