@@ -196,7 +196,7 @@ class _Subject:
         )
 
     def _tiles(self, size: tuple[int, ...]) -> TilePlan | None:
-        """Plan tiles of a quarter of an image at most; None for a single tile, or if it is not 2-D."""
+        """Plan tiles of a quarter of an image at most; None if one holds it or it is not 2-D."""
         if len(size) != 2:
             return None
         try:
