@@ -109,7 +109,7 @@ TIERS = (
     ),
     Tier(
         "opset",
-        "an original of opset 1 to 6 with the lift that all other tiers take for it",
+        "an original of opset 1 to 6 with its lift to opset 7, the reference of all other tiers",
         "the tolerance",
         lambda subject: subject.is_lifted,
         lambda subject: check_lifted(subject.original, subject.pair),
@@ -138,8 +138,8 @@ TIERS = (
     ),
     Tier(
         "geometry",
-        "what the converted model's metadata says of its cells: window, number of cells, "
-        "receptive field",
+        "the geometry in the converted model's metadata with its behavior: window, number of "
+        "cells, receptive field",
         "exactly",
         lambda subject: bool(subject.stored),
         _claims,
@@ -212,7 +212,7 @@ TIERS = (
     ),
     Tier(
         "relation",
-        "what the converted model is to the original, with `--expect`",
+        "with `--expect`: how the converted model relates to the original",
         "the same",
         lambda subject: subject.expect is not None,
         _relation,
