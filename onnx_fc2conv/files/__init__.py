@@ -1,1 +1,1 @@
-"""Model files: read, mapped, written, and what is left in place."""
+"""Model files: reading, mapping and writing them."""

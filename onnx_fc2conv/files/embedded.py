@@ -1,4 +1,4 @@
-"""Weights that lie in the model file itself, left there until somebody reads them.
+"""Weights in the model file itself, which stay there until they are read.
 
 A model file is a protobuf message; a large weight is a run of bytes in it. `read_model` parses all
 but these bytes and maps them into memory, `write_model` copies them from file to file. So a model
@@ -37,7 +37,7 @@ _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _HERE = "here"
-"""The model file itself, whose name may be none that protobuf takes."""
+"""Stands for the model file itself, whose name may not be valid in protobuf."""
 
 Slice = tuple[int, int]
 
@@ -68,13 +68,13 @@ class MappedTensor(ir.Tensor[npt.NDArray[Any]]):
         super().__init__(array, dtype, name=name)
 
     def reshaped(self, shape: tuple[int, ...]) -> MappedTensor:
-        """The same bytes under another shape."""
+        """Return the same bytes in another shape."""
         return MappedTensor(
             self.path, self._mapping, self.offset, dtype=self.dtype, shape=shape, name=self.name
         )
 
     def as_external(self) -> ir.ExternalTensor:
-        """The same bytes as external data, for who reads the file on his own."""
+        """Return the same bytes as external data, for readers that open the file themselves."""
         return ir.ExternalTensor(
             self.path.name,
             self.offset,
@@ -92,7 +92,7 @@ class MappedTensor(ir.Tensor[npt.NDArray[Any]]):
             self._mapping.madvise(mmap.MADV_DONTNEED, page, self.offset + self.nbytes - page)
 
     def tofile(self, file: BinaryIO) -> None:
-        """Write the bytes, which then do not stay in memory."""
+        """Write the bytes without keeping them in memory."""
         end = self.offset + self.nbytes
         for start in range(self.offset, end, _CHUNK):
             stop = min(start + _CHUNK, end)
@@ -117,7 +117,7 @@ def read_model(path: Path, data_folder: Path | None = None) -> ir.Model:
     try:
         with memoryview(mapping) as data:
             content, left = _shortened(data)
-    except _UnusualError:  # whatever it is, the parser of protobuf knows better
+    except _UnusualError:  # protobuf's own parser decides
         content, left = mapping[:], set[str]()
     proto = with_dense_tensors(onnx.ModelProto.FromString(content))
     model = ir.from_proto(proto)
@@ -183,7 +183,7 @@ def _large_weights(model: ir.Model) -> dict[str, ir.TensorProtocol]:
 
 
 def without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The model as protobuf, in which large weights are external data of no file."""
+    """Return the model as protobuf, with large weights as external data without a file."""
     placeholders: dict[ir.Value, ir.TensorProtocol] = {
         model.graph.initializers[name]: ir.ExternalTensor(
             "left out", 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
@@ -197,7 +197,7 @@ def without_weights(model: ir.Model) -> onnx.ModelProto:
 
 @contextmanager
 def replaced_weights(weights: Mapping[ir.Value, ir.TensorProtocol]) -> Generator[None]:
-    """Let initializers hold other tensors for a moment; a copy of the model would take longer."""
+    """Let initializers hold other tensors for a moment, faster than copying the model."""
     own = {value: value.const_value for value in weights}
     try:
         for value, tensor in weights.items():
@@ -216,7 +216,7 @@ def _write_bytes(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
 
 
 class _UnusualError(Exception):
-    """Not the wire format that is expected."""
+    """The file does not have the expected wire format."""
 
 
 def _shortened(data: memoryview) -> tuple[bytes, set[str]]:
@@ -249,7 +249,7 @@ def _shortened(data: memoryview) -> tuple[bytes, set[str]]:
 
 
 def _without_raw_data(data: memoryview, whole: Slice) -> onnx.TensorProto | None:
-    """A tensor as external data of the file that it lies in; None if it is anything but usual."""
+    """Return a tensor as external data of its own file; None if its encoding is unusual."""
     raw: list[Slice] = []
     rest: list[bytes] = []
     for number, wire, begin, inside, end in _fields(data, *whole):
@@ -277,7 +277,7 @@ def _without_raw_data(data: memoryview, whole: Slice) -> onnx.TensorProto | None
 
 
 def _fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """The fields of a message: number, wire type, and where it, its value and the next begin."""
+    """Yield a message's fields: number, wire type, and the starts of it, its value, the next."""
     while position < end:
         begin = position
         key, position = _varint(data, position, end)
@@ -299,7 +299,7 @@ def _fields(data: memoryview, position: int, end: int) -> Iterator[tuple[int, in
 
 
 def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
-    """A number in groups of 7 bits, the lowest first, and where it ends."""
+    """Read a number in groups of 7 bits, the lowest first; return it and its end."""
     number = 0
     for shift in range(0, 70, 7):
         if position >= end:
@@ -313,7 +313,7 @@ def _varint(data: memoryview, position: int, end: int) -> tuple[int, int]:
 
 
 def _header(number: int, length: int) -> bytes:
-    """What stands before the bytes of a field."""
+    """Return the header of a field: its key and the number of its bytes."""
     return _encoded(number << 3 | _BYTES) + _encoded(length)
 
 

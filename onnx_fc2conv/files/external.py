@@ -21,22 +21,22 @@ _SMALL = 256
 """Bytes below which a weight stays in the model: runtimes want shapes there."""
 
 _ALIGNMENT = 64
-"""A cache line: what vector instructions read is aligned in a file that is mapped."""
+"""A cache line: aligns weights in a mapped file for vector instructions."""
 
 _CHUNK = 1 << 24
 
 Place = tuple[Path, int, int]
-"""A file, and where in it a weight begins and how many bytes it has."""
+"""A weight's file, its offset and its number of bytes."""
 
 
 def write_with_data(model: ir.Model, path: Path, data: str) -> None:
     """Write a model, and its weights into a file of the name ``data`` beside it.
 
-    Weights of one place, such as tied embeddings, are written once. Without a weight large enough
-    there is no data file.
+    Weights that share a place, such as tied embeddings, are written once. Without a weight large
+    enough there is no data file.
 
     Raises:
-        OSError: If a file cannot be written, or one with weights not be read.
+        OSError: If a file cannot be written, or one with weights cannot be read.
     """
     stored = {
         value: value.const_value
@@ -64,7 +64,7 @@ def write_with_data(model: ir.Model, path: Path, data: str) -> None:
 def _written(
     large: Mapping[ir.Value, ir.TensorProtocol], path: Path
 ) -> dict[ir.Value, ir.ExternalTensor]:
-    """Write the bytes of these weights into a file; the weights as external data of it."""
+    """Write the bytes of these weights into a file; return them as external data of it."""
     moved: dict[ir.Value, ir.ExternalTensor] = {}
     written: dict[Place, int] = {}
     with path.open("wb") as file:
@@ -93,7 +93,7 @@ def _goes_there(tensor: ir.TensorProtocol) -> bool:
 
 
 def _place(tensor: ir.TensorProtocol) -> Place | None:
-    """Where the bytes of a weight lie, if that is in a file."""
+    """Return the place of a weight's bytes, None if they are in no file."""
     if isinstance(tensor, MappedTensor):
         return tensor.path, tensor.offset, tensor.nbytes
     if isinstance(tensor, ir.ExternalTensor):
@@ -111,7 +111,7 @@ def _write(tensor: ir.TensorProtocol, place: Place | None, file: BinaryIO) -> No
         file.flush()
         left = _copied_by_the_kernel(source, offset, file, length)
         source.seek(offset + length - left)
-        file.seek(start + length - left)  # which may lie beyond the end: there it is aligned
+        file.seek(start + length - left)  # possibly beyond the end, for alignment
         while left:
             content = source.read(min(left, _CHUNK))
             if not content:
@@ -121,7 +121,7 @@ def _write(tensor: ir.TensorProtocol, place: Place | None, file: BinaryIO) -> No
 
 
 def _copied_by_the_kernel(source: BinaryIO, offset: int, file: BinaryIO, length: int) -> int:
-    """Append bytes of another file; how many are left, where the system cannot do it."""
+    """Append bytes of another file; return how many the system could not copy."""
     if not hasattr(os, "copy_file_range"):
         return length
     start = file.tell()

@@ -1,6 +1,6 @@
 """A converted model that reads its weights from the data file of the original.
 
-Nothing is copied, but the two models depend on one file: who changes it changes both.
+Nothing is copied, but the two models depend on one file: a change to it changes both.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["require_data_beside", "write_linked"]
 
 
 def require_data_beside(model: ir.Model, target: Path) -> None:
-    """Find out before any work whether a model can share the data of another.
+    """Check before any work that a model can share the data of another.
 
-    A model may refer to files of its own folder and below only.
+    A model may refer only to files in its own folder or below.
 
     Raises:
         ArgumentError: If the original has no external data, or keeps it elsewhere.
@@ -37,11 +37,11 @@ def require_data_beside(model: ir.Model, target: Path) -> None:
 
 
 def write_linked(model: ir.Model, path: Path) -> None:
-    """Write the graph and what is new; external data stays where it is.
+    """Write the graph and new weights; external data stays where it is.
 
     Raises:
         OSError: If the file cannot be written.
-        ArgumentError: If more weights are new than one file can hold.
+        ArgumentError: If the new weights do not fit into one file.
     """
     if weigh(model) > INLINE_LIMIT:
         raise ArgumentError(

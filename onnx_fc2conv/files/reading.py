@@ -1,7 +1,7 @@
 """Reading model files.
 
-Weights in external data are memory-mapped, never read here. Whatever is wrong with a file becomes
-an `InvalidModelError` of one line.
+Weights in external data are memory-mapped, never read here. Any fault of a file becomes an
+`InvalidModelError` of one line.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _VALUES = (
     *("raw_data", "float_data", "double_data", "int32_data", "int64_data", "uint64_data"),
     "string_data",
 )
-"""The fields of a TensorProto of which one has the values."""
+"""The fields of a TensorProto, one of which holds the values."""
 
 
 _MOST_AXES = 32
-"""NumPy's before version 2."""
+"""NumPy's limit before version 2."""
 
 
 def as_model(source: ModelSource) -> ir.Model:
-    """The model that a path, a ModelProto or an onnx_ir.Model holds, as one's own copy.
+    """Return the model in a path, a ModelProto or an onnx_ir.Model, as a copy.
 
     The weights are shared with the source, which is never changed.
 
@@ -122,7 +122,7 @@ def _validate(model: ir.Model, name: str) -> None:
 
 
 def _forget_negative_dims(graph: ir.Graph) -> None:
-    """Some exporters write -1 where any length will do; ONNX says nothing there."""
+    """Make dims of -1 unknown: some exporters write them for any length, ONNX does not."""
     for value in (*graph.inputs, *graph.outputs, *(v for node in graph for v in node.outputs)):
         if value.shape is not None and any(isinstance(n, int) and n < 0 for n in value.shape):
             dims = [None if isinstance(n, int) and n < 0 else n for n in value.shape]
@@ -130,7 +130,7 @@ def _forget_negative_dims(graph: ir.Graph) -> None:
 
 
 def _validate_order(graph: ir.Graph, name: str) -> None:
-    """Find a node before the one that it reads from; ONNX wants them in topological order."""
+    """Raise if a node comes before one that it reads: ONNX demands topological order."""
     made: set[ir.Node] = set()
     for node in graph:
         for value in node.inputs:
@@ -144,7 +144,7 @@ def _validate_order(graph: ir.Graph, name: str) -> None:
 
 
 def _weights_as_inputs(model: ir.Model) -> onnx.ModelProto:
-    """The model for the checker, which would look for data files in the current folder only."""
+    """Return the model for ONNX's checker, which finds data files in the current folder only."""
     proto, kept = without_weights(model), []
     inputs = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:
@@ -174,7 +174,7 @@ def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 
 
 def _validate_inline(tensor: ir.TensorProtoTensor, name: str) -> None:
-    """Find a weight that was cut off, or is of no type."""
+    """Raise if a weight is truncated or has no valid type."""
     what = f"{name} is not valid: the weight {tensor.name!r}"
     try:
         shape, dtype, needed = list(tensor.shape), tensor.dtype, tensor.nbytes
@@ -197,7 +197,7 @@ def _validate_inline(tensor: ir.TensorProtoTensor, name: str) -> None:
 
 
 def _validate_shape(tensor: ir.TensorProtocol, what: str) -> None:
-    """Find a shape that no array has, even where another dim is 0."""
+    """Raise if no array can have the shape, even where another dim is 0."""
     dims = tensor.shape.numpy()
     if min(dims, default=0) < 0 or len(dims) > _MOST_AXES or prod(max(n, 1) for n in dims) >> 56:
         raise InvalidModelError(f"{what} has shape {list(dims)}")
@@ -205,7 +205,7 @@ def _validate_shape(tensor: ir.TensorProtocol, what: str) -> None:
 
 def _validate_external(tensor: ir.ExternalTensor, name: str) -> None:
     location = str(tensor.location)
-    if isinstance(tensor.location, bytes):  # protobuf's for what is no UTF-8
+    if isinstance(tensor.location, bytes):  # protobuf's type for names that are not UTF-8
         raise InvalidModelError(f"{name} keeps the weight {tensor.name!r} in {location}: no name")
     _validate_shape(tensor, f"{name} is not valid: the weight {tensor.name!r}")
     if tensor.dtype in (ir.DataType.UNDEFINED, ir.DataType.STRING):
@@ -253,7 +253,7 @@ def stored_tensors(model: ir.Model) -> list[ir.TensorProtocol]:
 
 
 def _first_line(error: BaseException) -> str:
-    """What an exception says, in one line; of the innermost one, which knows best."""
+    """Return the message of the innermost exception, which is most specific, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = " ".join(str(error).split())

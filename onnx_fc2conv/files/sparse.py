@@ -1,4 +1,4 @@
-"""Sparse tensors of a model file, written out: nothing that comes after knows them."""
+"""Sparse tensors of a model file, made dense: no later code handles sparse ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import onnx_ir as ir
 __all__ = ["with_dense_tensors"]
 
 _LIMIT = 1 << 31
-"""A few bytes may say that they are a tensor of terabytes."""
+"""Largest dense tensor: a few bytes may declare one of terabytes."""
 
 
 def with_dense_tensors(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with dense tensors only: itself if it has no others, else a copy.
+    """Return the model with dense tensors only: itself if it has no others, else a copy.
 
     Raises:
         ValueError: If a sparse tensor is damaged or too large.
@@ -57,7 +57,7 @@ def _sparse_constants(graph: onnx.GraphProto) -> Iterator[onnx.AttributeProto]:
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
-    """Indices are positions in the flattened tensor, or one coordinate an axis (ONNX IR)."""
+    """Make a tensor dense; its indices are flat positions or one coordinate per axis (ONNX IR)."""
     name, dims = sparse.values.name, tuple(sparse.dims)
     if onnx.TensorProto.EXTERNAL in (sparse.values.data_location, sparse.indices.data_location):
         raise ValueError(f"the sparse tensor {name!r} is in external data, which is not supported")

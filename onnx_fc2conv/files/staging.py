@@ -30,7 +30,7 @@ from onnx_fc2conv.files.temporary_folder import close_unused_files, temporary_fo
 __all__ = ["check_writable", "data_beside", "needs_data_file", "staged"]
 
 _Identity = tuple[int, int]
-"""The number of a device and of a file on it."""
+"""The numbers of a device and of a file on it."""
 
 
 @contextmanager
@@ -44,11 +44,11 @@ def staged(
 ) -> Generator[Path]:
     """Write the model beside ``target`` under a temporary name; keep it if the block ends well.
 
-    ``write`` makes the file, where it is to be another than onnx_ir's: of one piece. The files of
-    ``source``, from which the model was made, are left alone, as are those of the model itself.
+    ``write`` replaces onnx_ir's writer, for models of a single file. The files of ``source``, from
+    which the model was made, are left alone, as are those of the model itself.
 
     Yields:
-        The temporary model file, whole and closed, for the checks to read.
+        The temporary model file, complete and closed, for the checks to read.
 
     Raises:
         ArgumentError: If the target exists (without ``overwrite``) or cannot be written.
@@ -76,10 +76,10 @@ def staged(
 
 
 def check_writable(path: Path, *, overwrite: bool, source: Path | None = None) -> None:
-    """Find out before any work whether the output may be written.
+    """Check before any work that the output may be written.
 
     Raises:
-        ArgumentError: If not, or if it is the file that is read.
+        ArgumentError: If not, or if it is the input file.
     """
     if path.is_dir():
         raise ArgumentError(f"{path} is a directory; give the name of the file to write")
@@ -99,7 +99,7 @@ def data_beside(temporary: Path) -> str | None:
 
 def _put_in_place(temporary: Path, path: Path, read: set[_Identity], *, overwrite: bool) -> None:
     """Rename a staged model and its data file, and delete the data file that it replaces."""
-    check_writable(path, overwrite=overwrite)  # another run may have been quicker
+    check_writable(path, overwrite=overwrite)  # another run may have written it meanwhile
     old, data = _data_in_use(path), data_beside(temporary)
     if data in old:
         raise ArgumentError(f"another run has written {path} meanwhile; run it again")
@@ -124,7 +124,7 @@ def needs_data_file(model: ir.Model) -> bool:
 
 
 def _data_name(path: Path, read: set[_Identity]) -> str:
-    """The first name that neither the present OUT uses, nor any weights are read from."""
+    """Return the first name that the present OUT does not use, nor any weights that are read."""
     taken = _data_in_use(path)
     names = (name for name in _data_names(path) if name not in taken)
     return next(name for name in names if _identity(path.with_name(name)) not in read)
@@ -136,13 +136,13 @@ def _data_names(path: Path) -> Iterator[str]:
 
 
 def _data_in_use(path: Path) -> set[str]:
-    """The data files of the model that is there now, among those that are named after it."""
+    """Return the data files that the present model uses, among those that are named after it."""
     first, second = f"{path.name}.data", f"{path.name}.2.data"
     if not any(path.with_name(name).exists() for name in (first, second)):
         return set()
     try:
         present = read_model(path)
-    except Exception:  # what is no model uses no data
+    except Exception:  # a file that is no model uses no data
         return set()
     tensors = stored_tensors(present)
     used = {str(t.location) for t in tensors if isinstance(t, ir.ExternalTensor)}
@@ -156,7 +156,7 @@ def _weight_files(model: ir.Model) -> set[_Identity]:
 
 
 def _identity(path: Path) -> _Identity | None:
-    """What a file is, however it is written: case may not count, links may lead there."""
+    """Identify a file, whatever its path: case may not count, links may lead to it."""
     try:
         status = path.stat()
     except OSError:  # there is none
@@ -166,7 +166,7 @@ def _identity(path: Path) -> _Identity | None:
 
 @contextmanager
 def _writing(target: str | os.PathLike[str]) -> Generator[None]:
-    """Say which file could not be written.
+    """Name the file that could not be written.
 
     Raises:
         ArgumentError: Instead of an OSError.

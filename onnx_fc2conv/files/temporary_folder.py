@@ -1,22 +1,22 @@
 """A temporary folder beside OUT, gone at the end; the next run deletes what a killed one left.
 
-A run that is killed cannot delete its folder. Whether the run that made a folder still lives is
-answered by a lock: each run holds one on a file in its folder, the *marker*, and the operating
-system releases it at the end of the process, whatever ended it. Process ids would not do: they are
-used again, and mean nothing in another container or on another host.
+A run that is killed cannot delete its folder. A lock shows whether the run that made a folder still
+lives: each run locks a file in its folder, the *marker*, and the operating system releases the lock
+at the end of the process, whatever ended it. Process ids would not do: they are used again, and
+mean nothing in another container or on another host.
 
-A lock means something only where it is seen. So the marker's content says who sees it (`_scope`):
-processes under the same kernel since its start (on Windows: in the same installation), in whatever
-containers, for which the folder lies on the same file system. A run deletes a folder only if
+A lock counts only for processes that see it. The marker's content names them (`_scope`): processes
+under the same kernel since its start (on Windows: in the same installation), in any containers,
+for which the folder lies on the same file system. A run deletes a folder only if
 
-1. it is named ``.fc2conv-…``, and is a folder of this user, no link to one;
-2. it holds a marker that is named after it, no link either;
+1. it is named ``.fc2conv-…``, and is a folder of this user, not a link to one;
+2. it holds a marker that is named after it, not a link either;
 3. the marker's content is this run's own scope: not another host's, nor that of a run to which the
    folder looks local while it is a network file system here;
 4. the marker is not locked.
 
 The content is written after the lock is held, so that 3 does not hold for a folder that is being
-made. What cannot be decided or deleted stays: another host's folder, one from before a restart
+made. A folder that cannot be judged or deleted stays: another host's, one from before a restart
 (except on Windows), one on a file system without locks.
 """
 
@@ -40,10 +40,10 @@ _PREFIX = ".fc2conv-"
 
 @contextmanager
 def temporary_folder(parent: Path) -> Generator[Path]:
-    """A folder in another, which is gone in the end; what killed runs left there goes first.
+    """Make a folder in ``parent`` and delete it at the end; first delete those of killed runs.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If it cannot be created.
     """
     _delete_abandoned(parent)
     folder = parent / f"{_PREFIX}{secrets.token_hex(8)}"
@@ -58,7 +58,7 @@ def temporary_folder(parent: Path) -> Generator[Path]:
 
     atexit.register(remove)  # an interrupt may come while it is made or removed
     try:
-        # On Windows 0o700 is a list of who may read, which the model would take along.
+        # On Windows 0o700 sets an access list, which the model would inherit.
         folder.mkdir(mode=0o777 if sys.platform == "win32" else 0o700)
         with suppress(OSError):  # without a marker it is left alone
             _mark(folder, held)
@@ -70,7 +70,7 @@ def temporary_folder(parent: Path) -> Generator[Path]:
 
 
 def close_unused_files() -> None:
-    """Close files that models map which nothing refers to any more.
+    """Close files that are mapped by models without any reference left.
 
     Windows neither renames nor deletes a file that is open, and models are reference cycles.
     """
@@ -88,7 +88,7 @@ def _mark(folder: Path, held: ExitStack) -> None:
 
 
 def _delete_abandoned(parent: Path) -> None:
-    """Delete the folders of runs that do not live any more."""
+    """Delete the folders of runs that have ended."""
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             if entry.name.startswith(_PREFIX) and entry.is_dir(follow_symlinks=False):
@@ -100,7 +100,7 @@ def _delete_if_abandoned(folder: Path) -> None:
     """Delete a folder unless it may be in use.
 
     Raises:
-        OSError: If it is locked, or does not let itself be read or deleted.
+        OSError: If it is locked, or cannot be read or deleted.
     """
     marker, status = _marker(folder), folder.lstat()
     scope = _scope(status)
@@ -116,10 +116,10 @@ def _delete_if_abandoned(folder: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    """Delete all files but the marker, so that the next run can go on if this one is killed.
+    """Delete all files but the marker, so that the next run can continue if this one is killed.
 
     Raises:
-        OSError: If there is a folder, which is none of ours, or a file cannot be deleted.
+        OSError: If there is a folder, which is not ours, or a file cannot be deleted.
     """
     for path in folder.iterdir():
         if path != _marker(folder):
@@ -127,12 +127,12 @@ def _empty(folder: Path) -> None:
 
 
 def _marker(folder: Path) -> Path:
-    """Named after the folder, so that a copy of one under another name is none of ours."""
+    """Name the marker after the folder, so that a copy under another name does not count."""
     return folder / f"{folder.name}.lock"
 
 
 def _scope(status: os.stat_result) -> bytes | None:
-    """Who sees a lock in a folder; None where nobody can tell."""
+    """Identify the processes that see a lock in a folder; None where that is unknown."""
     kernel = _kernel()
     return f"{kernel} {status.st_dev}\n".encode() if kernel else None
 
@@ -143,7 +143,7 @@ def _is_own(status: os.stat_result) -> bool:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    """Open a file, but follow no link, and do not wait for the other end of a pipe."""
+    """Open a file without following links or waiting for the other end of a pipe."""
     if sys.platform != "win32":
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK
     return os.open(path, flags)
@@ -164,9 +164,9 @@ def _lock(file: FileIO) -> None:
 
 
 def _kernel() -> str:
-    """The kernel since its start, whichever container asks; empty where it has no name."""
+    """Identify the running kernel, across containers; empty where it has no identity."""
     if sys.platform == "win32":
-        # A file server shows locks to all of its Windows clients: it is the installation.
+        # A file server shows locks to all Windows clients: the installation identifies one.
         import winreg  # noqa: PLC0415 - Windows alone has it
 
         flags = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
