@@ -1,4 +1,4 @@
-"""What the user can do about a refusal, printed below it."""
+"""Advice on refusals, printed below them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def explain_refusals(
     *,
     static: bool,
 ) -> None:
-    """Print the refusals, the remedy of each code, and what ``--static`` would make of the model.
+    """Print the refusals, the remedy of each code, and the effect that ``--static`` would have.
 
     Args:
-        terminal: Where to print: on its standard error.
+        terminal: The terminal; its standard error is used.
         planned: The conversion that was refused, if one was.
         source: The model.
         shapes: Native shapes of its inputs.

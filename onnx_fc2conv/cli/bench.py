@@ -37,10 +37,10 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     pool: Pool = PoolName.KEEP,
     input_shape: InputShapes = None,
     batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Crops that the original gets at once.")
+        int, typer.Option("--batch", min=1, help="Crops per run of the original.")
     ] = 64,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=1, help="Runs that count; their median is shown.")
+        int, typer.Option("--repeats", min=1, help="Measured runs; their median is shown.")
     ] = 5,
     threads: Annotated[
         int, typer.Option("--threads", min=0, help="Threads of an operator; 0: one for each core.")
@@ -56,9 +56,9 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     """Measure the dense pass against tiles, and crops through the original, on the CPU.
 
     Batched crops are the fair baseline. Tiles are a quarter of the image at most (`fc2conv scan` \
-takes as large ones as --memory allows). What multiply-adds promise is the number of windows times \
-those of one crop, divided by those of the dense pass. Models run in processes of their own, in \
-turns; random pixels are the image.
+makes them as large as --memory allows). The ratio that multiply-adds promise is the number of \
+windows times the multiply-adds of one crop, over those of the dense pass. Each model runs in \
+a process of its own, in turns, on random pixels.
 
     Exit codes: 0 measured · 2 bad usage or input · 3 refused.
 
@@ -143,7 +143,7 @@ def _show(terminal: Terminal, report: BenchReport) -> None:
 
 
 def _verdict(result: SizeResult) -> str:
-    """The ratio to batched crops, and what multiply-adds promise."""
+    """Return the ratio to batched crops, and the one that multiply-adds promise, as text."""
     text = f"{result.ratio:.1f}× batched crops"
     if result.ceiling is None or result.dense_macs is None or result.crop_macs is None:
         return f"{text}; multiply-adds: the shapes of some layers are not known"

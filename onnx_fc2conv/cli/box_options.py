@@ -1,4 +1,4 @@
-"""Options that say which windows become boxes: of scan, and of convert --detector."""
+"""Options that choose which windows become boxes, for scan and convert --detector."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ Classes = Annotated[
 ]
 Background = Annotated[
     list[int] | None,
-    typer.Option("--background", metavar="N", help="A class that is nothing. Repeatable."),
+    typer.Option("--background", metavar="N", help="A class not to find. Repeatable."),
 ]
 Iou = Annotated[
     float,
     typer.Option(
-        "--iou", min=0, max=1, help="A box that overlaps a better one by more than this goes."
+        "--iou", min=0, max=1, help="Drop boxes that overlap a better one by more than this."
     ),
 ]
 Agnostic = Annotated[
     bool,
-    typer.Option("--agnostic", help="Let boxes of all classes compete, not only of the same."),
+    typer.Option("--agnostic", help="Let boxes of all classes compete, not only of one."),
 ]
 MapOutput = Annotated[
     str | None, typer.Option("--output", help="The output to read, where there are several.")
@@ -55,7 +55,7 @@ MapOutput = Annotated[
 
 @dataclass(frozen=True)
 class BoxOptions:
-    """The options together, as they are where none is given."""
+    """All these options, with their defaults."""
 
     threshold: list[str] | None = None
     classes: list[int] | None = None

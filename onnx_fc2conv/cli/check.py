@@ -26,7 +26,7 @@ __all__ = ["check_command"]
 
 
 class ExpectName(StrEnum):
-    """What the converted model has to be."""
+    """The relation that the converted model must have."""
 
     MAP = "map"
     SAME = "same"
@@ -84,8 +84,8 @@ def check_command(  # noqa: PLR0913 - one parameter an option
 
     OUT may come from fc2conv or from anybody: another converter, a simplifier, a re-export. At \
 the native size all outputs are compared, and at larger sizes every cell of a map with the \
-original on its window. A model that is right at the native size and something else at larger \
-ones is equal at the native size only: the last line says so.
+original on its window. A model that is right at the native size but not at larger ones is \
+equal at the native size only: the last line says so.
 
     Exit codes: 0 equivalent · 1 different, or not what --expect demands · 2 bad usage or input · \
 3 of an opset before 7 that cannot be lifted.

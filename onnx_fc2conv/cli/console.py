@@ -48,7 +48,7 @@ _MARKS = {
 _PIPE_WIDTH = 160
 
 _NAME, _LINE = 300, 2000
-"""Most characters of a name and of a line: names may have any number of any characters."""
+"""Most characters of a name and of a line: a model's names may be of any length."""
 
 
 class Terminal:
@@ -67,15 +67,15 @@ class Terminal:
         self._err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
     def error(self, message: str) -> None:
-        """One line, whatever the terminal's width."""
+        """Print an error as one line, whatever the terminal's width."""
         self._err.print(f"[red]{self.program}:[/] {_shown(message, _LINE)}")
 
     def line(self, text: str = "") -> None:
-        """A line of the report."""
+        """Print a line of the report."""
         self._out.print(_shown(text, _LINE), soft_wrap=True)
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table of figures, the first column names."""
+        """Print a table of figures whose first column is names."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for position, name in enumerate(head):
             table.add_column(name, justify="right" if position else "left")
@@ -85,7 +85,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, first: str) -> Generator[Callable[[str], None]]:
-        """A spinner that says what is being done, until the block ends."""
+        """Show a spinner with the current step until the block ends."""
         if self.quiet or not self._err.is_terminal:
             yield lambda _: None
             return
@@ -95,7 +95,7 @@ class Terminal:
 
     @contextmanager
     def bar(self, name: str) -> Generator[Callable[[int, int], None]]:
-        """A bar of pixels done and of all, with rate and remaining time, until the block ends."""
+        """Show a progress bar of pixels, with rate and remaining time, until the block ends."""
         if self.quiet or not self._err.is_terminal:
             yield lambda _done, _total: None
             return
@@ -117,7 +117,7 @@ class Terminal:
             yield advance
 
     def conversion(self, report: ConversionReport) -> None:
-        """Layers, interface and grid of a conversion."""
+        """Print layers, interface and grid of a conversion."""
         conversion = report.conversion
         if conversion.lifted is not None:
             self.line(lifted_line(conversion.lifted).capitalize())
@@ -146,11 +146,11 @@ class Terminal:
             self.grid(conversion.geometry)
 
     def grid(self, geometries: Mapping[str, Geometry]) -> None:
-        """What the cells of each map mean."""
+        """Print the geometry of each map."""
         self._section("Grid", _grid(geometries))
 
     def matrices(self, layers: Sequence[MatrixLayer], form: str) -> None:
-        """The layers that become matrices, and what that adds to the model."""
+        """Print the layers that become matrices, and the bytes that each adds to the model."""
         table = _table()
         for layer in layers:
             what = "filters" if form == "im2col" else "matrix"
@@ -162,12 +162,12 @@ class Terminal:
         self._section("Convolutions", table)
 
     def refusals(self, refusals: Sequence[Refusal]) -> None:
-        """Why nothing was written, on standard error."""
+        """Print why nothing was written, on standard error."""
         for refusal in refusals:
             self.error(f"refused: {refusal}")
 
     def equivalence(self, report: EquivalenceReport, *, brief: bool = False) -> None:
-        """Every comparison of a check; or ``brief``, one line for all that passed of a tier."""
+        """Print every comparison of a check; if ``brief``, one line for all that pass in a tier."""
         for note in report.notes:
             self.line(f"Note: {note}")
         for run in report.runs:
@@ -188,7 +188,7 @@ class Terminal:
             self.results([result for result in own if result.status != "passed"])
 
     def _passed(self, tier: str, results: Sequence[TierResult]) -> None:
-        """A tier in one line: what was compared, and the largest errors."""
+        """Print a tier in one line: its subject or number of comparisons, and largest errors."""
         count = len(results)
         what = _shown(results[0].subject) if count == 1 else f"{count} comparisons"
         errors = [r.worst_error for r in results if r.worst_error is not None]
@@ -202,7 +202,7 @@ class Terminal:
         self._out.print(f"  {_MARKS['passed']} {tier}: {what}{figures and ', '}{figures}")
 
     def results(self, results: Sequence[TierResult]) -> None:
-        """What was compared, with the worst error of each."""
+        """Print the comparisons, with the worst error of each."""
         for result in results:
             self._result(result)
 
@@ -265,7 +265,7 @@ def _dims(shape: tuple[int | str, ...]) -> str:
 
 
 def _shown(text: str, longest: int = _NAME) -> str:
-    """Text of a model as it may stand on a terminal: in one piece, and without control codes."""
+    """Make text of a model safe for a terminal: limited in length, without control codes."""
     if len(text) > longest:
         text = f"{text[: longest // 2]} … {text[-longest // 2 :]}"
     return escape_markup("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))

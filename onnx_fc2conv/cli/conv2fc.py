@@ -189,7 +189,7 @@ def _proven(  # noqa: PLR0913 - what a check takes
 
 
 def _writer(output: Path, form: FormName) -> Callable[[ir.Model, Path], None] | None:
-    """What writes the file, if that is not onnx_ir.
+    """Return the function that writes the file, None for onnx_ir's.
 
     Raises:
         ArgumentError: If a form cannot be written as arrays.

@@ -75,7 +75,7 @@ def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then o
         typer.Option(
             "--preprocess",
             metavar='"KEY=VALUE …"',
-            help="Store in OUT what scan has to do to pixels: channels=gray|rgb|bgr scale=1/255 "
+            help="Store in OUT how scan prepares pixels: channels=gray|rgb|bgr scale=1/255 "
             "mean=0.485,0.456,0.406 std=0.229,0.224,0.225.",
         ),
     ] = None,
@@ -83,7 +83,7 @@ def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then o
         bool,
         typer.Option(
             "--detector",
-            help="Append what scan does: OUT takes the pixels of an image of any size, and gives "
+            help="Append the steps of scan: OUT takes pixels of an image of any size, and gives "
             "boxes, scores and classes. The options from --threshold to --output are for it.",
         ),
     ] = False,
@@ -101,8 +101,8 @@ def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then o
         bool,
         typer.Option(
             "--link-weights",
-            help="Let OUT read its weights from IN's data file, beside which it has to lie, not "
-            "from a copy: keep that file.",
+            help="Let OUT read its weights from IN's data file instead of a copy: OUT has to lie "
+            "beside it, and that file has to stay.",
         ),
     ] = False,
     overwrite: Annotated[
@@ -248,7 +248,7 @@ writes them all.
 
 
 def _preprocessing(text: str | None) -> Callable[[ir.Model], None]:
-    """What stores --preprocess in a model."""
+    """Return a function that stores --preprocess in a model."""
     if text is None:
         return lambda _model: None
     from onnx_fc2conv.scanning.preprocessing import (  # noqa: PLC0415 - it brings onnxruntime

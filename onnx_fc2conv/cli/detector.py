@@ -1,4 +1,4 @@
-"""--detector: what convert does between converting and writing."""
+"""--detector: the step of convert between converting and writing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["DetectorStep", "detector_step"]
 def detector_step(
     options: BoxOptions, *, wanted: bool, static: bool, reduced: bool
 ) -> DetectorStep | None:
-    """The step, or None without --detector.
+    """Return the step, None without --detector.
 
     Raises:
         ArgumentError: If options do not go together.
@@ -56,7 +56,7 @@ class DetectorStep:
         self._scanning: ScanModel | None = None
 
     def planned(self, conversion: Conversion) -> Conversion:
-        """What was planned; refused if it gives no map of windows."""
+        """Return the plan, with a refusal if it gives no map of windows."""
         from onnx_fc2conv.scanning.model import choose_map  # noqa: PLC0415
 
         if conversion.refusals:
@@ -68,7 +68,7 @@ class DetectorStep:
         return conversion
 
     def appended(self, converted: ir.Model) -> ir.Model:
-        """The detector: the converted model and more; that one is not changed."""
+        """Return the detector: a copy of the converted model with the steps of scan."""
         from onnx_fc2conv.detection import append_detector  # noqa: PLC0415
         from onnx_fc2conv.scanning.model import scan_model  # noqa: PLC0415
 
@@ -76,7 +76,7 @@ class DetectorStep:
         return append_detector(self._scanning, self._settings)
 
     def checked(self, report: EquivalenceReport, written: Path, seed: int) -> EquivalenceReport:
-        """The report on the converted model with that on the detector, as it was written."""
+        """Add the results on the written detector to the report on the converted model."""
         from onnx_fc2conv.detection import check_detector  # noqa: PLC0415
 
         assert self._scanning is not None

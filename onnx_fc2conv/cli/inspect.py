@@ -40,7 +40,7 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Show which FC layers a model has and what each would become; write nothing.
 
-    Of a model that is a conversion already, show what its cells mean.
+    For a model that is a conversion already, show the geometry of its map.
 
     Exit codes: 0 convertible · 2 bad usage or input · 3 refused.
 
@@ -72,7 +72,7 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     report = ConversionReport(str(model), None, conversion)
     if json:
         typer.echo(report.to_json(), nl=False)
-        if not reaches_stdout():  # the document is what was asked for, no log
+        if not reaches_stdout():  # the output is the result, not a log
             raise typer.Exit(2)
     else:
         terminal.conversion(report)

@@ -49,14 +49,14 @@ class ProviderName(StrEnum):
 
 
 class PoolName(StrEnum):
-    """What a global pooling of the head becomes."""
+    """The treatment of a global pooling in the head."""
 
     KEEP = "keep"
     WINDOW = "window"
 
 
 class ReduceName(StrEnum):
-    """What is taken over all positions of an output map."""
+    """The reduction over all positions of an output map."""
 
     NONE = "none"
     MEAN = "mean"
@@ -83,7 +83,7 @@ Stride = Annotated[
     typer.Option(
         "--stride",
         metavar="N|H,W",
-        help="Pixels between neighboring windows, a divisor of what the layers make it: a denser "
+        help="Pixels between neighboring windows, a divisor of the layers' own stride: a denser "
         "map, by dilating the layers after those that lose their stride (à trous).",
     ),
 ]
@@ -91,7 +91,7 @@ Pool = Annotated[
     PoolName,
     typer.Option(
         "--pool",
-        help="What a global pooling of the head becomes: keep sees the whole image (one cell at "
+        help="Global pooling in the head: keep pools the whole image (one cell at "
         "any size), window pools each window (a map).",
     ),
 ]
@@ -99,7 +99,7 @@ Reduce = Annotated[
     ReduceName,
     typer.Option(
         "--reduce",
-        help="What to take over all cells of the output map, so that an image of any size gives "
+        help="Reduce all cells of the output map, so that an image of any size gives "
         "one vector of scores.",
     ),
 ]
@@ -144,7 +144,7 @@ AllLinear = Annotated[
     typer.Option(
         "--all-linear",
         help="With --static: convert every Gemm and MatMul by a constant matrix, in transformers "
-        "and MLPs too, not only those that an image leads to.",
+        "and MLPs too, not only those that depend on an image.",
     ),
 ]
 MaxKernel = Annotated[

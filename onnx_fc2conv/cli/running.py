@@ -1,4 +1,4 @@
-"""Running a command line: every error that the user can act upon is a line and an exit code."""
+"""Running a command: every error that the user can act upon is a line and an exit code."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _OUT_OF_MEMORY = (
     *("out of memory", "can't start new thread", "failed to map segment", "bad_alloc"),
     *("Cannot allocate memory", "without exception set", "without setting an exception"),
 )
-"""How Python and C++ libraries put it where they raise no MemoryError."""
+"""Messages of Python and C++ libraries that raise no MemoryError."""
 
 
 def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) -> None:
     """Run and exit: 0 done, 1 not equivalent, 2 bad usage or input, 3 refused, 130 Ctrl-C."""
-    # A model is full of reference cycles, none of which is garbage before the end.
+    # A model is full of reference cycles, none of them garbage before the end.
     gc.set_threshold(100_000, 50, 100)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns with tracebacks
     try:
@@ -40,7 +40,7 @@ def run(app: typer.Typer, arguments: Callable[[], Sequence[str]], program: str) 
     except Fc2ConvError as error:
         _fail(program, [str(error)], 2)
     except MemoryError:
-        # Nothing is imported any more, and nothing is drawn.
+        # There is no memory to import or draw anything.
         sys.stderr.write(f"{program}: out of memory\n")
         raise SystemExit(2) from None
     except OSError as error:

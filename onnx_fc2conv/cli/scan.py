@@ -32,7 +32,7 @@ __all__ = ["scan_command"]
 
 
 class ChannelsName(StrEnum):
-    """What the channels of the input are."""
+    """The channels of the input."""
 
     GRAY = "gray"
     RGB = "rgb"
@@ -81,23 +81,23 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option("--mean", metavar="M,…", help="Subtracted after that, one or one a channel."),
+        typer.Option("--mean", metavar="M,…", help="Subtracted after that: one, or one a channel."),
     ] = None,
     std: Annotated[
         str | None, typer.Option("--std", metavar="S,…", help="Divided by after that.")
     ] = None,
     memory: Annotated[
         str,
-        typer.Option("--memory", help="What the tensors of one tile may take: the tile's size."),
+        typer.Option("--memory", help="Limit for the tensors of one tile; sets its size."),
     ] = "1GB",
     output: MapOutput = None,
     maps: Annotated[
         list[MapName] | None,
-        typer.Option("--maps", help="Write the score maps so too, beside .npy. Repeatable."),
+        typer.Option("--maps", help="Another format of the score maps, beside .npy. Repeatable."),
     ] = None,
     input_shape: InputShapes = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted scan of the same images.")
+        bool, typer.Option("--resume", help="Continue an interrupted scan of the same images.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier scan has written.")
@@ -154,7 +154,7 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
 def _scan_all(
     terminal: Terminal, target: ScanFolder, prepared: PreparedScan, images: Sequence[Path]
 ) -> int:
-    """Scan one image after another; the number of those that could not be."""
+    """Scan one image after another; return the number of failures."""
     bad = 0
     try:
         for image in images:
