@@ -1,4 +1,4 @@
-"""What can go wrong, and who must act.
+"""Refusals and errors, by who must act.
 
 A *refusal* is data: the analysis collects every reason why a layer cannot be written as a
 convolution. (The rule of an operator raises it; the walk over the graph catches it and goes on.)
@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why one node of the model cannot be part of a fully convolutional model.
+    """The reason why a node of the model cannot be part of a fully convolutional model.
 
     Attributes:
         code: A stable, documented word for the reason, such as ``baked-size``.
@@ -53,7 +53,7 @@ class InvalidModelError(Fc2ConvError):
 
 
 class RuntimeUnavailableError(Fc2ConvError):
-    """onnxruntime, or the execution provider that was asked for, is not there (exit code 2)."""
+    """onnxruntime, or the requested execution provider, is missing (exit code 2)."""
 
 
 class RefusedError(Fc2ConvError):

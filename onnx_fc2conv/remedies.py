@@ -1,7 +1,7 @@
-"""What a user can do about a refusal, by its code.
+"""Remedies for refusals, by code.
 
-``docs/refusals.md`` shows the same sentences beside what each code means; a test compares them, and
-does what they say.
+``docs/refusals.md`` shows the same sentences beside the meaning of each code; a test compares them,
+and follows them.
 """
 
 from __future__ import annotations
@@ -78,6 +78,6 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
 
 
 def what_to_do(refusals: Iterable[Refusal]) -> list[str]:
-    """A line for each code among the refusals."""
+    """Return a line of advice for each code among the refusals."""
     codes = dict.fromkeys(refusal.code for refusal in refusals)
     return [f"what to do [{code}]: {REMEDIES[code]}" for code in codes]
