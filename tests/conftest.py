@@ -5,10 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.cli.conftest import MODELS, Run, runner
+
+
+class OneThread(onnxruntime.SessionOptions):  # type: ignore[misc]
+    """Each worker of the tests keeps one core busy; threads that wait for each other keep all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intra_op_num_threads = self.inter_op_num_threads = 1
+
+
+onnxruntime.SessionOptions = OneThread
 
 settings.register_profile(
     "ci",
@@ -25,6 +37,31 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+SLOW_PLACES = (
+    *("cli", "properties", "scanning", "detection", "equivalence", "files"),
+    *("test_dask", "test_every_operator", "test_examples", "test_faults", "test_fuzz_findings"),
+    *("test_ci_integration", "test_gpu_tool", "test_measured", "test_quantized"),
+    *("test_quantized_linear", "test_quantized_maps", "test_quantized_models", "test_refusals"),
+    *(
+        "test_report_schema",
+        "test_sweep",
+        "test_there_and_back",
+        "test_windows",
+        "test_image_norms",
+    ),
+    *("test_pooling", "test_reduction", "test_resize", "test_selection", "test_constants"),
+)
+"""Folders and files that the quick suite leaves out: what runs programs, or checks whole models."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick suite: rules, maps, passes, geometry, golden texts, contracts."""
+    for item in items:
+        path = Path(item.path).relative_to(Path(__file__).parent).with_suffix("")
+        if not set(path.parts) & set(SLOW_PLACES):
+            item.add_marker(pytest.mark.quick)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

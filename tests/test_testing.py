@@ -48,7 +48,7 @@ def test_the_message_is_cut() -> None:
         assert_equivalent(DIGITS, model, data=data)
     with pytest.raises(AssertionError) as error:
         assert_equivalent(DIGITS, model, expect="same")
-    assert str(error.value).splitlines()[-1] == "  and 6 more"
+    assert str(error.value).splitlines()[-1] == "  and 2 more"
     assert len(str(error.value).splitlines()) == 7
 
 
