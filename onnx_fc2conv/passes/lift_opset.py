@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
-from onnx_fc2conv.graphs.names import NameScope
+from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.passes.old_operators import ALIGNED, LIFTS, Lift, OldModel
 
 __all__ = ["OLDEST_OPSET", "LiftOpset"]
@@ -47,7 +47,7 @@ class LiftOpset(ir.passes.InPlacePass):
         opset = model.opset_imports.get("", OLDEST_OPSET)
         if opset >= OLDEST_OPSET:
             return ir.passes.PassResult(model, modified=False)
-        old = OldModel(model, opset, _ranks(model, opset), NameScope.of(model.graph))
+        old = OldModel(GraphWriter(model), _ranks(model))
         for node, lift in _planned(old):
             lift(node)
         model.graph.opset_imports[""] = OLDEST_OPSET
@@ -62,7 +62,7 @@ def _planned(old: OldModel) -> list[tuple[ir.Node, Lift]]:
     """
     lifts: list[tuple[ir.Node, Lift]] = []
     refusals: list[Refusal] = []
-    for node in old.model.graph:
+    for node in old.writer.graph:
         found = _lift(old, node)
         if isinstance(found, Refusal):
             refusals.append(found)
@@ -78,7 +78,7 @@ def _lift(old: OldModel, node: ir.Node) -> Lift | Refusal | None:
         return old.refuse(node, "has a subgraph")
     if node.domain:
         return None
-    version = _version(node.op_type, old.opset)
+    version = _version(node.op_type, old.writer.opset)
     if version is not None and version == _version(node.op_type, OLDEST_OPSET):
         return None
     rule = LIFTS.get(node.op_type)
@@ -95,14 +95,14 @@ def _version(op_type: str, opset: int) -> int | None:
         return None
 
 
-def _ranks(model: ir.Model, opset: int) -> Mapping[str, int]:
+def _ranks(model: ir.Model) -> Mapping[str, int]:
     """Ranks of the model's tensors by name.
 
     ONNX infers no shapes through the first versions of its operators. It does in opset 7 if what
     would have to be aligned by ranks is left out: its first operand has the shape of the result.
     """
     sketch = model.clone()
-    old = OldModel(sketch, opset, {}, NameScope.of(sketch.graph))
+    old = OldModel(GraphWriter(sketch), {})
     for node in sketch.graph:
         if node.op_type in ALIGNED and not node.domain:
             node.op_type = "Identity"

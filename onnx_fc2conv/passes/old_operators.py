@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.graphs.names import NameScope, describe
+from onnx_fc2conv.graphs.names import describe
+from onnx_fc2conv.graphs.writer import GraphWriter
 
 __all__ = ["ALIGNED", "LIFTS", "Lift", "OldModel"]
 
@@ -24,16 +25,12 @@ class OldModel:
     """The facts about a model that the lift of a node needs.
 
     Attributes:
-        model: The model.
-        opset: Its opset.
+        writer: Writes into its graph; has its opset.
         ranks: Ranks of its tensors by name, as far as they are known.
-        names: Gives names to new tensors.
     """
 
-    model: ir.Model
-    opset: int
+    writer: GraphWriter
     ranks: Mapping[str, int]
-    names: NameScope
 
     def refuse(self, node: ir.Node, why: str) -> Refusal:
         """Return a refusal that names the node and the model's opset."""
@@ -44,16 +41,6 @@ class OldModel:
         """Rank of an operand."""
         value = node.inputs[position]
         return None if value is None else self.ranks.get(value.name or "")
-
-    def stored(self, name: str, numbers: tuple[int, ...]) -> ir.Value:
-        """A new initializer."""
-        fresh = self.names.fresh(name)
-        tensor = ir.tensor(np.array(numbers, np.int64), name=fresh)
-        value = ir.val(fresh, dtype=tensor.dtype, shape=[len(numbers)], const_value=tensor)
-        self.model.graph.register_initializer(value)
-        if (self.model.ir_version or 10) < 4:  # lists initializers as inputs
-            self.model.graph.inputs.append(value)
-        return value
 
 
 Rule = Callable[[OldModel, ir.Node], "Lift | Refusal"]
@@ -131,7 +118,7 @@ def _reshape(old: OldModel, node: ir.Node) -> Lift | Refusal:
         _drop(node, "consumed_inputs", "shape")
         name = f"{node.outputs[0].name}.shape"
         node.resize_inputs(2)
-        node.replace_input_with(1, old.stored(name, tuple(shape)))
+        node.replace_input_with(1, old.writer.constant(name, np.array(shape, np.int64)))
 
     return lift
 
