@@ -100,7 +100,7 @@ def test_maps_stay_flat_in_the_dense_form(kind: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 17, 21])
 def test_any_opset(form: Any, opset: int) -> None:
-    net = Net(opset=opset)
+    net = Net(opset=opset, ir_version=3 if opset < 9 else 8)
     y = conv(net, net.x, (8, 10), pads=[1, 1, 1, 1], channels=4, group=2)
     model = net.model(net.head(net.op("Relu", y, shape=y.shape)))
     made = convert_to_fc(model, form=form).model
