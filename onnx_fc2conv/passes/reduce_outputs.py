@@ -63,13 +63,14 @@ class ReduceOutputs(ir.passes.InPlacePass):
         refusals = (*plan.refusals, *(r for output in maps if (r := _refusal(output)) is not None))
         if refusals:
             raise RefusedError(refusals)
+        writer = GraphWriter(model)
         for output in maps:
-            self._append(model, output)
+            self._append(writer, output)
         return ir.passes.PassResult(model, modified=bool(maps))
 
-    def _append(self, model: ir.Model, output: OutputMap) -> None:
+    def _append(self, writer: GraphWriter, output: OutputMap) -> None:
         """The reduction takes over the output and its name."""
-        writer, outputs = GraphWriter(model), model.graph.outputs
+        outputs = writer.graph.outputs
         cells, name = output.value, output.value.name or "output"
         axes = sorted(output.spatial_axes)
         at = writer.at_end()
