@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_ir.convenience import get_const_tensor
 
 from onnx_fc2conv.graphs.names import describe, node_name
+from onnx_fc2conv.graphs.operators import BROADCASTING, UNARY
 from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.matrices import ConvLayer
 from onnx_fc2conv.matrices.linear_maps import (
@@ -35,13 +36,6 @@ _LINEAR = {
     "GlobalAveragePool": average_map,
     "BatchNormalization": normalization_map,
 }
-_UNARY = {
-    *("Abs", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid"),
-    *("HardSwish", "Identity", "LeakyRelu", "Log", "Mish", "Neg", "Reciprocal", "Relu", "Round"),
-    *("Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh"),
-    "ThresholdedRelu",
-}
-_BROADCASTING = {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu", "Sum", "Mean"}
 
 
 class FlatLayers:
@@ -79,12 +73,12 @@ class FlatLayers:
             return self._matrix(node, self._convolution(node))
         if node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
             return None
-        if node.op_type in _BROADCASTING:
+        if node.op_type in BROADCASTING:
             return self._elementwise(node, [v for v in node.inputs if v is not None])
         value = node.inputs[0] if node.inputs else None
         if value is None or value not in self._rewritten:
             return None
-        if node.op_type in _UNARY:
+        if node.op_type in (*UNARY, "Identity"):
             return self._elementwise(node, [value])
         if node.op_type in ("Flatten", "Reshape"):
             features = _sample_shape(node.outputs[0])

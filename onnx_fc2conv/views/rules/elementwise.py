@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.operators import BROADCASTING, UNARY
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.parameters import by_channel
 from onnx_fc2conv.views.maps.affine import as_affine, positive_scale, waiting
