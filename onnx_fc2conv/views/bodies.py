@@ -1,4 +1,4 @@
-"""The bodies of an If, Loop or Scan: what they read of the graph around them, and their nodes."""
+"""The bodies of an If, Loop or Scan: the outer tensors that they read, and their nodes."""
 
 from __future__ import annotations
 

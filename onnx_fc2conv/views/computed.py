@@ -1,4 +1,4 @@
-"""What a node computes without pixels: constants, shapes, numbers that all samples share."""
+"""Outputs computed without pixels: constants, shapes, numbers that all samples share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["computed", "uniform_shape"]
 def computed(
     node: ir.Node, operands: Sequence[Fact | None], opset: int, batches: Batches
 ) -> list[Known]:
-    """The outputs of the node, computed when they are first asked for."""
+    """Return the outputs of the node, computed at their first use."""
     sized = any(
         isinstance(fact, FeatureView) or (isinstance(fact, Known) and fact.sized)
         for fact in operands
@@ -59,7 +59,7 @@ def _counts_axes(node: ir.Node) -> bool:
 
 
 def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:
-    """The value of an operand; for a view an array of its shape, since only that is asked for."""
+    """Return the value of an operand; for a view, an array with only its shape, which suffices."""
     if isinstance(fact, Known):
         return fact.at(batch)
     if isinstance(fact, FeatureView):
@@ -79,9 +79,9 @@ def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | Non
 
 
 def uniform_shape(node: ir.Node, operands: Sequence[Fact | None]) -> tuple[int, ...] | None:
-    """The shape of an output that is the same for all samples; None if it is not known to be.
+    """Return the shape of an output that is the same for all samples; None if it may differ.
 
-    An elementwise operator on what is the same for all samples gives the like.
+    An elementwise operator keeps this property of its operands.
     """
     if node.domain or node.op_type not in ("Mul", "Div", "Cast", "Identity"):
         return None

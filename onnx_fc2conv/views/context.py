@@ -1,4 +1,4 @@
-"""What a rule is given: one node, what is known of its operands, and a tape to write on."""
+"""The context of a rule: one node, facts about its operands, and a tape to write on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from onnx_fc2conv.views.tape import Attempt, Frozen, NodeRefused, Tape
 __all__ = ["Context", "Fact", "Operand"]
 
 Fact = FeatureView | Known | Opaque
-"""What is known of a tensor."""
+"""The knowledge about a tensor."""
 
 Operand = FeatureMap | Intermediate | Constant | ir.Value | None
 Made = TypeVar("Made", bound=FeatureMap | Intermediate)
@@ -40,12 +40,12 @@ class Context:
     Attributes:
         node: The node.
         opset: Version of the node's operator set.
-        operands: What is known of each input; None where an optional input is left out.
+        operands: The fact about each input; None where an optional input is left out.
         space: Gives labels to new maps.
         names: Gives names to new tensors.
         batches: The batch sizes of the labels.
-        tape: Takes down what the rule decides.
-        windowed: Whether the node, if it pools the whole image, is to pool each window instead.
+        tape: Records the rule's decisions.
+        windowed: Whether the node, if it pools the whole image, should pool each window instead.
         static: Whether sizes stay, so that a window is the whole image.
         patches: Whether a layer of patches of a map is a sliding layer.
     """
@@ -76,7 +76,7 @@ class Context:
         return fact if isinstance(fact, FeatureView) else None
 
     def first_view(self) -> FeatureView:
-        """The first operand of a node of which no other may be a view."""
+        """Return the first operand; no other operand of the node may be a view."""
         view = self.view(0)
         assert view is not None
         return view
@@ -116,7 +116,7 @@ class Context:
         return self.names.fresh(name)
 
     def constant(self, name: str, array: AnyArray) -> Constant:
-        """A new constant, called so if that name is free."""
+        """Make a constant, of this name if it is free."""
         return Constant(self.names.fresh(name), array.shape, lambda: ir.Tensor(array))
 
     def integers(self, name: str, values: list[int]) -> Constant:
@@ -124,11 +124,11 @@ class Context:
         return self.constant(f"{name}.sizes", np.array(values, np.int64))
 
     def tensor(self, name: str, dtype: ir.DataType) -> Intermediate:
-        """A new tensor that is no map, called so if that name is free."""
+        """Make a tensor that is no map, of this name if it is free."""
         return Intermediate(self.names.fresh(name), dtype)
 
     def new_map(self, like: FeatureMap, **changes: Any) -> FeatureMap:
-        """A new map that this node makes: ``like`` it but for its labels and what is given."""
+        """Make a map of this node: ``like`` another, except for new labels and the ``changes``."""
         made: dict[str, Any] = {
             "name": self.node.outputs[0].name or "",
             "sources": (like,),
@@ -150,7 +150,7 @@ class Context:
         return self.space.add(replace(like, **made))
 
     def kept(self, like: FeatureMap, **changes: Any) -> FeatureView:
-        """The node stays, and its output is a map ``like`` this one but for what is given."""
+        """Keep the node; return its output, a map ``like`` this one except for the ``changes``."""
         made = self.new_map(like, **{"value": self.node.outputs[0], **changes})
         return FeatureView.of(made, self.space, self.batches)
 
@@ -170,7 +170,7 @@ class Context:
         further: tuple[FeatureMap | Intermediate, ...] = (),
         domain: str = "",
     ) -> Made:
-        """Let a new node make ``output``, which is returned; the arguments are those of `Step`."""
+        """Emit a new node and return its ``output``; the arguments are those of `Step`."""
         written = attributes or {}
         self.tape.append(
             Step(op_type, inputs, output, self.node, written, carried, further, domain)

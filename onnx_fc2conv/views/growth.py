@@ -1,8 +1,8 @@
-"""Nodes that make much of little: a few bytes of a model file may ask for terabytes, or for hours.
+"""Nodes with huge outputs: a few bytes of a model file may demand terabytes, or hours.
 
-The operators whose output is as large as an operand's *values* say (ONNX operators
-ConstantOfShape-9, Expand-8, OneHot-9, Pad-11, Range-11, Resize-10, Tile-6, Upsample-9). Any other
-operator is bounded by what it reads.
+These are operators whose output size depends on an operand's *values* (ONNX operators
+ConstantOfShape-9, Expand-8, OneHot-9, Pad-11, Range-11, Resize-10, Tile-6, Upsample-9). The size of
+any other operator is bounded by its inputs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VIEWS = {
 
 _GROWING = {"ConstantOfShape", "Expand", "OneHot", "Range", "Resize", "Tile", "Upsample"}
 _SMALL = 1 << 10
-"""Elements of an operand whose values may say how large the output is."""
+"""Most elements of an operand whose values may set the size of the output."""
 
 _RESIZE = ("roi", "scales", "sizes")
 
@@ -49,7 +49,7 @@ _LIMITS = {
 
 
 def check_growth(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
-    """Let a node run only if what it makes is of a reasonable size.
+    """Check that the output of a node has a reasonable size.
 
     Raises:
         NotComputable: If it is not; the message has the number of elements.
@@ -65,16 +65,16 @@ def check_growth(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
 
 
 def repeated(node: ir.Node, shape: AnyArray) -> AnyArray:
-    """What a ConstantOfShape-9 gives: its number, 0 by default, in every place of one."""
+    """Return the output of a ConstantOfShape-9 as a broadcast view of its number (default 0)."""
     tensor = node.attributes.get_tensor("value", None)
     number = np.float32(0) if tensor is None else tensor.numpy().reshape(())
     return np.broadcast_to(number, tuple(int(length) for length in shape))
 
 
 def check_sizes(graph: ir.Graph) -> None:
-    """Find a node that makes more than any memory holds of the constants that it reads.
+    """Check that no node makes a tensor larger than any memory from its constants.
 
-    Whoever runs the model tries to make it, onnxruntime too.
+    Any runtime would try to allocate it, onnxruntime too.
 
     Raises:
         InvalidModelError: If there is one.
@@ -91,7 +91,7 @@ def check_sizes(graph: ir.Graph) -> None:
 
 
 def _elements(node: ir.Node, inputs: Sequence[AnyArray | None]) -> float:
-    """Elements of the output; 0 where no operand's value says it, or none is given."""
+    """Return the number of output elements; 0 where no operand's value sets it."""
     match node.op_type, inputs:
         case "ConstantOfShape", [np.ndarray() as shape]:
             return _product(shape)

@@ -24,7 +24,7 @@ __all__ = [
 
 InputShapes = Mapping[str, tuple[int, ...]]
 ImageAxes = tuple[int | None, ...]
-"""The axes of an input that are [N, C, *spatial], in that order; None for one that it lacks."""
+"""The axes of an input in the order [N, C, *spatial]; None for one that it lacks."""
 
 _SLIDING = {
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"),
@@ -38,18 +38,18 @@ _FOLLOWED = {
 
 
 def model_inputs(graph: ir.Graph) -> list[ir.Value]:
-    """The inputs that a caller must feed: those that no initializer backs."""
+    """Return the inputs that a caller must feed: those without an initializer."""
     return [value for value in graph.inputs if value.name not in graph.initializers]
 
 
 def image_axes(graph: ir.Graph) -> dict[ir.Value, ImageAxes]:
-    """For each image input, the axes that are [N, C, *spatial], in that order.
+    """Return the axes of each image input in the order [N, C, *spatial].
 
-    The first sliding operator tells: what it takes for channels are the channels. An input may lack
+    The first sliding operator decides: its channel axis is the channel axis. An input may lack
     the axis of the channels or of the batch, which Unsqueeze then adds; or, if no operator slides
-    along all of its own, a spatial one (sound, for which Keras has a Conv of height 1). One of rank
-    3 or more that reaches no sliding operator (a plain Flatten→Gemm) is taken to be
-    [N, C, *spatial] already.
+    along all of its axes, a spatial one (sound, for which Keras has a Conv of height 1). An input
+    of rank 3 or more that reaches no sliding operator (a plain Flatten→Gemm) counts as
+    [N, C, *spatial].
     """
     found: dict[ir.Value, ImageAxes] = {}
     for value in model_inputs(graph):
@@ -67,7 +67,7 @@ def image_axes(graph: ir.Graph) -> dict[ir.Value, ImageAxes]:
 def image_map(
     value: ir.Value, axes: ImageAxes, shape: tuple[int | None, ...], space: LabelSpace
 ) -> FeatureMap:
-    """An image input as a map.
+    """Make the map of an image input.
 
     Args:
         value: The input.
@@ -103,7 +103,7 @@ def image_map(
 
 
 def _with_all_axes(axes: ImageAxes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The layout of an image input once it has all axes, and those at which it is unsqueezed."""
+    """Return the layout of an image input with all axes, and the axes to unsqueeze."""
     lacks = tuple(position for position, axis in enumerate(axes) if axis is None)
     places = [position for position in range(len(axes)) if position not in lacks]
     layout = tuple(n if axis is None else places[axis] for n, axis in enumerate(axes))
@@ -111,7 +111,7 @@ def _with_all_axes(axes: ImageAxes) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def fixed_images(graph: ir.Graph) -> dict[ir.Value, ImageAxes]:
-    """Those of `image_axes` whose size is fixed, tokens [N, T, D] not among them."""
+    """Return the image inputs of `image_axes` with a fixed size, without tokens [N, T, D]."""
     return {
         value: axes
         for value, axes in image_axes(graph).items()
@@ -130,8 +130,8 @@ def _is_numeric(value: ir.Value) -> bool:
 def _axes_at_first_slide(start: ir.Value, axes: ImageAxes) -> ImageAxes | None:
     """Axes of ``start`` as the first sliding operator downstream sees them.
 
-    None if there is no such operator. One that slides along an axis which the input lacks counts if
-    no other is found.
+    None if there is no such operator. An operator that slides along an axis which the input lacks
+    counts if no other is found.
     """
     queue, seen = [(start, axes)], {start}
     lacking: ImageAxes | None = None
@@ -153,7 +153,7 @@ def _axes_at_first_slide(start: ir.Value, axes: ImageAxes) -> ImageAxes | None:
 
 
 def _axes_after(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | None:
-    """The axes after a node; None if it is not followed."""
+    """Return the axes after a node; None if they cannot be followed through it."""
     match node.op_type:
         case "Transpose":
             perm = node.attributes.get_ints("perm", None) or range(len(axes) - 1, -1, -1)
@@ -172,7 +172,7 @@ def _axes_after(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | 
 
 
 def _axes_after_reshape(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | None:
-    """As of an Unsqueeze, if all that the Reshape does is add axes of length 1."""
+    """Return the axes after a Reshape that only adds axes of length 1, as an Unsqueeze does."""
     target = _integers(node, None)
     if target is None or image.shape is None or len(target) <= len(axes):
         return None
@@ -192,7 +192,7 @@ def _with_axes(axes: ImageAxes, added: set[int], rank: int) -> ImageAxes:
 
 
 def _integers(node: ir.Node, attribute: str | None) -> list[int] | None:
-    """The second input, or the attribute that it was in earlier opsets; None if not constant."""
+    """Return the second input, an attribute in earlier opsets; None if it is not constant."""
     stored = None if attribute is None else node.attributes.get_ints(attribute, None)
     if stored is not None:
         return list(stored)
@@ -242,7 +242,7 @@ def native_batch(
     shapes: Mapping[str, tuple[int | None, ...]],
     given: InputShapes,
 ) -> int:
-    """The model's own batch size: what its image inputs fix, 1 where it is symbolic.
+    """Return the model's own batch size: that of its image inputs, 1 where it is symbolic.
 
     Raises:
         RefusedError: If two image inputs fix different ones.

@@ -1,7 +1,7 @@
 """Interpreting a model as views of feature maps: from the image inputs to the outputs, once.
 
-Every tensor becomes a `FeatureView`, a `Known` or an `Opaque`; every node is answered by its rule.
-What comes out is a `Plan`; the model is not changed.
+Every tensor becomes a `FeatureView`, a `Known` or an `Opaque`; a rule handles every node. The
+result is a `Plan`; the model is not changed.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def interpret(
             windows. (The squeeze of a gate keeps seeing the whole image: which poolings these are
             is known after one walk.)
 
-    A layer of patches of a map is a sliding layer, whose results are many cells for each window. If
-    the model has no use for these (its outputs are to have one), it is one of the whole window.
+    A layer of patches of a map is a sliding layer, which gives many cells for each window. If the
+    model cannot use these (its outputs need a single cell), it is a layer of the whole window.
 
     Raises:
         ArgumentError: If a native size is missing or does not fit.
@@ -80,7 +80,7 @@ def interpret(
 
 
 def _interpreted(model: ir.Model, given: InputShapes, pool: Pool, *, patches: bool) -> Plan:
-    """The plan in which layers of patches slide, or are layers of the whole window."""
+    """Make the plan in which layers of patches slide, or are layers of the whole window."""
     interpreter = Interpreter(model, given, patches=patches)
     plan = interpreter.run()
     if pool == "keep":
@@ -149,7 +149,7 @@ class Interpreter:
         )
 
     def _start(self) -> list[ImageInput]:
-        """Facts about the inputs and the initializers."""
+        """Record facts about the inputs and the initializers; return the images."""
         images: list[ImageInput] = []
         for value in self.graph.initializers.values():
             if value.const_value is not None:
@@ -205,7 +205,7 @@ class Interpreter:
         self._refused(node, attempt.refused.refusal)
 
     def _context(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> Context:
-        """What a rule is given."""
+        """Make the context of the node's rule."""
         return Context(
             node,
             self._opset(node),
@@ -220,19 +220,19 @@ class Interpreter:
         )
 
     def _judge(self, ctx: Context, layers: Sequence[FcLayer]) -> None:
-        """Refuse what the rule has made of the node, if it is not to be used.
+        """Refuse the rule's result where it must not be used.
 
         Raises:
             NodeRefused: If so.
         """
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
-        """What a refused node means for the plan."""
+        """Record a refused node in the plan."""
         self.refusals.append(refusal)
         self._leave(node, refusal.reason, from_image=True)
 
     def _learn(self, node: ir.Node, facts: Sequence[Fact]) -> None:
-        """Facts about the node's outputs, in order; nothing is known of further ones."""
+        """Record facts about the node's outputs, in order; further outputs are opaque."""
         for value, fact in zip(node.outputs, facts, strict=False):
             self.facts[value] = fact
         for value in node.outputs[len(facts) :]:
@@ -249,7 +249,7 @@ class Interpreter:
             self.facts[value] = Opaque(from_image=from_image)
 
     def _know(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> None:
-        """The outputs are known: constants, or integers computed from shapes."""
+        """Record the outputs as known: constants, or integers computed from shapes."""
         if node.op_type == "Constant" and node.domain == "":
             stored = node.attributes.get("value")
             if stored is not None:
@@ -266,7 +266,7 @@ class Interpreter:
             self.facts[value] = fact
 
     def _output(self, value: ir.Value, gone: tuple[int, ...]) -> OutputMap | None:
-        """What becomes of a graph output, without the spatial axes that the images lack."""
+        """Return the map that replaces a graph output, without the spatial axes ``gone``."""
         fact = self.facts.get(value)
         node = value.producer()
         if not isinstance(fact, FeatureView):
@@ -284,7 +284,7 @@ class Interpreter:
         return None
 
     def _captured(self, node: ir.Node) -> list[Fact]:
-        """Facts about the tensors that the node's subgraphs take from this graph."""
+        """Return facts about the tensors that the node's subgraphs take from this graph."""
         return [self.facts[value] for value in captured_values(node) if value in self.facts]
 
     def _opset(self, node: ir.Node) -> int:
@@ -292,13 +292,13 @@ class Interpreter:
 
 
 def _lacked_by_all(images: Sequence[ImageInput]) -> set[int]:
-    """The spatial axes that no image has: all are sound, say, and the layers are of images."""
+    """Return the spatial axes that no image has: sound, for example, in layers for images."""
     lacked = [set(image.feature_map.lacks_spatial) for image in images]
     return set.intersection(*lacked) if lacked else set()
 
 
 def _answer(rule: Rule, ctx: Context) -> Answer:
-    """What the rule finds out.
+    """Return the rule's answer.
 
     Raises:
         NodeRefused: If it refuses the node, or cannot tell samples or constants.

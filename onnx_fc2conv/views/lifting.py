@@ -1,10 +1,10 @@
-"""Lifting: a layer is a 1×1 Conv in its own place, whatever its operand is.
+"""Lifting: a layer becomes a 1×1 Conv in its own place, whatever its operand is.
 
     Y[…, k] = Σ_d W[k, d] · X[…, d]
 
-No map is needed for that: the contracted axis is taken for the channels, the first other axis for
-the samples and the rest for positions, so that [N, D] is a map [N, D, 1, 1] and tokens [N, T, D]
-are a map [N, D, T, 1]. No size goes into the model that was not in it. (Gemm-7/9/11/13,
+This needs no map: the contracted axis serves as the channels, the first other axis as the samples
+and the rest as positions, so that [N, D] is a map [N, D, 1, 1] and tokens [N, T, D] are a map
+[N, D, T, 1]. The model gets no size that it did not have. (Gemm-7/9/11/13,
 MatMul-1/9/13, Einsum-12 by one matrix, Conv-1/11.)
 """
 
@@ -40,7 +40,7 @@ class Lifting:
         """Start.
 
         Args:
-            facts: What is known of tensors; those that are `Known` are constant.
+            facts: Facts about tensors; those that are `Known` are constant.
             shapes: Shapes of tensors by name, None for symbolic dims.
             names: Where new names come from.
         """
@@ -50,7 +50,7 @@ class Lifting:
         self._kernels: dict[tuple[ir.Value, bool, float], Kernel] = {}
 
     def lift(self, node: ir.Node) -> tuple[Lifted, FcLayer] | str:
-        """How the layer becomes a Conv in its own place; why not, if it does not."""
+        """Return the layer as a Conv in its own place, or the reason why it cannot be one."""
         if node.op_type not in ("Gemm", "MatMul", "Einsum"):
             return f"{node.op_type} is no layer of numbers that a Conv could be in its own place"
         try:
@@ -136,7 +136,7 @@ class Lifting:
     def _bias(
         self, node: ir.Node, position: int, outputs: int
     ) -> tuple[Constant | ir.Value | None, bool]:
-        """The Conv's bias, and whether C must be added behind it because it is no bias."""
+        """Return the Conv's bias, and whether C must be added after it because it is no bias."""
         value = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
         beta = node.attributes.get_float("beta", 1.0)
         if value is None or beta == 0.0:
@@ -154,7 +154,7 @@ class Lifting:
 
 
 def _letters(node: ir.Node, position: int) -> Letters:
-    """The letters of an equation with two terms and no ellipsis."""
+    """Return the letters of an equation with two terms and no ellipsis."""
     equation = node.attributes.get_string("equation", "")
     found = Letters.of(equation, view_first=position == 0)
     assert found is not None
@@ -175,7 +175,7 @@ def _is_by_a_matrix(node: ir.Node, position: int, rank: int) -> bool:
 
 
 def _contracted(node: ir.Node, position: int, rank: int) -> int:
-    """The axis of the operand that the layer contracts."""
+    """Return the axis of the operand that the layer contracts."""
     if node.op_type == "MatMul":
         return rank - 1 if position == 0 else max(0, rank - 2)
     if node.op_type == "Einsum":
@@ -186,7 +186,7 @@ def _contracted(node: ir.Node, position: int, rank: int) -> int:
 
 
 def _counted(node: ir.Node, position: int, axis: int, weight: Known) -> int | None:
-    """The axis of the product that counts the outputs."""
+    """Return the axis of the product that holds the outputs."""
     if node.op_type == "Gemm":
         return 1 - position
     if node.op_type == "Einsum":

@@ -1,4 +1,4 @@
-"""What becomes of a graph output that is a view of a map: the map that stands for it."""
+"""The map that replaces a graph output which is a view of a map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["output_map"]
 def output_map(
     ctx: Context, value: ir.Value, fact: FeatureView, gone: tuple[int, ...]
 ) -> OutputMap:
-    """The map of an output.
+    """Return the map that replaces an output.
 
     Args:
         ctx: The node that makes the output.
@@ -28,7 +28,7 @@ def output_map(
         gone: The spatial axes that the images lack.
 
     Raises:
-        NodeRefused: If no cells of a map are the output.
+        NodeRefused: If the output does not consist of cells of a map.
     """
     made = ORIGIN in ctx.node.metadata_props
     whole = channels_first(len(fact.shape))
@@ -55,7 +55,7 @@ def _of_cells(
     gone: tuple[int, ...],
     feature_map: FeatureMap,
 ) -> OutputMap:
-    """The map of an output that holds the channels of single cells."""
+    """Return the map of an output that holds the channels of single cells."""
     layout = channels_first(2 + len(feature_map.extent))
     shape = fact.index.shape
     if ORIGIN in ctx.node.metadata_props:

@@ -1,4 +1,4 @@
-"""What the rules decide: frozen values, applied to the model by nobody but the passes."""
+"""The rules' decisions: frozen values, which only the passes apply to the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 ORIGIN = "fc2conv.origin"
-"""Key in the metadata of an emitted node: operator and name of the node that it stands for."""
+"""Key in the metadata of an emitted node: operator and name of the node that it replaces."""
 
 FC_OPERATORS = (
     *("Gemm", "MatMul", "Einsum", "QLinearMatMul", "MatMulInteger"),
@@ -44,7 +44,7 @@ MICROSOFT = "com.microsoft"
 """The domain of onnxruntime's own operators."""
 
 Pool = Literal["keep", "window"]
-"""What a global pooling of the head becomes: it stays, or pools each window."""
+"""Whether a global pooling of the head stays, or pools each window."""
 
 AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -74,8 +74,8 @@ class Intermediate:
 class Step:
     """One node of the converted model, which makes the map ``output``.
 
-    ``carried`` are attributes taken over unchanged from ``source``, the node it stands for.
-    ``further`` are its outputs after the first one, ``domain`` is the operator's.
+    ``carried`` are attributes copied from ``source``, the node that it replaces. ``further`` are
+    its outputs after the first one, ``domain`` is the operator's.
     """
 
     op_type: str
@@ -102,7 +102,7 @@ class FcLayer:
         bytes_kept: How the kernel's elements come from the weight's: ``same`` (the very bytes,
             reshaped), ``permuted`` (the same elements in another order, zeros where the layer
             reads nothing) or ``folded`` (scaled by alpha or by a preceding affine).
-        parts: How many kernels it has been split into, ``kernel`` the first of them.
+        parts: Number of kernels that it has been split into; ``kernel`` is the first.
     """
 
     node: str
@@ -157,9 +157,9 @@ class OutputMap:
         feature_map: The map.
         layout: ``transpose(layout)`` brings the output to [N, C, *spatial].
         stays: Whether the output is this map already.
-        features: Lengths of the axes that take the place of the channels' one: (A, B) for
+        features: Lengths of the axes that replace the channel axis: (A, B) for
             [N, A, B, *spatial], () for [N, *spatial]; None for [N, K, *spatial].
-        tensor: The map with these axes, where it has others than its own.
+        tensor: The map with these axes, where they are not its own.
         gone: Spatial axes of the map, from 0, that the output lacks, as its image does.
     """
 
@@ -173,7 +173,7 @@ class OutputMap:
 
     @property
     def spatial_axes(self) -> tuple[int, ...]:
-        """The axes of the output along which the cells are."""
+        """The axes of the output along which its cells lie."""
         if self.features is None:
             return self.layout[2:]
         first = 1 + len(self.features)
@@ -182,12 +182,12 @@ class OutputMap:
 
 @dataclass(frozen=True, eq=False)
 class Rebuilt:
-    """A tensor of the original model that is made anew from a map, at the native size.
+    """A tensor of the original model that is restored from maps, at the native size.
 
     Attributes:
         value: The tensor.
         sources: The maps that it draws on.
-        elements: For each element of a sample, row-major, its position among those of the maps,
+        elements: For each element of a sample, row-major, its position in the flattened maps,
             one map after the other.
         shape: Shape of the tensor without its batch axis.
         batch_axis: The axis of the samples; None where the model dropped it.
@@ -206,17 +206,17 @@ class Lifted:
 
     Attributes:
         node: The Gemm or MatMul.
-        position: Which of its inputs is the operand.
+        position: Index of the operand among its inputs.
         rank: Rank of the operand.
-        axis: The axis of the operand that is contracted, from 0.
-        out_axis: The axis of the product, of the operand's rank, that counts the outputs; None if
-            the weight is a vector, whose product has no such axis.
+        axis: The contracted axis of the operand, from 0.
+        out_axis: The output axis of the product, at the operand's rank; None if the weight is a
+            vector, whose product has no such axis.
         leading: Axes of length 1 that a stored weight [1, …, D, K] puts before the product's.
         merged: Lengths of the axes that share the last axis of the map, if there are too many for
             an axis each; None for a symbolic one.
         kernel: [K, D, 1, 1].
         bias: [K], None without one.
-        added: Whether the input C of a Gemm, which is no bias, is added behind, times ``beta``.
+        added: Whether the input C of a Gemm is no bias, and is added afterwards, times ``beta``.
         beta: Its factor.
     """
 
@@ -235,17 +235,17 @@ class Lifted:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything that is to be done to a model, and everything that cannot be.
+    """All changes to a model, and the reasons for what cannot be done.
 
     Attributes:
         steps: Nodes to add, in graph order.
-        outputs: What becomes of each graph output that depends on an image.
+        outputs: The map of each graph output that depends on an image.
         inputs: The image inputs.
         layers: The fully connected layers found and converted.
         left_alone: The fully connected layers that stay.
-        frozen: Attributes of kept nodes that must be written out (None removes one).
-        restored: Tensors that kept nodes read, and the maps that take their places.
-        rebuilt: Tensors to make anew from maps (static mode).
+        frozen: Attributes to write into kept nodes (None removes one).
+        restored: Tensors that kept nodes read, and the maps that replace them.
+        rebuilt: Tensors to restore from maps (static mode).
         lifted: Layers that become a Conv in their own place (static mode).
         poolings: The global poolings that have become poolings of windows.
         replaced: Tensors beside the maps that steps make now.

@@ -1,8 +1,8 @@
-"""Which rule answers for which operator.
+"""The rule of each operator.
 
-A rule is a pure function from one node and what is known of its operands to what is known of its
-outputs, or it refuses the node. The steps that make the outputs it writes on the tape of its
-`Context`. It looks at nothing else: not at the node's neighbors, not at the spelling that led here.
+A rule is a pure function from one node and the facts about its operands to facts about its outputs,
+or it refuses the node. It records the steps that make the outputs on the tape of its `Context`. It
+reads nothing else: neither the node's neighbors nor the spelling that led here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx_fc2conv.views.context import Context, Fact
 __all__ = ["RULES", "Answer", "Fact", "Rule", "rule"]
 
 Answer = Fact | tuple[Fact, ...]
-"""What is known of the only output that is used, or of each in order."""
+"""The fact about the only output that is used, or about each output in order."""
 Rule = Callable[[Context], Answer]
 R = TypeVar("R", bound=Rule)
 

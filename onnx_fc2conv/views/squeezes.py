@@ -1,4 +1,4 @@
-"""Which poolings squeeze: they summarize the whole image for a gate, not for the head."""
+"""Squeezes: poolings that summarize the whole image for a gate, not for the head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["squeezes"]
 
 
 def squeezes(maps: Iterable[FeatureMap]) -> frozenset[ir.Node]:
-    """The global poolings whose result is combined with a larger map again.
+    """Return the global poolings whose result is combined with a larger map again.
 
     (Hu et al.: Squeeze-and-Excitation Networks, 2018.) Such a pooling cannot become a pooling of
     windows: cells of the larger map belong to many windows.

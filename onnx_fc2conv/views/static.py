@@ -1,8 +1,8 @@
 """Interpreting a model for static mode: interface and sizes stay, FC layers become Conv.
 
-The rules are those of dense mode. What differs is what a refusal means: the node stays, its input
-is made anew from the maps that it is a view of, and what it computes starts a new map. A layer that
-no rule makes a convolution of a map is lifted (see `lifting`).
+The rules are those of dense mode, but a refused node stays: its input is restored from the maps
+that it is a view of, and its output starts a new map. A layer that no rule can turn into a
+convolution of a map is lifted (see `lifting`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def interpret_statically(
     Args:
         model: The model, without function calls. It is not changed.
         input_shapes: Native shapes, by input name, where the model's own are symbolic.
-        all_linear: Whether layers that no image leads to are converted too. Inputs of symbolic
+        all_linear: Whether layers that depend on no image are converted too. Inputs of symbolic
             size are then no images, so that no size is written into the model.
 
     Returns:
@@ -81,7 +81,7 @@ class _StaticInterpreter(Interpreter):
         self.lifted: dict[ir.Node, Lifted] = {}
 
     def run(self) -> Plan:
-        """The plan: nothing is frozen, restored or refused; tensors are rebuilt where needed."""
+        """Return the plan: nothing is frozen, restored or refused; needed tensors are rebuilt."""
         plan = super().run()
         rebuilt = self._rebuilt()
         return Plan(
@@ -108,7 +108,7 @@ class _StaticInterpreter(Interpreter):
             ctx.refuse("token-wise", "is applied to several rows, each of other elements")
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
-        """The node stays, or is lifted; an output of rank 3 or more starts a new map."""
+        """Keep the node, or lift it; an output of rank 3 or more starts a new map."""
         if node.op_type in FC_OPERATORS and node.domain == "":
             self._lift(node)
         for value in node.outputs:
@@ -120,7 +120,7 @@ class _StaticInterpreter(Interpreter):
             )
 
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
-        """Nothing is known of the node's operands; if it is a layer it is lifted all the same."""
+        """Leave a node whose operands are unknown; a layer is lifted all the same."""
         for value in node.outputs:
             self.facts[value] = Opaque(from_image=from_image)
         if node.op_type not in FC_OPERATORS or node.domain != "":
@@ -139,7 +139,7 @@ class _StaticInterpreter(Interpreter):
         self.tape.append(layer)
 
     def _inner_layers(self) -> list[LeftAlone]:
-        """The layers inside If, Loop and Scan, of which only ``all_linear`` speaks."""
+        """Return the layers inside If, Loop and Scan, which only ``all_linear`` lists."""
         if not self.all_linear:
             return []
         reason = "is inside the subgraph of an If, Loop or Scan"
@@ -153,7 +153,7 @@ class _StaticInterpreter(Interpreter):
         """Outputs stay as they are."""
 
     def _new_map(self, value: ir.Value) -> FeatureMap | None:
-        """The tensor as a map [N, C, *spatial], which it is as good as any other at one size."""
+        """Return the tensor as a map [N, C, *spatial]: at a single size, any layout is valid."""
         name = value.name or ""
         shape = self.native.get(name, ())
         sizes = [length for length in shape if length is not None]
@@ -178,11 +178,11 @@ class _StaticInterpreter(Interpreter):
         )
 
     def _rebuilt(self) -> tuple[Rebuilt, ...]:
-        """The tensors that nodes which stay read, or that are outputs, but that only maps hold now.
+        """Return the tensors that kept nodes or outputs need, but that only maps hold now.
 
-        From the outputs, and from what the steps read, back: a tensor behind a layer that is a Conv
-        of a map now is rebuilt, and what leads to it is not needed any more. Where it cannot be,
-        its nodes stay, and what they read is rebuilt.
+        The search goes backwards from the outputs and the inputs of steps: a tensor behind a layer
+        that has become a Conv of a map is rebuilt, and the nodes before it are not needed any more.
+        Where it cannot be rebuilt, its nodes stay, and their inputs are rebuilt.
         """
         rebuilt: list[Rebuilt] = []
         behind = self._behind_layers()
@@ -204,7 +204,7 @@ class _StaticInterpreter(Interpreter):
         return tuple(rebuilt)
 
     def _behind_layers(self) -> set[ir.Value]:
-        """The views between which and the tensors that stay lies a layer that is a Conv now."""
+        """Return the views behind a converted layer, up to the next tensor that stays."""
         behind: set[ir.Value] = set()
         for node in self.graph:
             converted = node.op_type in FC_OPERATORS and node not in self.lifted
@@ -219,7 +219,7 @@ class _StaticInterpreter(Interpreter):
         return behind
 
     def _rebuild(self, value: ir.Value) -> Rebuilt | None:
-        """How to make the tensor from the maps that it is a view of; None if that is not possible.
+        """Plan to restore the tensor from the maps that it is a view of; None if it is impossible.
 
         A map made of constants alone has one sample, whatever the batch is.
         """

@@ -1,4 +1,4 @@
-"""The tape: what rules add to the plan, in order. What is refused leaves nothing on it."""
+"""The tape: the rules' additions to the plan, in order. A refused node leaves nothing on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Restored:
 
 @dataclass(frozen=True, eq=False)
 class Replaced:
-    """A tensor beside the maps, and what a step makes in its place."""
+    """A tensor beside the maps, and the step's output that replaces it."""
 
     value: ir.Value
     tensor: Intermediate
@@ -48,7 +48,7 @@ Kind = TypeVar("Kind", Step, FcLayer, WindowPooling, Frozen, Restored, Replaced)
 class NodeRefused(Exception):  # noqa: N818 - an outcome of a rule, not an error
     """A node has no place in a fully convolutional model.
 
-    The walk over the graph catches it; what the reports say of it is the `Refusal`.
+    The walk over the graph catches it; reports show its `Refusal`.
     """
 
     def __init__(self, refusal: Refusal) -> None:
@@ -70,15 +70,15 @@ class Tape:
         self._records.append(record)
 
     def rewind(self, length: int) -> None:
-        """Drop what has been added since the tape was so long."""
+        """Drop all records beyond this length."""
         del self._records[length:]
 
     def of(self, kind: type[Kind], start: int = 0) -> tuple[Kind, ...]:
-        """The records of a kind, in order, from the one at ``start`` on."""
+        """Return the records of a kind, in order, from the one at ``start`` on."""
         return tuple(record for record in self._records[start:] if isinstance(record, kind))
 
     def forget_readers(self, values: frozenset[ir.Value], start: int) -> None:
-        """Let nodes read these tensors as they are: drop what has been made of them alone.
+        """Let nodes read these tensors as they are: drop records made from them alone.
 
         Args:
             values: Tensors of the model.
@@ -93,7 +93,7 @@ class Tape:
 
 
 class Attempt(AbstractContextManager["Attempt"]):
-    """A block that may refuse the node: then nothing of it stays, and what follows is tried."""
+    """A block that may refuse the node: then its records are dropped, and the rule goes on."""
 
     def __init__(self, tape: Tape) -> None:
         self._tape = tape
@@ -102,7 +102,7 @@ class Attempt(AbstractContextManager["Attempt"]):
 
     @property
     def refused(self) -> NodeRefused:
-        """Why the node was refused, if it was."""
+        """The refusal of the node, None if there was none."""
         assert self._refused is not None
         return self._refused
 

@@ -1,4 +1,4 @@
-"""From the maps behind an output to what its cells mean in the image."""
+"""The geometry of an output, from the maps behind it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["output_geometry"]
 
 
 def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry:
-    """Window, stride and verdict of one output.
+    """Return window, stride and verdict of one output.
 
     Windows are exact if no layer on the way from the image lets a cell see padding or the whole
     image: each cell is then computed from the pixels of its window alone, by the operations that
@@ -68,7 +68,7 @@ def output_geometry(output: OutputMap, inputs: Sequence[ImageInput]) -> Geometry
 
 @dataclass(frozen=True, eq=False)
 class _Behind:
-    """What lies behind an output.
+    """The maps and layers behind an output.
 
     Attributes:
         maps: The output's map and all that it is computed from.
@@ -109,7 +109,7 @@ class _Behind:
 
 
 def _clean_cells(maps: frozenset[FeatureMap], image: FeatureMap) -> CleanCells:
-    """How many cells of these maps see no padding inside a window.
+    """Count the cells of these maps that see no padding inside a window.
 
     Padding along an axis that the image lacks is the same in a larger image.
     """
@@ -129,12 +129,12 @@ def _clean_cells(maps: frozenset[FeatureMap], image: FeatureMap) -> CleanCells:
 
 
 def _tile_cells(field: Sequence[AxisField]) -> TileCells:
-    """The cells of a tile that see no padding: their values do not depend on where the tile is."""
+    """Return the cells of a tile that see no padding: their values are those of the image."""
     return TileCells(tuple(axis.first_clean for axis in field), tuple(map(_reach, field)))
 
 
 def _reach(field: AxisField) -> int:
-    """Length that cell 0 needs to be clean, and cell i does with i strides more."""
+    """Return the image length at which cell 0 is clean; cell i needs i strides more."""
     return max(
         end.shortest(cell + 1) - cell * field.stride
         for end in field.clean_ends
@@ -143,12 +143,12 @@ def _reach(field: AxisField) -> int:
 
 
 def _remainder(field: AxisField, window: int, cells: int) -> int:
-    """Pixels that the window has more than the shortest image with as many cells."""
+    """Return the pixels of the window beyond the shortest image with as many cells."""
     return window - field.cells.shortest(cells) if field.stride else 0
 
 
 def _size_rule(field: AxisField, window: int) -> SizeRule:
-    """At which lengths the branches that are combined have as many cells."""
+    """Return the lengths at which combined branches have equally many cells."""
     period = lcm(*(count.period for pair in field.meets for count in pair))
     fitting = {
         grown
@@ -163,7 +163,7 @@ def _size_rule(field: AxisField, window: int) -> SizeRule:
 
 
 def _why(verdict: Verdict, behind: _Behind, clean: CleanCells | None, repeats: int) -> str:
-    """One sentence that explains the verdict."""
+    """Return one sentence that explains the verdict."""
     if verdict == "whole image":
         layers = _some(behind.whole, "sees", "see")
         return f"{layers} the whole image, so a cell depends on all of it"
@@ -188,7 +188,7 @@ def _why(verdict: Verdict, behind: _Behind, clean: CleanCells | None, repeats: i
 
 
 def _where_it_runs(rules: Sequence[SizeRule], parts: Sequence[str]) -> str:
-    """The second half of a sentence, if the model does not run at each size."""
+    """Return the second half of a sentence, if the model does not run at every size."""
     if not parts or all(rule.modulo == 1 for rule in rules):
         return ""
     step = "×".join(str(rule.modulo) for rule in rules)
@@ -200,7 +200,7 @@ def _where_it_runs(rules: Sequence[SizeRule], parts: Sequence[str]) -> str:
 
 
 def _some(names: Sequence[str], one: str, several: str) -> str:
-    """The first of the names, how many more there are, and the verb."""
+    """Return the first of the names, the number of the others, and the verb."""
     if len(names) == 1:
         return f"{names[0]} {one}"
     return f"{names[0]} and {len(names) - 1} more {several}"

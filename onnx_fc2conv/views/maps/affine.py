@@ -1,8 +1,8 @@
-"""A scale and a shift of the elements of a view, that waits until a layer takes it in.
+"""A pending scale and shift of the elements of a view, until a layer folds it in.
 
-What differs from position to position of a flattened map cannot be carried out on a larger map. A
+A scale that varies over the positions of a flattened map cannot be applied to a larger map. A
 linear layer folds it into its kernel and bias (`kernel`); on single cells, and where all positions
-of a channel have the same, it is carried out at once when something else needs the map
+of a channel have the same value, it is applied when another operator needs the map
 (`restore.settled`).
 """
 
@@ -22,7 +22,7 @@ _HOMOGENEOUS = ("Relu", "LeakyRelu", "Abs")
 
 
 def scaled_view(ctx: Context, view: FeatureView, scale: AnyArray, shift: AnyArray) -> FeatureView:
-    """The view times a scale plus a shift, both float64 of the shape of one sample."""
+    """Return the view times a scale plus a shift, both float64 of the shape of one sample."""
     index = np.empty(view.index.size, np.int64)
     for frame in frames(ctx.space, [view.index], [scale, shift]):
         affine = Affine(frame.spread(scale), frame.spread(shift))
@@ -32,7 +32,7 @@ def scaled_view(ctx: Context, view: FeatureView, scale: AnyArray, shift: AnyArra
 
 
 def waiting(ctx: Context, frame: Frame, affine: Affine) -> tuple[Frame, FeatureMap]:
-    """The map of a frame of one operand that waits for its scale and shift, [T, *extent]."""
+    """Return the map of a frame of one operand, with a pending scale and shift [T, *extent]."""
     wide = frame.widened()
     if wide is not frame:
         whole = np.ones(wide.size), np.zeros(wide.size)
@@ -49,7 +49,7 @@ def waiting(ctx: Context, frame: Frame, affine: Affine) -> tuple[Frame, FeatureM
 
 
 def as_affine(ctx: Context, position: int | None, constant: AnyArray) -> Affine | None:
-    """The scale and shift that the operator with this constant operand is; None if it is neither.
+    """Return the scale and shift of the operator with this constant; None if it is neither.
 
     ``position`` is the place of the constant, None if there is none (Neg).
     """
@@ -75,9 +75,9 @@ def as_affine(ctx: Context, position: int | None, constant: AnyArray) -> Affine 
 
 
 def positive_scale(ctx: Context, frame: Frame) -> tuple[Frame, FeatureMap] | None:
-    """f(a·x) = a·f(x) for a ≥ 0: the operator on the map, the scale goes on waiting.
+    """Apply the operator to the map and keep the scale pending: f(a·x) = a·f(x) for a ≥ 0.
 
-    None if the operator is none of these (Relu, LeakyRelu, Abs), or what waits is no such scale.
+    None if the operator is not Relu, LeakyRelu or Abs, or no such scale is pending.
     """
     wide = frame.widened()
     (source,) = wide.sources

@@ -2,7 +2,7 @@
 
 SpaceToDepth and DepthToSpace (Shi et al. 2016), in whatever spelling: exporters write them as
 Reshape → Transpose → Reshape too, with the size of the map in the constants. Where a node needs a
-map they are written as the operator, which fits any size.
+map, the operator itself is emitted, which fits any size.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["regridded"]
 
 
 def regridded(ctx: Context, source: FeatureMap, local: IntArray) -> FeatureMap | None:
-    """The map [C', *extent] of the elements ``local`` of a map of two spatial axes.
+    """Return the map [C', *extent] of the elements ``local`` of a map of two spatial axes.
 
-    None if its cells are neither whole blocks of the map's, nor blocks that its channels make.
+    None if its cells are neither whole blocks of the map's cells, nor made of its channels.
 
     Args:
         ctx: The node that needs it.
-        source: The map; nothing is to wait for it.
+        source: The map, without a pending scale.
         local: Row-major positions in its elements.
 
     Raises:

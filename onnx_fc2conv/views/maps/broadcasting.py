@@ -43,11 +43,11 @@ class Broadcast:
 
     @property
     def arrays(self) -> Mapping[int, AnyArray]:
-        """The constants that are no scalars."""
+        """The constants that are not scalars."""
         return {n: array for n, array in self.constants.items() if self.shapes[n]}
 
     def view(self, ctx: Context, index: IntArray) -> FeatureView:
-        """The result as a view that shows these elements."""
+        """Return the result as a view that shows these elements."""
         return FeatureView.of_index(
             ctx.space,
             ctx.batches,
@@ -58,7 +58,7 @@ class Broadcast:
 
 
 def broadcast(ctx: Context) -> Broadcast:
-    """Multidirectional broadcasting (numpy's), of views and constants.
+    """Broadcast views and constants together, as NumPy does.
 
     Raises:
         NodeRefused: If shapes do not fit, or constants or views mix samples.
@@ -107,7 +107,7 @@ def _from_the_end(view: FeatureView) -> int | None:
 
 
 def _one_sample(ctx: Context, constant: Known, axis: int | None, *, any_batch: bool) -> AnyArray:
-    """What the constant holds for one sample, with a batch axis of length 1 where it has one."""
+    """Return the constant for one sample, with a batch axis of length 1 where it has one."""
     array = constant.array
     if axis is None or array.ndim < -axis:
         row = array

@@ -1,4 +1,4 @@
-"""Maps made of the channels of one, at every position: some of them, or all scaled and shifted."""
+"""Maps from the channels of another: a selection of them, or all scaled and shifted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["picked_channels", "settled", "settled_channels"]
 
 
 def picked_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> FeatureMap:
-    """The map with these channels of another, in this order; what waits goes on waiting."""
+    """Return a map of these channels in this order; a pending scale stays pending."""
     if channels.size == source.channels and bool((channels == np.arange(channels.size)).all()):
         return source
     name = ctx.fresh(f"{ctx.name}.channels")
@@ -27,12 +27,12 @@ def picked_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> Fea
 
 
 def settled_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> FeatureMap:
-    """The map with these channels of another, in this order, and what waited for it carried out."""
+    """Return a map of these channels in this order, with its pending scale applied."""
     return picked_channels(ctx, settled(ctx, source), channels)
 
 
 def settled(ctx: Context, feature_map: FeatureMap) -> FeatureMap:
-    """The map with the scale and shift carried out that wait, one value per channel."""
+    """Return the map with its pending scale and shift applied, one value per channel."""
     if feature_map.pending is None or feature_map.base is None:
         return feature_map
     assert feature_map.scales_by_channel

@@ -15,7 +15,7 @@ __all__ = ["Affine", "FeatureMap", "channels_first"]
 
 
 def channels_first(rank: int) -> tuple[int, ...]:
-    """The layout of a tensor that already is [N, C, *spatial]."""
+    """Return the layout of a tensor that already is [N, C, *spatial]."""
     return tuple(range(rank))
 
 
@@ -39,18 +39,18 @@ class FeatureMap:
         field: Receptive field per spatial axis.
         first_label: Label of element 0 (row-major C, *spatial) of sample 0.
         layout: ``transpose(layout)`` brings the tensor to [N, C, *spatial].
-        lacks: Axes of length 1 that an image input lacks, such as [N, H, W]: the layout is that of
+        lacks: Axes that an image input such as [N, H, W] lacks: the layout is that of
             the input unsqueezed at these axes.
         value: The tensor in the model, if it is there; None if a `Step` will make it.
         sources: The maps that it is computed from.
         one_per_window: Whether it has one cell for each window: the results of an FC layer, or of a
-            pooling of all that a window has.
+            pooling of the whole window.
         pads: The layer, if it pads: its cells at a border see other pixels than a crop does.
         mixes_positions: The layer, if each of its cells depends on the whole image.
         pooled_by: The node, if it is a pooling of the whole image.
         subdivides: The layer, if it makes several cells of each.
-        parts: The layer, if it surely runs only where the size of the image differs from the native
-            one by multiples of the map's stride: it joins branches that grow apart, or takes whole
+        parts: The layer, if it is sure to run only at image sizes that differ from the native one
+            by multiples of the map's stride: it joins branches that grow apart, or takes whole
             blocks of cells.
         constant: Its channels, [C], if they are the same for every image and at every position.
         pending: Position-dependent scale and shift of ``base``, folded into the next linear layer.
@@ -97,7 +97,7 @@ class FeatureMap:
 
     @property
     def scales_by_channel(self) -> bool:
-        """Whether the scale and shift that wait, if any, are the same at all positions."""
+        """Whether a pending scale and shift, if any, are the same at all positions."""
         if self.pending is None:
             return True
         values = (a.reshape(self.channels, -1) for a in (self.pending.scale, self.pending.shift))
@@ -105,13 +105,13 @@ class FeatureMap:
 
     @property
     def axes(self) -> tuple[int | None, ...]:
-        """The axes of the tensor that are [N, C, *spatial]; None for one that it lacks."""
+        """The axes of the tensor in the order [N, C, *spatial]; None for one that it lacks."""
         own = [axis for axis in range(len(self.layout)) if axis not in self.lacks]
         return tuple(own.index(axis) if axis in own else None for axis in self.layout)
 
     @property
     def lacks_spatial(self) -> tuple[int, ...]:
-        """The spatial axes that an image input lacks, from 0: along them it never grows."""
+        """The spatial axes, from 0, that an image input lacks: it never grows along them."""
         return tuple(n for n, axis in enumerate(self.axes[2:]) if axis is None)
 
     def shape(self, batch: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Frames: elements of several views that an operator brings together, as channels × positions.
+"""Frames: elements of several views that an operator combines, as channels × positions.
 
-An elementwise operator combines element d of one view with element d of another. It can be done on
+An elementwise operator combines element d of one view with element d of another. It can work on
 whole maps if the two elements always lie at the same position: then channel ``channels[0][t]`` of
 the first map meets channel ``channels[1][t]`` of the second, for each channel t of the result.
 """
@@ -26,14 +26,14 @@ class NoFrame(ValueError):  # noqa: N818 - an outcome that the caller turns into
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Elements of which each operand draws on one map.
+    """Elements for which each operand draws on one map.
 
     Attributes:
         sources: The map of each operand.
-        channels: For each operand, the channel of its map that channel t of the frame shows, [T].
+        channels: For each operand, the channel of its map in channel t of the frame, [T].
         extent: Spatial extent of the frame: that of the largest map.
-        where: Which elements of the views these are, as row-major positions; [n].
-        elements: Which elements of the frame, row-major (T, *extent); [n].
+        where: Row-major positions of these elements in the views, [n].
+        elements: Row-major positions of these elements in the frame (T, *extent), [n].
     """
 
     sources: tuple[FeatureMap, ...]
@@ -63,9 +63,9 @@ class Frame:
         )
 
     def spread(self, array: AnyArray) -> AnyArray:
-        """A constant for each element of the views as [T, *extent].
+        """Spread a constant with a value for each element of the views to [T, *extent].
 
-        Where no view shows an element, it has the value of another one of that channel.
+        An element that no view shows gets the value of another element of its channel.
         """
         values = array.reshape(-1)[self.where]
         positions = prod(self.extent)
@@ -78,7 +78,7 @@ class Frame:
         return table.reshape(-1, *self.extent)
 
     def widened(self) -> Frame:
-        """The frame of all channels of the only operand's map, shown or not."""
+        """Return the frame of all channels of the only operand's map, shown or not."""
         (source,), (channels,) = self.sources, self.channels
         if np.unique(channels).size != channels.size:
             return self
@@ -91,13 +91,13 @@ class Frame:
 def frames(
     space: LabelSpace, indices: Sequence[IntArray], constants: Sequence[AnyArray]
 ) -> list[Frame]:
-    """The frames of operands that show elements ``indices``, one of the result's shape each.
+    """Return the frames of operands that show elements ``indices``, each of the result's shape.
 
     Args:
         space: Says which map an element belongs to.
         indices: Element labels of each operand.
-        constants: Arrays of the same shape. An element that meets different values of one is
-            shown by as many channels.
+        constants: Arrays of the same shape. An element that meets several values of a constant
+            gets a channel for each.
 
     Raises:
         NoFrame: If elements of different positions meet.
@@ -144,7 +144,7 @@ def _frame(
 def _positions(
     sources: tuple[FeatureMap, ...], local: list[IntArray]
 ) -> tuple[tuple[int, ...], IntArray]:
-    """The extent of the frame, and the position of each element in it."""
+    """Return the extent of the frame, and the position of each element in it."""
     if len({len(source.extent) for source in sources}) > 1:
         raise NoFrame("combines maps of different rank")
     extent = tuple(max(lengths) for lengths in zip(*(s.extent for s in sources), strict=True))
@@ -168,7 +168,7 @@ def _positions(
 
 
 def _numbered(keys: list[IntArray]) -> tuple[list[IntArray], IntArray]:
-    """The distinct combinations of keys, in order, and the number of each element's."""
+    """Return the distinct combinations of keys, in order, and the index of each element's."""
     if len(keys) == 1:
         found, of = np.unique(keys[0], return_inverse=True)
         return [found], of.reshape(-1)
@@ -184,7 +184,7 @@ def _is_function(elements: IntArray, values: AnyArray) -> bool:
 
 
 def _occurrence(elements: IntArray) -> IntArray:
-    """How many times each element has come before."""
+    """Count the earlier occurrences of each element."""
     order = np.argsort(elements, kind="stable")
     ordered = elements[order]
     starts = np.r_[True, ordered[1:] != ordered[:-1]]

@@ -13,7 +13,7 @@ __all__ = ["joined_field", "parting", "subdivided"]
 def joined_field(
     ctx: Context, maps: tuple[FeatureMap, ...], *, broadcasts: bool = True
 ) -> tuple[AxisField, ...]:
-    """The receptive field of a layer that combines cell i of each map.
+    """Return the receptive field of a layer that combines cell i of each map.
 
     Where the layer broadcasts, a map with one cell for the whole image may be combined with any
     (squeeze-and-excite).
@@ -60,10 +60,10 @@ def joined_field(
 
 
 def parting(ctx: Context, maps: tuple[FeatureMap, ...]) -> str | None:
-    """The node, if it joins maps whose numbers of cells differ at some sizes of the image.
+    """Return the node, if it joins maps whose numbers of cells differ at some image sizes.
 
     The model, converted or not, does not run there. A map of stride S whose first cell takes r
-    pixels has floor((L - r) / S) + 1 cells: where two agree at the native size, they do so at
+    pixels has floor((L - r) / S) + 1 cells: two maps that agree at the native size also do so at
     multiples of S from it. (Of n·S where one has n cells for each of an earlier map.)
     """
     apart = any(
@@ -75,12 +75,12 @@ def parting(ctx: Context, maps: tuple[FeatureMap, ...]) -> str | None:
 
 
 def _grow_apart(one: AxisField, two: AxisField) -> bool:
-    """Whether the numbers of cells, the same natively, differ at other sizes."""
+    """Whether numbers of cells that agree at the native size differ at others."""
     return one.stride == two.stride != 0 and one.cells != two.cells
 
 
 def subdivided(ctx: Context, field: AxisField, length: int, factor: int) -> tuple[AxisField, int]:
-    """Field and extent of a map that has ``factor`` cells for each.
+    """Return field and extent of a map with ``factor`` cells for each cell.
 
     Raises:
         NodeRefused: If these would lie at fractions of pixels.

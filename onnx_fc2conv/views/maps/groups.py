@@ -2,7 +2,7 @@
 
 Each application reads a list of channels at one position of a map (`rows`). Where all read the same
 list, the operator works along axis 1 of the map, at all positions at once. Where the lists differ,
-the map of their P·B channels is taken apart, worked on and put together again, at any size:
+the map of their P·B channels is reshaped, operated on and reshaped back, at any size:
 
     Reshape [0, P, B, -1]  →  the operator along axis 2  →  Reshape [0, P·B', *spatial of the map]
 """
@@ -34,10 +34,10 @@ class Along:
         attributes: Its attributes, for this axis of a tensor.
         constants: Its further inputs, for this axis.
         last: Whether it works along the last axis only.
-        width: Number of elements that it makes of a list; None for as many as there are.
-        keepdims: Whether the axes stay in the result (with length 1 where they are one).
+        width: Number of elements of the result for a list; None for as many as the list has.
+        keepdims: Whether the axes stay in the result.
         dtypes: Element type of each output; None for that of the operand.
-        symmetric: Whether the order of a list does not matter but for the order of the result.
+        symmetric: Whether the order of a list affects only the order of the result.
     """
 
     attributes: Callable[[int], dict[str, AttributeValue]]
@@ -53,7 +53,7 @@ class Along:
 def along_features(
     ctx: Context, view: FeatureView, axes: tuple[int, ...], along: Along
 ) -> tuple[FeatureView, ...]:
-    """The outputs of the operator along these axes of the view, none of them that of the batch.
+    """Return the outputs of the operator along these axes of the view, without the batch axis.
 
     Raises:
         NodeRefused: If it works on elements of several positions at once.
@@ -75,9 +75,9 @@ def along_features(
 def _lists(
     ctx: Context, view: FeatureView, axes: tuple[int, ...], *, symmetric: bool
 ) -> tuple[FeatureMap, Rows, IntArray]:
-    """The map whose channels are the lists that the rows read, one after the other.
+    """Return the map whose channels are the lists that the rows read, one after the other.
 
-    Also the rows, and for each list the place of its elements in the map's block of channels.
+    Also return the rows, and for each list the place of its elements in its block of channels.
     """
     along = sample_axes(view, axes)
     source, local = single_map(ctx, view)
@@ -108,7 +108,7 @@ def _lists(
 def _apply(
     ctx: Context, source: FeatureMap, lists: int, width: int, along: Along
 ) -> tuple[FeatureMap, ...]:
-    """The maps that the operator makes along each of the lists of channels."""
+    """Apply the operator along each list of channels; return the resulting maps."""
     node, grouped = ctx.node, lists > 1
     axis, rank = (2, 4) if grouped else (1, 2 + len(source.extent))
     forth = (*(a for a in range(rank) if a != axis), axis)
@@ -162,7 +162,7 @@ def regrouped(
     features: tuple[int, ...],
     gone: tuple[int, ...] = (),
 ) -> Intermediate:
-    """The map [N, K, *spatial] as [N, *features, *spatial], at any size.
+    """Reshape the map [N, K, *spatial] to [N, *features, *spatial], at any size.
 
     Spatial axes that are ``gone``, of length 1, are left out.
     """
@@ -184,7 +184,7 @@ def _squeezed(
     axes: tuple[int, ...],
     made: Intermediate,
 ) -> Intermediate:
-    """Squeeze-1/11 has the axes for an attribute, -13 for an input."""
+    """Squeeze the tensor; the axes are an attribute of Squeeze-1/11, an input of -13."""
     if ctx.opset < 13:
         return ctx.emit("Squeeze", (tensor,), made, {"axes": axes})
     return ctx.emit("Squeeze", (tensor, ctx.integers(made.name, list(axes))), made)
@@ -193,7 +193,7 @@ def _squeezed(
 def _spatial_shape(
     ctx: Context, feature_map: FeatureMap, features: tuple[int, ...]
 ) -> Constant | Intermediate:
-    """The shape [0, *features, *spatial] with the spatial dims of the map at run time."""
+    """Return the shape [0, *features, *spatial] with the map's spatial dims at run time."""
     rank, name = len(feature_map.extent), feature_map.name
     if rank <= 1:
         return ctx.integers(name, [0, *features, *[-1] * rank])
@@ -215,7 +215,7 @@ def _view(  # noqa: PLR0913 - where the rows are, and what is in them
     channels: IntArray,
     along: Along,
 ) -> FeatureView:
-    """The result as a view: the axes hold the given channels [*rows, B'] of each row."""
+    """Return the result as a view: the axes hold the channels [*rows, B'] of each row."""
     positions = output.size // output.channels
     index = output.first_label + channels * positions + rows.at[..., None]
     held = sample_axes(view, axes)
@@ -232,7 +232,7 @@ def _view(  # noqa: PLR0913 - where the rows are, and what is in them
 def reduced_view(
     view: FeatureView, axes: tuple[int, ...], index: IntArray, *, keepdims: bool
 ) -> FeatureView:
-    """The view that shows one element of ``index`` [*rows] where it has several along the axes."""
+    """Return the view with one element of ``index`` [*rows] in place of several along the axes."""
     batch = view.batch_axis
     if keepdims:
         return _of_index(view, np.expand_dims(index, sample_axes(view, axes)), batch)

@@ -1,4 +1,4 @@
-"""Tensors that are no views of the image: of known value, or of which nothing is known."""
+"""Tensors that are no views of the image: with a known value, or opaque."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Known:
         sized: Whether it was computed from the shape of an image-dependent tensor, so that it
             changes with the batch or the image size.
         tensor: The stored tensor, where the value is exactly that and nothing was computed.
-        quantized: The integers that it is dequantized from, if it is.
+        quantized: The integers behind it, if it is dequantized.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Known:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape; a stored tensor is not read for it, and none is dequantized."""
+        """The shape, found without reading or dequantizing a stored tensor."""
         if self.tensor is not None:
             return tuple(self.tensor.shape.numpy())
         if self.quantized is not None:
@@ -84,7 +84,7 @@ class Known:
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """What a constant is dequantized from: ``(integers - zero) · scale``, element by element.
+    """The source of a dequantized constant ``(integers - zero) · scale``, element by element.
 
     Attributes:
         integers: The integers; stored, as a rule.
@@ -108,11 +108,11 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A tensor of which nothing is known here: no rule led further.
+    """A tensor about which nothing is known: no rule led further.
 
     Attributes:
         from_image: Whether it depends on an image input, by way of a refused node.
-        uniform: Its shape, if no axis of it counts samples and it is known to be the same for all.
+        uniform: Its shape, if it has no batch axis and is known to be the same for all samples.
     """
 
     from_image: bool

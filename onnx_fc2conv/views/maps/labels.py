@@ -1,7 +1,7 @@
 """Labels: integers that stand for the elements of feature maps.
 
-A data-movement operator does not care what it moves. Run on integers that say "element e of sample
-n", it tells where each element of its output comes from, whichever of fifty spellings the exporter
+A data-movement operator does not care about values. Run on integers that mean "element e of sample
+n", it shows where each element of its output comes from, whichever of fifty spellings the exporter
 chose. The operators run in ONNX's own reference implementation, at the model's opset, so their
 semantics are not written a second time here.
 
@@ -34,9 +34,9 @@ def map_labels(first: int, shape: Sequence[int], batch: int) -> IntArray:
 
 
 def batch_axis(labels: IntArray, batch: int) -> int | None:
-    """The axis along which only the sample number changes, 0, 1, … batch-1; None if there is none.
+    """Return the axis along which only the sample number changes (0 … batch-1), else None.
 
-    With ``batch`` 1 every axis of length 1 would do, so the answer is meaningful from 2 on.
+    With ``batch`` 1 every axis of length 1 qualifies, so the answer is meaningful from 2 on.
     """
     for axis, length in enumerate(labels.shape):
         if length != batch:

@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 _MAX_PADS = 8
-"""Nodes that constants among the features may take; each copies the map."""
+"""Most Pad nodes for constants among the features; each copies the map."""
 
 
 def single_map(ctx: Context, view: FeatureView) -> tuple[FeatureMap, IntArray]:
-    """The one map that the view draws on (cells of several are concatenated first).
+    """Return the one map that the view draws on (cells of several are concatenated first).
 
     Returns:
         The map, and the view's index into its row-major elements.
@@ -54,7 +54,7 @@ def single_map(ctx: Context, view: FeatureView) -> tuple[FeatureMap, IntArray]:
 
 
 def channels_as_map(ctx: Context, view: FeatureView) -> FeatureMap:
-    """A map of single cells whose channels are the view's elements in row-major order.
+    """Return a map of single cells whose channels are the view's elements, row-major.
 
     Raises:
         NodeRefused: If the view shows more than single cells of a map.
@@ -70,7 +70,7 @@ def channels_as_map(ctx: Context, view: FeatureView) -> FeatureMap:
 
 
 def as_map(ctx: Context, view: FeatureView) -> FeatureMap:
-    """The map [N, C, *spatial] that the view is, its channels shuffled, split or joined.
+    """Return the view as a map [N, C, *spatial], its channels shuffled, split or joined.
 
     Raises:
         NodeRefused: Unless the view has every position of each of its channels, in order, or whole
@@ -108,7 +108,7 @@ def _refuse_baked(ctx: Context, view: FeatureView) -> NoReturn:
 
 
 def _gathered(ctx: Context, source: FeatureMap, local: IntArray) -> FeatureMap | None:
-    """The map [C', *extent] of these elements of a map; None if they are not at its positions."""
+    """Return the map [C', *extent] of these elements of a map; None if their positions differ."""
     if local.shape[1:] != source.extent:
         return regridded(ctx, source, local)
     positions = source.size // source.channels
@@ -119,16 +119,16 @@ def _gathered(ctx: Context, source: FeatureMap, local: IntArray) -> FeatureMap |
 
 
 def restored(ctx: Context, *, any_layout: bool = False) -> tuple[FeatureMap, ...]:
-    """The operands that depend on the image as maps [N, C, *spatial], which the node is to read.
+    """Return the operands that depend on the image as maps [N, C, *spatial] for the node to read.
 
     Args:
         ctx: The node, which stays, and its operands.
-        any_layout: Whether maps that are all in one other layout will do as they are, as for a
-            node that combines cell i of each. It broadcasts: a cell of the whole image that Expand
-            has spread over the positions is taken as it was before.
+        any_layout: Whether maps that share another layout may stay in it, as for a node that
+            combines cell i of each. Such a node broadcasts: a cell of the whole image that Expand
+            has spread over the positions is read unexpanded.
 
     Raises:
-        NodeRefused: If one of them is no map of the size that the image decides.
+        NodeRefused: If one of them is no map that grows with the image.
     """
     views = [fact for fact in ctx.operands if isinstance(fact, FeatureView)]
     same = {view.layout for view in views}
@@ -158,9 +158,9 @@ def restored(ctx: Context, *, any_layout: bool = False) -> tuple[FeatureMap, ...
 
 
 def _spread_cell(ctx: Context, value: ir.Value, view: FeatureView) -> FeatureMap | None:
-    """The map of one cell for the whole image that the view repeats at all positions.
+    """Return the map of one cell for the whole image that the view repeats at all positions.
 
-    None if it is anything else, or if another node reads the tensor, for which it must be spread.
+    None if there is none, or if another node needs the spread tensor.
     """
     source = view.only_map
     if source is None or len(view.shape) != 2 + len(source.extent) or view.batch_axis != 0:
@@ -180,7 +180,7 @@ def _starts(maps: tuple[FeatureMap, ...]) -> list[int]:
 
 
 def _concatenated(ctx: Context, maps: tuple[FeatureMap, ...]) -> FeatureMap:
-    """One map of the channels of all; they must have the same size and grid, or be constants."""
+    """Concatenate the channels of maps, which must share size and grid, or be constants."""
     features = tuple(m for m in maps if m.constant is None) or maps
     names = " and ".join(f"{m.name} {list(m.extent)}" for m in features)
     if len({m.extent for m in features}) > 1:
@@ -204,7 +204,7 @@ def _concatenated(ctx: Context, maps: tuple[FeatureMap, ...]) -> FeatureMap:
 
 
 def _padded(ctx: Context, feature_map: FeatureMap, constants: tuple[FeatureMap, ...]) -> FeatureMap:
-    """The map with constants for further channels: a Pad for each run of equal ones."""
+    """Append constants as channels of the map: a Pad for each run of equal ones."""
     values = [value for m in constants if m.constant is not None for value in m.constant]
     runs = [(value, len(list(run))) for value, run in groupby(values)]
     if constants and (len(runs) > _MAX_PADS or not feature_map.is_cell):

@@ -1,9 +1,9 @@
 """Tensors that are not made from the image, where they meet its features.
 
-A vector [N, D] beside the image (a second input, or computed from one) is a map of D channels that
-has one cell for the whole image, like a globally pooled one: it meets every cell of a larger map.
-The nodes that compute it stay as they are. Constants that are joined with features are such a map
-too.
+A vector [N, D] beside the image (a second input, or computed from one) is a map of D channels with
+one cell for the whole image, like a globally pooled map: every cell of a larger map is combined
+with it. The nodes that compute it stay as they are. Constants that are joined with features are
+such a map too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["constant_map", "with_sides"]
 
 
 def with_sides(ctx: Context, *, constants: bool = False) -> Context:
-    """The node with each operand that is not from the image as a view of a map of one cell.
+    """Return the node with every operand beside the image as a view of a map of one cell.
 
     Args:
         ctx: The node.
@@ -49,7 +49,7 @@ def with_sides(ctx: Context, *, constants: bool = False) -> Context:
 
 
 def constant_map(ctx: Context, values: AnyArray) -> FeatureMap:
-    """A map of one cell with these values [C] for channels, whatever the image."""
+    """Return a map of one cell with these values [C] as channels, whatever the image."""
     like = next(fact for fact in ctx.operands if isinstance(fact, FeatureView)).maps[0]
     name = ctx.fresh(f"{ctx.name}.constant")
     dtype = ir.DataType.from_numpy(values.dtype)
@@ -72,13 +72,13 @@ def _one_cell(ctx: Context, name: str, channels: int, rank: int, dtype: ir.DataT
 
 
 def _side(ctx: Context, value: ir.Value, *, constants: bool) -> FeatureView:
-    """A tensor [N, …] of the model."""
+    """Return a tensor [N, …] of the model as a view of a map of one cell."""
     shape, name = value.shape, value.name or ""
     if shape is None or value.dtype is None or len(shape) < 1:
         ctx.refuse("other-input", f"is given {name}, of which the shape is not known")
     features = tuple(dim for dim in shape[1:] if isinstance(dim, int))
     samples = shape[0]
-    # One vector for all images is broadcast by what combines it with features, not by Concat.
+    # Operators other than Concat broadcast one vector for all images.
     fits = (ctx.batches.native,) if constants else (ctx.batches.native, 1)
     if len(features) < len(shape) - 1 or (isinstance(samples, int) and samples not in fits):
         ctx.refuse(
@@ -101,7 +101,7 @@ def _side(ctx: Context, value: ir.Value, *, constants: bool) -> FeatureView:
 
 
 def _reshape(ctx: Context, value: ir.Value, samples: int, made: FeatureMap) -> None:
-    """Make the map of single cells [samples, C, 1, …] of a tensor."""
+    """Reshape a tensor to the map of single cells [samples, C, 1, …]."""
     target = np.array([samples, *made.per_sample_shape], np.int64)
     shape = ctx.constant(f"{made.name}.shape", target)
     ctx.emit("Reshape", (value, shape), ctx.space.add(made))
@@ -112,7 +112,7 @@ def _dim(dim: int | ir.SymbolicDim) -> str:
 
 
 def _uniform(ctx: Context, value: ir.Value, shape: tuple[int, ...]) -> FeatureView:
-    """Numbers that are the same for all samples, with the axes of the views that they meet."""
+    """Return numbers that all samples share, with the axes of the views that they meet."""
     view = next(fact for fact in ctx.operands if isinstance(fact, FeatureView))
     aligned = [1] * (len(view.shape) - len(shape)) + list(shape)
     batch = view.batch_axis
@@ -127,7 +127,7 @@ def _uniform(ctx: Context, value: ir.Value, shape: tuple[int, ...]) -> FeatureVi
 
 
 def _constant(ctx: Context, known: Known) -> FeatureView:
-    """A constant with the axes of the views that it is joined with."""
+    """Return a constant with the axes of the views that it is joined with."""
     view = next(fact for fact in ctx.operands if isinstance(fact, FeatureView))
     axis = view.batch_axis
     array = known.array

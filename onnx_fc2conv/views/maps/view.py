@@ -36,7 +36,7 @@ class Batches:
 
     Attributes:
         native: The model's own batch size; 1 where it is symbolic.
-        other: Another one, which shows what belongs to the batch and what to the features.
+        other: Another batch size, which tells batch and features apart.
     """
 
     native: int = 1
@@ -56,12 +56,12 @@ class LabelSpace:
         self._next = 1
 
     def reserve(self, size: int) -> int:
-        """The first of ``size`` labels that no other map has."""
+        """Reserve ``size`` labels that no other map has; return the first."""
         first, self._next = self._next, self._next + size
         return first
 
     def add(self, feature_map: FeatureMap) -> FeatureMap:
-        """Remember the map by its labels."""
+        """Record the map under its labels, and return it."""
         self._maps.append(feature_map)
         self._firsts.append(feature_map.first_label)
         return feature_map
@@ -81,7 +81,7 @@ class LabelSpace:
 
 
 class Mixed(ValueError):  # noqa: N818 - an outcome that becomes a refusal
-    """Elements of different samples cannot be told apart by one batch axis."""
+    """No single axis separates the samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class FeatureView:
 
     @classmethod
     def of(cls, feature_map: FeatureMap, space: LabelSpace, batches: Batches) -> FeatureView:
-        """The view that a tensor is of the map that it holds, in the map's own layout."""
+        """Return the view of a whole map, in the map's own layout."""
 
         def labels() -> Labels:
             return Labels(feature_map.labels(batches.native), feature_map.labels(batches.other))
@@ -133,7 +133,7 @@ class FeatureView:
 
     @classmethod
     def of_image(cls, image: FeatureMap, space: LabelSpace, batches: Batches) -> FeatureView:
-        """The view that an image input is, which may lack some axes of its map."""
+        """Return the view of an image input, which may lack some axes of its map."""
         if not image.lacks:
             return cls.of(image, space, batches)
 
@@ -155,7 +155,7 @@ class FeatureView:
         *,
         any_batch: bool,
     ) -> FeatureView:
-        """The view whose samples show these elements, the samples along ``batch_axis``.
+        """Return the view whose samples show these elements, with samples along ``batch_axis``.
 
         Args:
             space: Where the labels come from.
@@ -180,7 +180,7 @@ class FeatureView:
 
     @cached_property
     def labels(self) -> Labels:
-        """The labels of the tensor, computed when they are first asked for."""
+        """The labels of the tensor, computed at their first use."""
         return self._make_labels()
 
     @cached_property
@@ -239,7 +239,7 @@ class FeatureView:
         return self.index - feature_map.first_label
 
     def relabelled(self, old: FeatureMap, new: FeatureMap) -> FeatureView:
-        """The same view of a map that takes the place of the only map, element for element."""
+        """Return the same view of a map that replaces the only map, element for element."""
         shift = new.first_label - old.first_label
 
         def labels() -> Labels:
@@ -249,7 +249,7 @@ class FeatureView:
         return FeatureView(self.space, self.batches, labels)
 
     def reindexed(self, index: IntArray) -> FeatureView:
-        """A view of the same shape and samples that shows other elements."""
+        """Return a view of the same shape and samples that shows other elements."""
         return FeatureView.of_index(
             self.space,
             self.batches,
@@ -259,6 +259,6 @@ class FeatureView:
         )
 
     def row_major_of(self, new: FeatureMap) -> FeatureView:
-        """A view of the same shape whose elements, in row-major order, are the elements of new."""
+        """Return a view of the same shape whose elements, row-major, are those of ``new``."""
         order = np.arange(self.index.size, dtype=np.int64).reshape(self.index.shape)
         return self.reindexed(new.first_label + order)
