@@ -1,1 +1,1 @@
-"""Fully connected layers as convolutions: what they read, kernels, biases, integers."""
+"""Fully connected layers as convolutions: their operands, kernels, biases, integers."""

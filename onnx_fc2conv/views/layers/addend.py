@@ -1,4 +1,4 @@
-"""Gemm's third operand where it is no constant: Y = A'·B' + beta·C is a layer and a sum."""
+"""Gemm's third operand where it is not constant: Y = A'·B' + beta·C is a layer and a sum."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["added"]
 
 
 def added(ctx: Context, product: FeatureView, addend: FeatureView, beta: float) -> FeatureView:
-    """A layer [N, K] plus beta times a view [N, K] or [N, 1], cell by cell.
+    """Add beta times a view [N, K] or [N, 1] to a layer [N, K], cell by cell.
 
     Args:
         ctx: The Gemm.
-        product: What it is without its third operand.
+        product: The Gemm without its third operand.
         addend: The third operand.
         beta: Its factor.
 
@@ -49,7 +49,7 @@ def added(ctx: Context, product: FeatureView, addend: FeatureView, beta: float) 
 
 
 def _fits(product: FeatureView, addend: FeatureView) -> bool:
-    """Whether row n of both is made of sample n, and the product is one row of all channels."""
+    """Whether row n of both belongs to sample n, and the product is one row of all channels."""
     try:
         axes = product.batch_axis, addend.batch_axis
     except Mixed:

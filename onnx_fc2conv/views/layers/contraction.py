@@ -30,17 +30,17 @@ from onnx_fc2conv.views.plan import AttributeValue, Constant
 __all__ = ["Reading", "conv_attributes", "read", "slid_map", "sum_of_convs"]
 
 _MAX_PADDED = 1 << 24
-"""Elements of a kernel that repeats the weight for each row; more would only fill memory."""
+"""Most elements of a kernel that repeats the weight for each row; more only fill memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a layer reads: for each row r the list ``which[r]`` of elements, at position ``at[r]``.
+    """The reads of a layer: row r reads the list ``which[r]`` of elements at position ``at[r]``.
 
     Attributes:
-        parts: What it reads from each map; its kernels have the outputs of all lists.
+        parts: The part that it reads of each map; its kernels have the outputs of all lists.
         lists: Number of lists.
-        which, at: Of the operand's shape without the batch and the contracted axis.
+        which, at: Have the operand's shape without the batch and the contracted axis.
     """
 
     parts: tuple[Part, ...]
@@ -50,7 +50,7 @@ class Reading:
 
 
 def read(ctx: Context, view: FeatureView, axis: int, outputs: int) -> Reading:
-    """What a layer with K outputs reads that contracts this axis of the view.
+    """Return the reads of a layer with K outputs that contracts this axis of the view.
 
     Raises:
         NodeRefused: If it reads several maps that cannot be joined, or too many lists of elements.
@@ -82,7 +82,7 @@ def read(ctx: Context, view: FeatureView, axis: int, outputs: int) -> Reading:
 
 
 def _of_rows(source: FeatureMap, rows: IntArray) -> tuple[Rows, Part]:
-    """What a layer reads that is applied to each of several rows [*rows, D] of a sample."""
+    """Return the reads of a layer that is applied to several rows [*rows, D] of a sample."""
     at_positions = rows_at_positions(rows, source.size // source.channels)
     if at_positions is not None and source.scales_by_channel:
         return at_positions, Part(source, (1,) * len(source.extent), at_positions.lists)
@@ -91,9 +91,9 @@ def _of_rows(source: FeatureMap, rows: IntArray) -> tuple[Rows, Part]:
 
 
 def _from_several_maps(ctx: Context, view: FeatureView, axis: int) -> Reading:
-    """One row of features of several maps: joined where they lie alike, else a part each.
+    """Read one row of features of several maps: joined where their grids agree, else a part each.
 
-    What the layer reads of a constant map goes into its bias.
+    The layer folds constant maps into its bias.
     """
     nowhere = np.zeros(rows_along(view.index, (axis,)).shape[:-1], np.int64)
     if all(source.constant is None for source in view.maps):
@@ -113,10 +113,10 @@ def _from_several_maps(ctx: Context, view: FeatureView, axis: int) -> Reading:
 def sum_of_convs(
     ctx: Context, weight: Weight, parts: list[Part], bias: Constant | ir.Value | None
 ) -> tuple[FeatureMap, list[Kernel]]:
-    """A Conv for each map, with the strides that bring their cells into step, and their sum.
+    """Emit a Conv for each map, with strides that align their cells, and their sum.
 
-    Where cells were made several of each, the stride takes these together again: a shift of the
-    image by less than their common stride gives another map.
+    Where cells have been subdivided, the stride merges them again: a shift of the image by less
+    than their common stride gives another map.
 
     A map with one cell for the whole image is added to every cell.
 
@@ -124,7 +124,7 @@ def sum_of_convs(
         The sum, and the kernel of each part.
 
     Raises:
-        NodeRefused: If the maps' cells cannot be brought into step.
+        NodeRefused: If the maps' cells cannot be aligned.
     """
     ranks = {len(part.source.extent) for part in parts}
     if len(ranks) > 1:
@@ -171,7 +171,7 @@ def slid_map(  # noqa: PLR0913 - a map before and after
     strides: tuple[int, ...] | None = None,
     dtype: ir.DataType | None = None,
 ) -> FeatureMap:
-    """The map that a Conv with the kernel of a part makes."""
+    """Return the map of a Conv with the kernel of a part."""
     source, slides = part.source, _sliding(part, strides)
     along = zip(
         *(slides.kernel, slides.strides, slides.dilations, slides.begins, slides.ends), strict=True
@@ -191,7 +191,7 @@ def slid_map(  # noqa: PLR0913 - a map before and after
 
 
 def _sliding(part: Part, strides: tuple[int, ...] | None) -> SlidingWindow:
-    """How the Conv of a part slides: as its patches do, or unpadded with these strides."""
+    """Return the window of a part's Conv: that of its patches, or unpadded with these strides."""
     if part.sliding is not None:
         return part.sliding
     return SlidingWindow.resolve(part.source.extent, part.window, strides)
@@ -200,7 +200,7 @@ def _sliding(part: Part, strides: tuple[int, ...] | None) -> SlidingWindow:
 def conv_attributes(
     part: Part, kernel: Kernel, strides: tuple[int, ...] | None = None
 ) -> dict[str, AttributeValue]:
-    """Of a Conv, QLinearConv or ConvInteger."""
+    """Return the attributes of a Conv, QLinearConv or ConvInteger."""
     slides = _sliding(part, strides)
     attributes: dict[str, AttributeValue] = {"kernel_shape": part.window}
     if kernel.groups > 1:

@@ -3,10 +3,10 @@
 A runtime computes with the integers where it sees them behind a DequantizeLinear, so a conversion
 has to keep them. Scale and zero point are spread over the elements, and data movement moves all
 three alike: whichever axis the operator quantizes along, and whatever moves the weight before its
-layer, each element knows its own.
+layer, each element keeps its own scale and zero point.
 
-ONNX's reference implementation has both operators from opset 19 on only; hence their arithmetic
-here.
+ONNX's reference implementation has both operators from opset 19 on only, so their arithmetic is
+implemented here.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MOVEMENT = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueez
 
 
 def quantized_constant(node: ir.Node, operands: Sequence[object], opset: int) -> Quantized | None:
-    """The integers behind the only output of a node of constants; None if there are none.
+    """Return the integers behind the only output of a node of constants; None without any.
 
-    DequantizeLinear-10/13/19/21/23 per tensor or per axis. Blocks along an axis are left to float
-    arithmetic.
+    Handles DequantizeLinear-10/13/19/21/23 per tensor or per axis. Blocks along an axis are left to
+    float arithmetic.
     """
     if not all(isinstance(fact, Known) and not fact.sized for fact in operands if fact is not None):
         return None
@@ -67,7 +67,7 @@ def quantized_array(node: ir.Node, inputs: Sequence[AnyArray | None]) -> AnyArra
 
 
 def _aligned(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
-    """The shape in which parameters along an axis meet a tensor; one for all of it has ones."""
+    """Return the shape that broadcasts parameters along an axis; all ones for a single one."""
     aligned = [1] * len(shape)
     if size != 1:
         aligned[axis] = size

@@ -18,8 +18,8 @@ __all__ = ["fold_biases"]
 def fold_biases(steps: tuple[Step, ...], outputs: Iterable[FeatureMap]) -> tuple[Step, ...]:
     """Merge each Add of one constant per channel into the Conv without bias whose map it reads.
 
-    Not merged: a Conv that has a bias, a map that something else reads or that is an output, any
-    other shape of constant.
+    A Conv that has a bias, a map with other readers or that is an output, and other shapes of
+    constants are left alone.
     """
     readers = Counter(
         operand for step in steps for operand in step.inputs if isinstance(operand, FeatureMap)
@@ -49,7 +49,7 @@ def fold_biases(steps: tuple[Step, ...], outputs: Iterable[FeatureMap]) -> tuple
 def _as_bias(
     operand: FeatureMap | Intermediate | Constant | ir.Value | None, output: FeatureMap
 ) -> Constant | ir.Value | None:
-    """The constant [C, 1, …] as a bias [C]; None if it is no such constant."""
+    """Return the constant [C, 1, …] as a bias [C]; None if it is no such constant."""
     channels = output.channels
     if not isinstance(operand, Constant) or operand.shape != (channels, *[1] * len(output.extent)):
         return None

@@ -1,4 +1,4 @@
-"""Convs of integers: what the layers of `quantized_linear` become."""
+"""Convs of integers, which replace the layers of `quantized_linear`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["IntegerLayer", "Sums", "accumulated", "requantized", "scaled_sum"]
 
 _U8, _I8 = ir.DataType.UINT8, ir.DataType.INT8
 _REQUANTIZED = {(_U8, _U8, _U8), (_U8, _I8, _U8), (_I8, _I8, _I8)}
-"""Types of image, kernel and result that onnxruntime's QLinearConv has (measured on 1.31)."""
+"""Types of image, kernel and result that onnxruntime's QLinearConv takes (measured on 1.31)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class IntegerLayer:
     """A layer of integers, with the parameters of its operands.
 
     Attributes:
-        layer: The layer; its weight fills with the zero points.
+        layer: The layer; its weight fills gaps in the kernel with zero points.
         image_scale: The scale of the image's features, where the operator has it.
         image_zero: Their zero point; None for 0.
         known_image_scale: The scale, where it is a constant.
@@ -53,7 +53,7 @@ class IntegerLayer:
 def requantized(
     ctx: Context, layer: IntegerLayer, bias: AnyArray | None, result: tuple[int, int]
 ) -> FeatureView:
-    """QLinearConv; ``result`` are the places of the scale and the zero point of the product.
+    """Emit a QLinearConv; ``result`` has the positions of the product's scale and zero point.
 
     Raises:
         NodeRefused: If onnxruntime's QLinearConv does not compute it.
@@ -85,7 +85,7 @@ def requantized(
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """The sums of products of a layer: what it read, and the map that they are, of int32."""
+    """The sums of products of a layer: its reads, and the int32 map of the sums."""
 
     reading: Reading
     output: FeatureMap
@@ -94,9 +94,9 @@ class Sums:
 def accumulated(
     ctx: Context, layer: IntegerLayer, bias: AnyArray | None, *, named: bool = False
 ) -> Sums:
-    """ConvInteger, and an Add of the bias: the sums in int32.
+    """Emit a ConvInteger and an Add of the bias, which give the sums in int32.
 
-    ``named``: whether they are the result of the node, and have its name.
+    ``named``: whether they are the result of the node, and get its name.
 
     Raises:
         NodeRefused: If zero points differ where several rows are read.
@@ -136,10 +136,10 @@ def _conv_integer(  # noqa: PLR0913 - the parts of one node
 def _less_zero_points(
     ctx: Context, layer: IntegerLayer, part: Part, sums: FeatureMap, *, named: bool
 ) -> FeatureMap:
-    """Σ v·(q - z[k]) = Σ v·q - z[k]·Σ v: onnxruntime's ConvInteger takes one zero point only.
+    """Subtract zero points by output: Σ v·(q - z[k]) = Σ v·q - z[k]·Σ v.
 
-    The sum of the image's own integers is a ConvInteger with a kernel of ones; it takes off what
-    the zero points that fill the other kernel add to the first sum, too.
+    onnxruntime's ConvInteger takes one zero point only. Σ v is a ConvInteger with a kernel of ones;
+    it also cancels the zero points that fill gaps in the other kernel.
     """
     shape = (1, part.source.channels, *part.window)
     ones = ctx.constant(f"{layer.layer.weight.name}.ones", np.ones(shape, layer.zero.dtype))
@@ -156,7 +156,7 @@ def _less_zero_points(
 
 
 def scaled_sum(ctx: Context, layer: IntegerLayer, sums: Sums, bias: AnyArray | None) -> FeatureView:
-    """The product in floats: Cast, times the scales of both operands, plus a bias of floats."""
+    """Emit the product in floats: Cast, Mul by the scales of both operands, Add of a bias."""
     assert layer.scale is not None
     dtype = ir.DataType.from_numpy(layer.scale.dtype)
     lists = sums.output.channels // layer.outputs
@@ -198,7 +198,7 @@ def _kernel(ctx: Context, layer: IntegerLayer) -> tuple[Reading, Part, Kernel]:
 
 
 def _parameters(ctx: Context, layer: IntegerLayer, lists: int) -> Sequence[Constant]:
-    """Scale and zero point of the kernel: one number each, or one for each output."""
+    """Return scale and zero point of the kernel: one number each, or one for each output."""
     assert layer.scale is not None
     arrays = (layer.scale, layer.zero)
     varies = any((array != array[:1]).any() for array in arrays)

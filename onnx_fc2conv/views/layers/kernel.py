@@ -1,11 +1,11 @@
-"""Kernels: the weight W [K, D] of a layer, put where its Conv reads the elements of a map.
+"""Kernels: the weight W [K, D] of a layer, arranged for a Conv of a map.
 
     K[p·K + k, elements[p, d]] = W[k, columns[d]],  0 elsewhere
 
 with one block of K outputs for each list ``elements[p]`` that the layer is applied to (one for a
 fully connected layer). Where the only list is all elements in order, the kernel is W in another
-shape, byte for byte; nothing is copied, in memory or on disk. A scale of the elements that waits
-(`FeatureMap.pending`) goes into the kernel, a shift into the bias.
+shape, byte for byte; nothing is copied, in memory or on disk. A pending scale of the elements
+(`FeatureMap.pending`) goes into the kernel, a pending shift into the bias.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Weight:
         transposed: Whether it is stored as [D, K] rather than [K, D].
         alpha: Factor of the product.
         name: Name of the tensor.
-        fill: What the kernel holds where the layer reads nothing, [K] in the type of the weight:
+        fill: Values of the kernel where the layer reads nothing, [K] in the type of the weight:
             the zero points of integers. None for 0.
         stacked: Whether it is a stack [*groups, D, K] of matrices, each for rows of its own.
     """
@@ -63,7 +63,7 @@ class Weight:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """(K, D); leading axes of length 1 do not count, a vector has K = 1. None if no matrix."""
+        """(K, D), without leading axes of length 1; a vector has K = 1. None if it is no matrix."""
         shape = self.value.shape
         if len(shape) == 1:
             return 1, shape[0]
@@ -82,7 +82,7 @@ class Weight:
         return self.as_matrix(self.value.array)
 
     def as_matrix(self, array: AnyArray) -> AnyArray:
-        """An array of the shape of the stored weight as [K, D]."""
+        """Return an array of the stored weight's shape as [K, D]."""
         if array.ndim == 1:
             return array[None, :]
         matrix = array.reshape(array.shape[-2:])
@@ -91,15 +91,15 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a layer reads from one map.
+    """The part of one map that a layer reads.
 
     Attributes:
         source: The map [N, C, *S].
         window: Extent of the kernel: S, or 1 along every axis for a layer at each position.
-        elements: For each list that the layer is applied to, where in the row-major (C, *window)
-            its elements are; [P, D'].
-        columns: The columns of W that they are multiplied by, [D']; None for all, in order.
-        sliding: How the window slides over the map natively, if the layer is applied to patches.
+        elements: For each list that the layer is applied to, the row-major positions of its
+            elements in (C, *window), [P, D'].
+        columns: The columns of W that multiply them, [D']; None for all, in order.
+        sliding: The sliding window at the native size, if the layer is applied to patches.
     """
 
     source: FeatureMap
@@ -125,7 +125,7 @@ class Part:
         return any(np.unique(elements).size != elements.size for elements in self.elements)
 
     def of_lists(self, affine: AnyArray) -> AnyArray:
-        """A scale or shift [C, *S] of the map, for the elements of each list: [P, D']."""
+        """Pick a scale or shift [C, *S] of the map for the elements of each list: [P, D']."""
         per_window = affine.reshape(self.source.channels, -1)
         if prod(self.window) == 1:
             per_window = per_window[:, :1]
@@ -135,9 +135,9 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel [P·K, C / groups, *window], and how its bytes come from the weight's.
+    """A kernel [P·K, C / groups, *window], and the relation of its bytes to the weight's.
 
-    ``dequantized`` is what the Conv reads, if that is made of the stored kernel.
+    ``dequantized`` is the tensor that the Conv reads, if it is dequantized from the stored kernel.
     """
 
     constant: Constant
@@ -147,12 +147,12 @@ class Kernel:
 
     @property
     def operand(self) -> Constant | Intermediate:
-        """What the Conv reads."""
+        """The tensor that the Conv reads."""
         return self.dequantized or self.constant
 
 
 def make_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
-    """The kernel of the Conv of a part; its elements are read when it is written, not before."""
+    """Return the kernel of a part's Conv; its elements are read only when it is written."""
     assert weight.shape is not None
     outputs, source = weight.shape[0], part.source
     lists, groups = len(part.elements), part.groups
@@ -195,7 +195,7 @@ def make_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
 
 
 def pointwise_kernel(names: NameScope, weight: Weight) -> Kernel:
-    """The kernel [K, D, 1, 1] of a Conv that is the layer at every position of a map."""
+    """Return the kernel [K, D, 1, 1] of a Conv that applies the layer at every position."""
     assert weight.shape is not None
     shape = (*weight.shape, 1, 1)
     name = names.fresh(f"{weight.name}.kernel")
@@ -213,7 +213,7 @@ def pointwise_kernel(names: NameScope, weight: Weight) -> Kernel:
 
 
 def placed(weight: AnyArray, elements: IntArray, size: int, fill: AnyArray | None) -> AnyArray:
-    """The columns of [K, D] at these places of [K, size]; those of one place are added up."""
+    """Put the columns of [K, D] at these places of [K, size]; columns of one place add up."""
     if np.unique(elements).size == elements.size:
         placed = np.zeros((len(weight), size), weight.dtype)
         if fill is not None:
@@ -228,7 +228,7 @@ def placed(weight: AnyArray, elements: IntArray, size: int, fill: AnyArray | Non
 def lazily(
     build: Callable[[], AnyArray], weight: Known, shape: tuple[int, ...]
 ) -> Callable[[], ir.TensorProtocol]:
-    """A tensor whose elements are put in order when it is written, not before."""
+    """Return a maker of a tensor whose elements are ordered only when it is written."""
     dtype = weight.tensor.dtype if weight.tensor is not None else None
 
     def make() -> ir.TensorProtocol:
@@ -239,7 +239,7 @@ def lazily(
 
 
 def _reshaped(weight: Known, shape: tuple[int, ...]) -> ir.TensorProtocol:
-    """The same bytes under another shape: nothing is copied, in memory or on disk."""
+    """Return the same bytes in another shape: nothing is copied, in memory or on disk."""
     stored = weight.tensor
     if isinstance(stored, ir.ExternalTensor):
         return ir.ExternalTensor(
@@ -258,7 +258,7 @@ def _reshaped(weight: Known, shape: tuple[int, ...]) -> ir.TensorProtocol:
 
 
 def pending_shift(weight: Weight, part: Part) -> AnyArray | None:
-    """What a constant map, or the pending shift of one, adds to each output: [P·K] float64."""
+    """Return the sum that a constant map or a pending shift adds to each output: [P·K] float64."""
     source = part.source
     if source.constant is not None:
         shift = source.constant.astype(np.float64)[part.elements]
@@ -274,7 +274,7 @@ def pending_shift(weight: Weight, part: Part) -> AnyArray | None:
 
 
 def scaled(array: AnyArray, factor: float) -> AnyArray:
-    """The array times a factor, rounded once to the array's dtype."""
+    """Return the array times a factor, rounded once to the array's dtype."""
     product: AnyArray = (array.astype(np.float64) * np.float64(np.float32(factor))).astype(
         array.dtype
     )

@@ -1,4 +1,4 @@
-"""What every fully connected layer has, whatever it computes in: operand, weight and product."""
+"""The common parts of all fully connected layers: operand, weight and product."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Layer", "as_fc_layer", "operand_name", "product_view", "read_layer"]
 class Layer:
     """Y = contraction of the view's ``axis`` (counted from the end, negative) with W [K, D].
 
-    ``out_axis`` is the axis of Y that counts the outputs, from the end.
+    ``out_axis`` is the output axis of Y, from the end.
     """
 
     view: FeatureView
@@ -33,7 +33,7 @@ class Layer:
 
 
 def read_layer(ctx: Context, layer: Layer) -> Reading:
-    """What the layer reads, and where.
+    """Return the elements that the layer reads, and where.
 
     Raises:
         NodeRefused: If its weight is no matrix, or does not contract the features of each sample.
@@ -53,7 +53,7 @@ def read_layer(ctx: Context, layer: Layer) -> Reading:
 
 
 def _require_features(ctx: Context, layer: Layer, features: int) -> None:
-    """Refuse anything but a contraction of the features of each sample."""
+    """Refuse a contraction that is not over each sample's features."""
     view = layer.view
     if len(view.shape) < -layer.axis or view.shape[layer.axis] != features:
         ctx.refuse(
@@ -67,7 +67,7 @@ def _require_features(ctx: Context, layer: Layer, features: int) -> None:
 
 
 def as_fc_layer(ctx: Context, weight: Weight, kernels: Sequence[Kernel]) -> FcLayer:
-    """The layer as reports name it, by the largest of its kernels."""
+    """Return the layer for reports, with the largest of its kernels."""
     assert weight.shape is not None
     largest = max(kernels, key=lambda kernel: prod(kernel.constant.shape))
     return FcLayer(
@@ -82,13 +82,13 @@ def as_fc_layer(ctx: Context, weight: Weight, kernels: Sequence[Kernel]) -> FcLa
 
 
 def operand_name(ctx: Context, position: int) -> str:
-    """The name of an operand, or of the output where it has none."""
+    """Return the name of an operand, or of the output where it has none."""
     value = ctx.node.inputs[position] if position < len(ctx.node.inputs) else None
     return (value.name if value is not None else None) or ctx.node.outputs[0].name or "weight"
 
 
 def product_view(ctx: Context, layer: Layer, reading: Reading, output: FeatureMap) -> FeatureView:
-    """The product as a view of the new map: the contracted axis now counts the outputs."""
+    """Return the product as a view of the new map, with outputs on the contracted axis."""
     view, weight_shape = layer.view, layer.weight.value.shape
     out_axis = layer.out_axis
     assert layer.weight.shape is not None
@@ -97,7 +97,7 @@ def product_view(ctx: Context, layer: Layer, reading: Reading, output: FeatureMa
     leading = max(0, len(weight_shape) - max(2, len(view.shape)))
     positions = output.size // output.channels
     batch = view.batch_axis
-    # Element 0 of each row's outputs; each further output is one channel, all positions, further.
+    # Output 0 of each row; each further output lies one channel (all positions) further.
     first = output.first_label + reading.which * (outputs * positions) + reading.at
     if batch is not None:
         contracted = len(view.shape) + layer.axis

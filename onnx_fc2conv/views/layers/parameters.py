@@ -1,4 +1,4 @@
-"""The constant operands of an elementwise operator, channel by channel of the maps it works on."""
+"""The constant operands of an elementwise operator, by channel of its maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["by_channel"]
 
 
 def by_channel(ctx: Context, together: Broadcast, frame: Frame) -> Mapping[int, Operand]:
-    """The constant operands: scalars as they are, others as [T, 1, …].
+    """Return the constant operands: scalars as they are, others as [T, 1, …].
 
     Raises:
         NodeRefused: If one differs from position to position.
@@ -57,7 +57,7 @@ def by_channel(ctx: Context, together: Broadcast, frame: Frame) -> Mapping[int, 
 
 
 def _of_tensor(quantized: Quantized | None) -> list[AnyArray] | None:
-    """Scale and zero point, if they are the same for all elements."""
+    """Return scale and zero point, if they are the same for all elements."""
     if quantized is None:
         return None
     arrays = [quantized.scale.array.reshape(-1), quantized.zero.array.reshape(-1)]

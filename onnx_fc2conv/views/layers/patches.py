@@ -1,14 +1,14 @@
-"""Patches: rows that are one window of a map, shifted over a regular grid.
+"""Patches: rows that are windows of a map on a regular grid.
 
     V[n, r, d] = M[n, channel[list[r], d], cell[r] · stride - begin + tap[d] · dilation],
     0 outside the map
 
-A linear layer of such rows is a strided, dilated and padded Conv of M, whoever wrote the patches:
-im2col by a Gather (Ma & Lu 2017, Algorithm 1; `conv2fc`), a patch embedding by Reshape and
-Transpose (Dosovitskiy et al.: An Image is Worth 16x16 Words, 2021), a column of slices. What stands
-for padding are elements that are known to be zero.
+A linear layer of such rows is a strided, dilated and padded Conv of M, however the patches are
+written: im2col by a Gather (Ma & Lu 2017, Algorithm 1; `conv2fc`), a patch embedding by Reshape and
+Transpose (Dosovitskiy et al.: An Image is Worth 16x16 Words, 2021), a column of slices. Elements
+that are known to be zero count as padding.
 
-The hyperparameters are read from the labels, and hold only if they give back every label.
+The hyperparameters are read from the labels, and hold only if they reproduce every label.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Patches:
     """Rows that are windows of a map.
 
     Attributes:
-        part: What the Conv reads; a list of elements for each group of channels.
+        part: The part that the Conv reads; a list of elements for each group of channels.
         which: The list that each row reads, of the shape of the rows.
-        at: The row-major cell of the Conv's output that each row is, of the same shape.
+        at: The row-major cell of the Conv's output for each row, of the same shape.
     """
 
     part: Part
@@ -44,7 +44,7 @@ class Patches:
 
 
 def patches(view: FeatureView, rows: IntArray) -> Patches | None:
-    """The rows as patches of the only map that the view draws on besides constant zeros.
+    """Read the rows as patches of the only map that the view draws on besides zeros.
 
     Args:
         view: The view.
@@ -95,13 +95,13 @@ def patches(view: FeatureView, rows: IntArray) -> Patches | None:
 
 
 def _padded_map(view: FeatureView) -> FeatureMap | None:
-    """The only map whose elements the view has besides zeros; None if there is no such one."""
+    """Return the only map that the view draws on besides zeros; None if there is none."""
     features = [source for source in view.maps if source.constant is None]
     constants = [source.constant for source in view.maps if source.constant is not None]
     if len(features) != 1 or any(values.any() for values in constants):
         return None
     (source,) = features
-    # A scale that waits was not applied to the zeros, and single cells have no neighbors. The zero
+    # A pending scale was not applied to the zeros, and single cells have no neighbors. The zero
     # of integers may be another number.
     zeros_only = source.dtype.is_floating_point() or not constants
     fits = source.pending is None and not source.one_per_window and source.extent
@@ -117,14 +117,14 @@ def _at_each_position(rows: IntArray, source: FeatureMap) -> bool:
 
 
 def _placed(rows: IntArray, source: FeatureMap) -> tuple[IntArray, IntArray, IntArray] | None:
-    """Where each row [R] and each of its elements [D] lies, as far as one row shows it.
+    """Locate each row [R] and each of its elements [D], as far as one row shows them.
 
-    Starts at the row that shows most; where all reach over the border, what rows have in common
-    says where the others lie.
+    Starts at the row that shows most elements; where all rows reach over the border, their common
+    elements locate the others.
 
     Returns:
         Per row the position of its window and its first channel [R, rank + 1], per element the
-        position [D, rank] in that, and the channel [D]; None if some cannot be told.
+        position [D, rank] in the window, and the channel [D]; None if one is undetermined.
     """
     inside = rows != _PADDING
     shape = (source.channels, *source.extent)
@@ -173,10 +173,10 @@ class _Axis:
 
 
 def _axis(length: int, corners: IntArray, offsets: IntArray) -> _Axis | None:
-    """The sliding window along one axis; None if there is none.
+    """Return the sliding window along one axis; None if there is none.
 
-    With one cell only there is no stride to be seen: the kernel takes the whole axis, as that of a
-    layer of a whole window does.
+    A single cell shows no stride: the kernel then takes the whole axis, like that of a layer of a
+    whole window.
     """
     first = int(offsets.min())
     starts = np.unique(corners + first)
@@ -199,10 +199,10 @@ def _axis(length: int, corners: IntArray, offsets: IntArray) -> _Axis | None:
 
 
 def _end(length: int, span: int, stride: int, cells: int, begin: int) -> int | None:
-    """The padding behind the axis that gives so many cells; None if there are too few.
+    """Return end padding that gives so many cells; None if no padding does.
 
-    Of several the one like that before the axis, if it is among them, as most layers have it: the
-    native size does not tell them apart. Else the least.
+    The native size may fit several. Prefer one equal to the leading padding, as most layers have
+    it, else the least.
     """
     least = (cells - 1) * stride + span - length
     if least <= begin < least + stride:
@@ -220,7 +220,7 @@ def _gives(  # noqa: PLR0913 - a hypothesis and what it has to explain
 ) -> bool:
     """Whether the window reads exactly these elements, and padding where the rows have it.
 
-    ``channels``: of each element of each row [R, D].
+    ``channels`` has the channel of each element of each row [R, D].
     """
     positions = prod(source.extent)
     read = window.positions()[cells[:, None], taps]

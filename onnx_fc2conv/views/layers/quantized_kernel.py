@@ -23,10 +23,10 @@ __all__ = ["dequantized", "layer_kernel", "per_output"]
 
 
 def layer_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
-    """The kernel of a part, of integers where the weight is dequantized from them.
+    """Return the kernel of a part, of integers where the weight is dequantized from them.
 
-    It is of floats where something is folded into it (alpha, a scale that waits, an element that
-    is read twice), or where the weight's scale differs from feature to feature.
+    It has floats where something is folded into it (alpha, a pending scale, an element that is
+    read twice), or where the weight's scale differs from feature to feature.
     """
     quantized = weight.value.quantized
     if quantized is None or weight.alpha != 1.0 or part.source.pending or part.repeats:
@@ -51,11 +51,11 @@ def dequantized(
     parameters: Sequence[AnyArray],
     domain: str,
 ) -> Intermediate:
-    """A constant behind its DequantizeLinear.
+    """Emit a DequantizeLinear of a constant.
 
     Args:
         ctx: The node that reads it.
-        name: Name of the tensor that it stands for.
+        name: Name of the original tensor.
         integers: The integers.
         parameters: Scale and zero point, each one number or one for each element of axis 0.
         domain: Domain of the DequantizeLinear.
@@ -72,7 +72,7 @@ def dequantized(
 
 
 def per_output(matrix: AnyArray) -> AnyArray | None:
-    """What each row of [K, D] has in all its elements, [K]; None if one has several values."""
+    """Return the common value of each row of [K, D], [K]; None if a row has several values."""
     if matrix.size == 0 or not (matrix == matrix[:, :1]).all():
         return None
     column: AnyArray = np.ascontiguousarray(matrix[:, 0])

@@ -1,4 +1,4 @@
-"""Rows: what an operator along some axes of a view reads, each time that it is applied.
+"""Rows: the lists of elements that an operator along some axes of a view reads.
 
 A layer along the last axis of [N, T, D] is applied T times per sample. Where every row reads its
 channels at one position of a map, it is one operator along the channels of that map, carried out
@@ -25,9 +25,9 @@ class Rows:
 
     Attributes:
         lists: The distinct lists, [P, D], in the order of their first row.
-        which: The list that each row reads, of the shape that the view has without the batch axis
-            and the axes along which it is read.
-        at: The position in the map at which it does, of the same shape.
+        which: The list that each row reads, of the view's shape without the batch axis and the
+            axes along which it is read.
+        at: The position in the map where each row reads, of the same shape.
     """
 
     lists: IntArray
@@ -36,20 +36,20 @@ class Rows:
 
 
 def sample_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of the view, none of them that of the batch, as axes of ``view.index``."""
+    """Return axes of the view, without the batch axis, as axes of ``view.index``."""
     batch = view.batch_axis
     return tuple(axis - (batch is not None and batch < axis) for axis in axes)
 
 
 def rows_along(index: IntArray, axes: tuple[int, ...]) -> IntArray:
-    """The index with these axes at the end, as one: [*rows, D]."""
+    """Return the index with these axes merged at the end: [*rows, D]."""
     rest = [axis for axis in range(index.ndim) if axis not in axes]
     moved = index.transpose(*rest, *axes)
     return moved.reshape(*moved.shape[: len(rest)], prod(index.shape[axis] for axis in axes))
 
 
 def rows_at_positions(local: IntArray, positions: int) -> Rows | None:
-    """Rows [*rows, D] of elements of a map [C, positions]; None if one reads several positions."""
+    """Return rows [*rows, D] of a map [C, positions]; None if one reads several positions."""
     at = local % positions
     if at.size and not (at == at[..., :1]).all():
         return None
@@ -58,7 +58,7 @@ def rows_at_positions(local: IntArray, positions: int) -> Rows | None:
 
 
 def distinct(rows: IntArray) -> Rows:
-    """Rows [*rows, D] by the distinct ones among them."""
+    """Return rows [*rows, D] in terms of the distinct ones."""
     flat = rows.reshape(-1, rows.shape[-1])
     shape = rows.shape[:-1]
     if (flat == flat[:1]).all():

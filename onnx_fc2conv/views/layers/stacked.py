@@ -32,10 +32,10 @@ def is_stack(weight: Known) -> bool:
 
 
 def stacked_product(ctx: Context, view: FeatureView, stack: Known) -> FeatureView:
-    """V·W with W [*groups, D, K] as a Conv of as many groups as the view has of channels.
+    """Emit V·W with W [*groups, D, K] as a grouped Conv, one group per group of channels.
 
     Raises:
-        NodeRefused: Unless each group of rows reads channels of its own, all of them as many.
+        NodeRefused: Unless each group of rows reads equally many channels of its own.
     """
     name = operand_name(ctx, 1)
     groups = stack.shape[:-2]
@@ -79,7 +79,7 @@ def _refuse_weight(ctx: Context, stack: Known) -> NoReturn:
 
 
 def _matrix_of_lists(reading: Reading, groups: tuple[int, ...]) -> IntArray | None:
-    """The matrix that each list of elements is multiplied by; None if there are several for one."""
+    """Return the matrix of each list of elements; None if a list has several."""
     numbers = np.arange(prod(groups), dtype=np.int64).reshape(*groups, 1)
     own = np.broadcast_to(numbers, reading.which.shape).reshape(-1)
     which = reading.which.reshape(-1)
@@ -89,7 +89,7 @@ def _matrix_of_lists(reading: Reading, groups: tuple[int, ...]) -> IntArray | No
 
 
 def _kernel(ctx: Context, weight: Weight, part: Part, matrices: IntArray) -> Kernel:
-    """The kernel of the grouped Conv: for each list the matrix that it is multiplied by."""
+    """Return the kernel of the grouped Conv: the matrix of each list."""
     stored = weight.value
     features, outputs = stored.shape[-2:]
     lists = len(matrices)

@@ -3,8 +3,8 @@
     s = (max(x, 0) - min(x, 0)) / 255        z = round(-min(x, 0) / s)        q = round(x / s) + z
 
 A map at another size, or with other windows around it, has another range: then no cell is quantized
-as it would be in its window. So this operator slides only over what has one cell for the whole
-image anyway. Where sizes stay (static mode) the map has the very elements of the flattened tensor,
+as it would be in its window. So this operator slides only over maps that have one cell for the
+whole image. Where sizes stay (static mode) the map has the very elements of the flattened tensor,
 and their range is the same. (DynamicQuantizeLinear-11.)
 """
 
@@ -29,7 +29,7 @@ __all__ = ["Ranged", "dynamic_quantize", "quantized_by_range"]
 
 @dataclass(frozen=True, eq=False)
 class Ranged:
-    """A view of integers, and the scale and the zero point that they have all together."""
+    """A view of integers, and their common scale and zero point."""
 
     view: FeatureView
     scale: Intermediate
@@ -51,7 +51,7 @@ def dynamic_quantize(ctx: Context) -> Answer:
 
 
 def quantized_by_range(ctx: Context, view: FeatureView) -> Ranged:
-    """The view as integers, by the range of the map that it shows.
+    """Quantize the view by the range of the map that it shows.
 
     Raises:
         NodeRefused: If the map grows with the image, or is shown in part or scaled.

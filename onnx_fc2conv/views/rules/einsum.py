@@ -4,8 +4,8 @@
     weight [kept…, summed…] the constant as a matrix [K, D]
     product [rest…, K]      K taken apart again, and the letters put in the order of the output
 
-Each letter is the view's and the output's, the weight's and the output's, or summed over and both's
-(Einsum-12).
+Each letter is in the view and the output, in the weight and the output, or in view and weight, and
+summed over (Einsum-12).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Letters:
 
     @classmethod
     def of(cls, equation: str, *, view_first: bool) -> Letters | None:
-        """The letters of an equation with two terms; None if there are others, or an ellipsis."""
+        """Parse an equation with two terms; None if it has others, or an ellipsis."""
         inputs, arrow, output = equation.replace(" ", "").partition("->")
         terms = inputs.split(",")
         if len(terms) != 2 or not "".join((*terms, output)).isalpha():
@@ -52,17 +52,17 @@ class Letters:
 
     @property
     def summed(self) -> str:
-        """Of the view and the weight."""
+        """Letters of the view and the weight."""
         return "".join(c for c in self.view if c in self.weight)
 
     @property
     def rest(self) -> str:
-        """Of the view and the output."""
+        """Letters of the view and the output."""
         return "".join(c for c in self.view if c not in self.weight)
 
     @property
     def kept(self) -> str:
-        """Of the weight and the output."""
+        """Letters of the weight and the output."""
         return "".join(c for c in self.weight if c not in self.view)
 
     @property
@@ -105,7 +105,7 @@ def einsum(ctx: Context) -> FeatureView:
 
 
 def _flattened(view: FeatureView, letters: Letters) -> FeatureView:
-    """The view with the letters that are summed over as its last axis."""
+    """Return the view with the summed letters merged into its last axis."""
     order = [letters.view.index(letter) for letter in letters.rest + letters.summed]
     rest = len(letters.rest)
 
@@ -125,7 +125,7 @@ def _moved(view: FeatureView, move: Callable[[IntArray], IntArray]) -> FeatureVi
 
 
 def _matrix(ctx: Context, known: Known, letters: Letters) -> Weight:
-    """The constant as a weight [K, D]; as it is stored, if that is a matrix."""
+    """Return the constant as a weight [K, D]; as it is stored, if it is a matrix."""
     position = next(n for n, fact in enumerate(ctx.operands) if fact is known)
     value = ctx.node.inputs[position]
     name = (value.name if value is not None else None) or "weight"

@@ -1,9 +1,9 @@
 """Elementwise operators: the same operator on the map.
 
-On a map in the model the node simply stays. On a view it is carried out on the map that the view
-draws on, once for every element, and the view is then the same view of the new map. Constants that
-vary over the features become [C, 1, …] where they are the same at every position; a scale or shift
-that varies over positions waits (`affine`) until the next linear layer takes it in.
+On a map in the model the node simply stays. On a view it is applied to the map that the view draws
+on, once for every element, and the result is the same view of the new map. Constants that vary over
+the features become [C, 1, …] where they are the same at every position; a scale or shift that
+varies over positions stays pending (`affine`) until the next linear layer folds it in.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _TOTAL = {
 }
 """Operators that are finite wherever their operands are.
 
-With the others an element that the view leaves out must not be computed with: its logarithm, say,
-may be NaN, which a weight of zero in the next layer does not take away.
+Other operators must not be applied to an element that the view leaves out: its logarithm, say, may
+be NaN, and a zero weight in the next layer does not remove that.
 """
 
 
@@ -56,7 +56,7 @@ may be NaN, which a weight of zero in the next layer does not take away.
     *("Xor", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"),
 )
 def elementwise(ctx: Context) -> FeatureView:
-    """Keep the node on maps, or carry it out on the maps of its views."""
+    """Keep the node on maps, or apply it to the maps of its views."""
     start = len(ctx.tape)
     ready = with_sides(ctx)
     made = carried_out(ready, _result_type(ready), again=len(ctx.tape) == start)
@@ -76,7 +76,7 @@ def _same_for_all(ctx: Context) -> frozenset[ir.Value]:
 
 @rule("Cast")
 def cast(ctx: Context) -> FeatureView:
-    """As `elementwise`; a cast to the type that the map has already is no operation."""
+    """Apply `elementwise`; a cast to the type that the map has already is dropped."""
     view = ctx.first_view()
     dtype = ir.DataType(ctx.int_attribute("to", 0))
     if all(feature_map.dtype == dtype for feature_map in view.maps):
@@ -85,10 +85,9 @@ def cast(ctx: Context) -> FeatureView:
 
 
 def carried_out(ctx: Context, dtype: ir.DataType | None, *, again: bool = True) -> FeatureView:
-    """The operator, whose result is of this type, on the maps or the views that it is given.
+    """Apply the operator, whose result has this type, to its maps or views.
 
-    Where that is refused it is tried in another way; if that is refused too, the first reason says
-    more.
+    A refused attempt is followed by another one; if all are refused, the first reason is reported.
 
     Args:
         ctx: The node.
@@ -96,7 +95,7 @@ def carried_out(ctx: Context, dtype: ir.DataType | None, *, again: bool = True) 
         again: Whether views may become maps again for the node to stay.
 
     Raises:
-        NodeRefused: If it can be carried out on neither.
+        NodeRefused: If it can be applied to neither.
     """
     with ctx.attempt() as first:
         return _kept_on_maps(ctx, dtype) or _on_views(ctx, dtype)
@@ -109,7 +108,7 @@ def carried_out(ctx: Context, dtype: ir.DataType | None, *, again: bool = True) 
 
 
 def _result_type(ctx: Context) -> ir.DataType | None:
-    """Element type of the output; None if it is that of the maps."""
+    """Return the element type of the output; None if it is that of the maps."""
     if ctx.node.op_type in _BOOLEAN:
         return ir.DataType.BOOL
     if ctx.node.op_type != "Where":
@@ -123,9 +122,9 @@ def _result_type(ctx: Context) -> ir.DataType | None:
 def _kept_on_maps(
     ctx: Context, dtype: ir.DataType | None, *, again: bool = False
 ) -> FeatureView | None:
-    """The node stays if every view is a map in one layout; None if it cannot.
+    """Keep the node if every view is a map in one layout; return None if it cannot stay.
 
-    With ``again`` views that can be written as maps again will do, of whatever was done to them
+    With ``again``, views that can be written as maps again also count, whatever was done to them
     since (blocks of cells that are channels now, each with a scale of its own).
     """
     views = [fact for fact in ctx.operands if isinstance(fact, FeatureView)]
@@ -161,7 +160,7 @@ def _kept_on_maps(
 def _channels_of(
     ctx: Context, position: int, known: Known, layout: tuple[int, ...], like: FeatureMap
 ) -> int:
-    """Channels of a constant operand, or why it ties the map to the native size."""
+    """Return the channels of a constant operand; refuse one that fixes the size of the map."""
     shape = known.shape
     if known.sized:
         ctx.refuse("baked-size", "combines the map with a tensor computed from its size")
@@ -180,7 +179,7 @@ def _channels_of(
 
 
 def _on_views(ctx: Context, dtype: ir.DataType | None) -> FeatureView:
-    """Carry the operator out on the maps that the views draw on."""
+    """Apply the operator to the maps that the views draw on."""
     together = broadcast(ctx)
     try:
         found = frames(ctx.space, list(together.indices.values()), list(together.arrays.values()))
@@ -202,7 +201,7 @@ def _on_frame(
     dtype: ir.DataType | None,
     name: str,
 ) -> tuple[Frame, FeatureMap]:
-    """Carry the operator out on the maps of one frame."""
+    """Apply the operator to the maps of one frame."""
     if len(together.indices) == 1:
         affine = _waits(ctx, together, frame)
         if affine is not None:
@@ -233,7 +232,7 @@ def _on_frame(
 
 
 def _waits(ctx: Context, together: Broadcast, frame: Frame) -> tuple[Frame, FeatureMap] | None:
-    """The map that waits for the scale or shift that the operator is; None if it is not to wait."""
+    """Return the map with the operator as a pending scale or shift; None if it is not pending."""
     (source,) = frame.sources
     waits = source.pending is not None and not source.is_cell
     constants = {position: frame.spread(array) for position, array in together.constants.items()}
@@ -263,7 +262,7 @@ def _waits(ctx: Context, together: Broadcast, frame: Frame) -> tuple[Frame, Feat
 
 
 def _refuse_partly(ctx: Context, frame: Frame) -> None:
-    """Refuse what cannot be carried out on elements of which some are not shown."""
+    """Refuse an operator that cannot be applied to elements that the view does not show."""
     names = " and ".join(map(str, frame.sources))
     if ctx.node.op_type not in _TOTAL:
         ctx.refuse(
@@ -281,7 +280,7 @@ def _is_wasteful(frame: Frame) -> bool:
 
 
 def _sources(ctx: Context, frame: Frame) -> tuple[FeatureMap, ...]:
-    """The maps that the operator combines: the channels of the frame, or one for all of them."""
+    """Return the maps that the operator combines: the frame's channels, or one for all."""
     maps: list[FeatureMap] = []
     constant = [bool((channels == channels[:1]).all()) for channels in frame.channels]
     full = constant.index(False) if False in constant else 0

@@ -1,4 +1,4 @@
-"""Operators along the features that rank, normalize or add them up: TopK, LayerNormalization."""
+"""Operators that rank, normalize or add up features: TopK, LayerNormalization, CumSum."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def layer_normalization(ctx: Context) -> Answer:
 
 
 def _parameter(ctx: Context, position: int, shape: tuple[int, ...]) -> Constant | ir.Value:
-    """A scale or bias for each element that is normalized: [D]."""
+    """Return a scale or bias for each normalized element: [D]."""
     known, value = ctx.known(position), ctx.node.inputs[position]
     assert known is not None
     assert value is not None
@@ -67,7 +67,7 @@ def lp_normalization(ctx: Context) -> Answer:
 
 @rule("TopK")
 def top_k(ctx: Context) -> Answer:
-    """The largest (or smallest) K features and their numbers (TopK-1/10/11/24)."""
+    """The largest (or smallest) K features and their indices (TopK-1/10/11/24)."""
     view, known = ctx.view(0), ctx.known(1)
     count = ctx.int_attribute("k", 0)
     if view is None or (ctx.opset >= 10 and (known is None or known.sized)):

@@ -1,4 +1,4 @@
-"""Operators that no map slides through: refused by name, with what to do about it."""
+"""Operators that cannot slide: refused by name, with advice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STANDARD = ("", "ai.onnx")
 
 
 def refuse(code: str, reason: str, *op_types: str, domain: str = "") -> None:
-    """Register a rule that refuses these operators whatever they are given."""
+    """Register a rule that always refuses these operators."""
 
     def refused(ctx: Context) -> NoReturn:
         ctx.refuse(code, reason)
@@ -91,7 +91,7 @@ def triangle(ctx: Context) -> NoReturn:
 
 
 def unknown(ctx: Context) -> NoReturn:
-    """The refusal of an operator that has no rule."""
+    """Refuse an operator that has no rule."""
     domain = ctx.node.domain
     if domain == _ML:
         ctx.refuse(

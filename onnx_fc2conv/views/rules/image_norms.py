@@ -5,8 +5,8 @@ as exporters write it:
 
     Reshape [0, G, -1]  →  InstanceNormalization  →  Reshape back, to a size that is a constant
 
-The groups are whole channels in order; what is written is the same at any size. Where a norm is
-written as a sum, a difference and so on, the means of each group are one cell for the whole image.
+The groups are whole channels in order; the emitted nodes fit any size. Where a norm is written as
+a sum, a difference and so on, the mean of each group is one cell for the whole image.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def instance_normalization(ctx: Context) -> FeatureView:
 
 
 def _channels_in_groups(ctx: Context, view: FeatureView) -> FeatureMap:
-    """The map of which axis 1 of the view holds groups of whole channels, one after the other."""
+    """Return the map whose whole channels axis 1 of the view holds in consecutive groups."""
     source, local = single_map(ctx, view)
     channels = _whole_channels(source, local.reshape(view.shape[1], -1))
     if channels is None:
@@ -70,7 +70,7 @@ def _channels_in_groups(ctx: Context, view: FeatureView) -> FeatureMap:
 
 
 def _whole_channels(source: FeatureMap, lists: IntArray) -> IntArray | None:
-    """The channels of which these lists of elements [G, D] hold all positions in order."""
+    """Return the channels that these lists [G, D] hold whole and in order, None if they do not."""
     positions = source.size // source.channels
     if lists.shape[1] % positions:
         return None
@@ -81,9 +81,9 @@ def _whole_channels(source: FeatureMap, lists: IntArray) -> IntArray | None:
 
 
 def group_means(ctx: Context, view: FeatureView, axes: tuple[int, ...]) -> FeatureView | None:
-    """ReduceMean of groups of whole channels, each a cell of the whole image; None if they are not.
+    """Apply a ReduceMean of groups of whole channels over the whole image; None if it is another.
 
-    A single list of all features is none: what is no group lies in one window.
+    A single list of all features is not a group: it lies in one window.
     """
     start = len(ctx.tape)
     source, local = single_map(ctx, view)

@@ -8,7 +8,7 @@ which is the only cell of a Conv of M with kernel K, without padding. Where the 
 identity, K is W in another shape, byte for byte. (Gemm-7/9/11/13, MatMul-1/9/13, Conv-1/11; Long,
 Shelhamer, Darrell: Fully Convolutional Networks, 2015, section 3.1.)
 
-- V draws on several maps: a sum of Convs, whose strides bring their cells into step.
+- V draws on several maps: a sum of Convs, whose strides align their cells.
 - V has rows, V[n, t, d], each of which reads channels of one position: a Conv with a 1×1 kernel.
 - V has other rows: a Conv with K outputs for each different row.
 """
@@ -48,7 +48,7 @@ CONV_TYPES = {
     ir.DataType.DOUBLE: 1,
     ir.DataType.BFLOAT16: 22,
 }
-"""The types that Conv computes in, and since which opset."""
+"""The types that Conv supports, and the opset since which it does."""
 
 
 @rule("Gemm")
@@ -80,7 +80,7 @@ def gemm(ctx: Context) -> FeatureView:
 def _plus_view(
     ctx: Context, layer: Layer, rows: Literal["row", "column"], beta: float
 ) -> FeatureView:
-    """The layer, and a sum with a third operand that is made from the image or another input."""
+    """Emit the layer, and a sum with a third operand that depends on an input."""
     if rows == "column":
         ctx.refuse("bias-not-constant", "its bias is not a constant")
     addend = with_sides(ctx).view(2)
@@ -114,7 +114,7 @@ class Bias:
     name: str
 
     def per_output(self, outputs: int) -> AnyArray | None:
-        """The bias as [K] in C's dtype; None if it varies over the samples."""
+        """Return the bias as [K] in C's dtype; None if it varies over the samples."""
         array = self.value.array
         if self.shape == "column":
             if array.ndim < 2:
@@ -130,12 +130,12 @@ class Bias:
 
 
 def convolve(ctx: Context, layer: Layer, bias: Bias | None) -> FeatureView:
-    """The layer as a Conv of each map that its view draws on, and their sum.
+    """Emit the layer as a Conv of each map that its view draws on, and their sum.
 
     Args:
         ctx: The node.
         layer: The contraction.
-        bias: What is added to each output.
+        bias: The bias of each output.
 
     Raises:
         NodeRefused: If it contracts anything but features, or is no Conv of numbers.
@@ -173,7 +173,7 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
     shifts: list[AnyArray | None],
     lists: int,
 ) -> Constant | ir.Value | None:
-    """The Conv's bias [P·K]: the model's own tensor where it already is that, else a new one."""
+    """Return the Conv's bias [P·K]: the model's own tensor where it fits, else a new one."""
     moved = [shift for shift in shifts if shift is not None]
     if offset is None and not moved:
         return None

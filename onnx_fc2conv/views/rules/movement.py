@@ -37,7 +37,7 @@ def move(ctx: Context) -> tuple[FeatureView, ...]:
 
 @rule("Unsqueeze")
 def unsqueeze(ctx: Context) -> FeatureView:
-    """As `move`; an image input that has got the axes that it lacked is a map."""
+    """Apply `move`; an image input becomes a map once it has all axes."""
     (view,) = move(ctx)
     source = view.only_map
     if source is None or not source.lacks or len(view.shape) != len(source.layout):
@@ -53,7 +53,7 @@ def unsqueeze(ctx: Context) -> FeatureView:
 
 @rule("Transpose")
 def transpose(ctx: Context) -> Answer:
-    """As `move`; a map whose axes are permuted still is a map, in another layout."""
+    """Apply `move`; a map whose axes are permuted stays a map, in another layout."""
     view = ctx.first_view()
     if view.layout is None:
         return move(ctx)
@@ -95,7 +95,7 @@ def dropout(ctx: Context) -> FeatureView:
 
 
 def concatenate(ctx: Context) -> tuple[FeatureView, ...]:
-    """Concat as data movement, of features with others and with what is not from the image."""
+    """Concat as data movement, of features with others and with tensors beside the image."""
     if any(isinstance(fact, FeatureView) and fact.layout is not None for fact in ctx.operands):
         if not all(isinstance(fact, FeatureView) for fact in ctx.operands):
             ctx.refuse(
@@ -143,7 +143,7 @@ def pad_features(ctx: Context) -> FeatureView:
 
 
 def _moved(ctx: Context, positions: tuple[int, ...]) -> tuple[FeatureView, ...]:
-    """The views that the outputs are when the operands at ``positions`` carry labels."""
+    """Return the outputs as views, where the operands at ``positions`` carry labels."""
     operands: list[Callable[[bool], AnyArray | None]] = []
     for position, operand in enumerate(ctx.operands):
         if isinstance(operand, FeatureView) and position in positions:
@@ -197,7 +197,7 @@ def _value_of(known: Known) -> Callable[[bool], AnyArray | None]:
 
 
 def _separated(ctx: Context, labels: Labels) -> FeatureView | None:
-    """The view with these labels; None if it mixes the samples of the native batch.
+    """Return the view with these labels; None if it mixes the samples of the native batch.
 
     At another batch size only, mixing means that the model works at its native batch size alone.
     """

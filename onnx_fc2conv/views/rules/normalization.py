@@ -18,8 +18,8 @@ __all__ = ["batch_normalization", "softmax", "softmax_of"]
 def batch_normalization(ctx: Context) -> FeatureView:
     """Y = (x - mean) / √(var + ε) · scale + B per channel (BatchNormalization-7/9/14/15).
 
-    On features (axis 1 of a flattened tensor) it is a scale and a shift per feature, which waits
-    for the next linear layer unless the features are single cells.
+    On features (axis 1 of a flattened tensor) it is a scale and a shift per feature, pending
+    until the next linear layer unless the features are single cells.
     """
     view = ctx.view(0)
     parameters = [ctx.known(position) for position in range(1, 5)]
@@ -54,7 +54,7 @@ def batch_normalization(ctx: Context) -> FeatureView:
 
 
 def _waiting_normalization(ctx: Context, view: FeatureView) -> FeatureView:
-    """The normalization as a pending scale and shift of every element of the maps."""
+    """Return the normalization as a pending scale and shift of every element of the maps."""
     scale, bias, mean, variance = (
         known.array.astype(np.float64)
         for known in (ctx.known(position) for position in range(1, 5))
@@ -91,7 +91,7 @@ def softmax(ctx: Context) -> Answer:
 
 
 def softmax_of(ctx: Context, along: Along, *, coerces: bool) -> Answer:
-    """A Softmax over the axis that the node says; if it ``coerces``, over all from that one on."""
+    """Apply a Softmax over the node's axis; if it ``coerces``, over that and all later axes."""
     view = ctx.first_view()
     rank = len(view.shape)
     axis = ctx.int_attribute("axis", 1 if coerces else -1)

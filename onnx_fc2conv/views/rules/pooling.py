@@ -1,6 +1,6 @@
 """Global pooling in any spelling: over all positions of a map, or over all along some axes.
 
-Which elements are pooled together is read off their labels, so that GlobalAveragePool, a mean over
+Labels show which elements are pooled together, so that GlobalAveragePool, a mean over
 axes [1, 2] of [N, H, W, C] and a mean over axis 2 of [N, C, H·W] are one case.
 
 Either the pooling keeps seeing the whole image: one cell at any size. Or it becomes a pooling with
@@ -64,10 +64,9 @@ def global_pool(ctx: Context) -> FeatureView:
 
 
 def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The spatial axes of the only map that a reduction of the view's ``axes`` pools as a whole.
+    """Return the spatial axes of the only map that a reduction of the view's ``axes`` pools.
 
-    None if anything else is brought together than, for each channel, all positions along some
-    spatial axes, each once.
+    None unless it combines, for each channel, all positions along some spatial axes, each once.
     """
     source = view.only_map
     if source is None or source.pending is not None or not axes:
@@ -99,7 +98,7 @@ def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | N
 def pooled_map(
     ctx: Context, source: FeatureMap, spatial: tuple[int, ...], **changes: object
 ) -> FeatureMap:
-    """The map with one cell for the whole image along these spatial axes.
+    """Return the map with one cell for the whole image along these spatial axes.
 
     Raises:
         NodeRefused: If it is the single cell that a layer gives for each window.
@@ -125,7 +124,7 @@ def pooled_map(
 def whole_pool(
     ctx: Context, source: FeatureMap, spatial: tuple[int, ...], **changes: object
 ) -> FeatureView:
-    """The node stays and pools a map along these spatial axes."""
+    """Keep the node, which pools a map along these spatial axes."""
     made = pooled_map(ctx, source, spatial, value=ctx.node.outputs[0], **changes)
     return FeatureView.of(made, ctx.space, ctx.batches)
 
@@ -152,7 +151,7 @@ def pool_view(
 def reduced(
     ctx: Context, source: FeatureMap | Intermediate, output: FeatureMap, axes: tuple[int, ...]
 ) -> FeatureMap:
-    """The node itself on the map [N, C, *spatial], over these axes, which it keeps."""
+    """Emit the node itself on the map [N, C, *spatial], over these axes, which it keeps."""
     op_type = ctx.node.op_type
     if op_type.startswith("Global"):
         return ctx.emit(op_type, (source,), output, carried=tuple(ctx.node.attributes))
@@ -163,10 +162,10 @@ def reduced(
 
 
 def _windowed(ctx: Context, source: FeatureMap, spatial: tuple[int, ...]) -> FeatureMap:
-    """The map over which a window of the native extent slides along these spatial axes.
+    """Pool by a window of the native extent that slides along these spatial axes.
 
     Raises:
-        NodeRefused: If no operator does so.
+        NodeRefused: If no pooling operator does so.
     """
     op_type = ctx.node.op_type
     pooling = _WINDOWED.get(op_type)
@@ -218,7 +217,7 @@ def _without_axes(  # noqa: PLR0913 - a view before and after
     *,
     keepdims: bool,
 ) -> FeatureView:
-    """The reduced tensor as a view of the pooled map."""
+    """Return the reduced tensor as a view of the pooled map."""
 
     def without(labels: IntArray) -> IntArray:
         first = labels[
@@ -238,7 +237,7 @@ def _without_axes(  # noqa: PLR0913 - a view before and after
 def _element(
     elements: IntArray, source: FeatureMap, extent: tuple[int, ...] | list[int]
 ) -> IntArray:
-    """Elements of the map as elements of one that has a single cell along the pooled axes."""
+    """Map elements to those of a map with a single cell along the pooled axes."""
     channel, *positions = np.unravel_index(elements, source.per_sample_shape)
     kept = [
         p if e == s else np.zeros_like(p)

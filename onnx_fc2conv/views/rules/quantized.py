@@ -49,7 +49,7 @@ def dequantize(ctx: Context) -> FeatureView:
 
 
 def with_scalars(ctx: Context, positions: tuple[int, ...]) -> Context:
-    """The node with each of these operands as the one constant number that it has to be.
+    """Return the node with each of these operands as a constant scalar.
 
     Raises:
         NodeRefused: If one is anything else.
@@ -108,7 +108,7 @@ def _apply(ctx: Context, dtype: ir.DataType) -> FeatureView:
 
 
 def _on_features(ctx: Context, view: FeatureView, axis: int, dtype: ir.DataType) -> FeatureView:
-    """With parameters along an axis of a view: along the channels of the maps that it shows."""
+    """Apply parameters along an axis of a view along the channels of its maps."""
     batch = view.batch_axis
     if axis == batch:
         ctx.refuse("batch-mixing", "has a scale for each sample")

@@ -9,7 +9,7 @@
 
 The kernel holds the integers of the weight, and its zero point where the layer reads nothing.
 (QLinearMatMul-10/21, MatMulInteger-10, QLinearConv-10, ConvInteger-10; onnxruntime's contributed
-operators, version 1.) Sum and rounding are those of the layer: results are the same bit by bit.
+operators, version 1.) Sum and rounding are those of the layer: results are the same bit for bit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = ["matmul_integer", "matmul_integer_to_float", "qgemm", "qlinear_matmul
 
 @dataclass(frozen=True)
 class _Operand:
-    """Where an operator has an operand, its scale and its zero point; None for nowhere."""
+    """The positions of an operand, its scale and its zero point; None if it has none."""
 
     value: int
     scale: int | None
@@ -103,7 +103,7 @@ def dynamic_quantize_matmul(ctx: Context) -> FeatureView:
 
 
 def _require_left_view(ctx: Context) -> FeatureView:
-    """The left operand; refused if the image is on the right."""
+    """Return the left operand; refuse an image on the right."""
     view = ctx.view(0)
     if view is None:
         ctx.refuse("weight-not-constant", "its right operand changes with the input")
@@ -116,7 +116,7 @@ def _layer(
     trans_a: bool = False,
     trans_b: bool = False,
 ) -> IntegerLayer:
-    """The layer: which operand is the image, and the parameters of both."""
+    """Return the layer, with the image operand and the parameters of both operands."""
     left, right = (ctx.operand(operand.value) for operand in operands)
     if isinstance(left, FeatureView) and isinstance(right, Known):
         (image, weight), view, known = operands, left, right
@@ -159,7 +159,7 @@ def _value(ctx: Context, position: int | None) -> ir.Value | None:
 
 
 def _require_one_number(ctx: Context, position: int | None) -> None:
-    """Refuse a parameter of the image that is no single number."""
+    """Refuse a parameter of the image that is not a single number."""
     fact = None if position is None else ctx.operand(position)
     if fact is None or (isinstance(fact, Opaque) and fact.uniform == ()):
         return
@@ -170,7 +170,7 @@ def _require_one_number(ctx: Context, position: int | None) -> None:
 
 
 def _per_output(ctx: Context, position: int | None, outputs: int) -> AnyArray | None:
-    """A parameter of the weight as [K]; None if it is left out."""
+    """Return a parameter of the weight as [K]; None if it is left out."""
     fact = None if position is None else ctx.operand(position)
     if fact is None:
         return None

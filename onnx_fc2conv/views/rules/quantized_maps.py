@@ -1,6 +1,6 @@
 """onnxruntime's quantized operators between layers: the same operator on the map.
 
-Each has scale and zero point of every operand and of its result as further inputs, which are one
+Scale and zero point of every operand and of the result are further inputs, which are one
 constant number each.
 """
 
@@ -35,7 +35,7 @@ def binary(ctx: Context) -> FeatureView:
 
 @rule("QLinearSoftmax", domain=MICROSOFT)
 def softmax(ctx: Context) -> Answer:
-    """QLinearSoftmax-1; its attribute ``opset`` says which Softmax it is.
+    """QLinearSoftmax-1; its attribute ``opset`` chooses the version of Softmax.
 
     Along the channels it is one of opset 13: onnxruntime 1.31 moves a Transpose through an older
     one, which then works along other axes.

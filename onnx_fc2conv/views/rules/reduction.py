@@ -1,7 +1,7 @@
 """Reductions: over all positions of a map (see `pooling`), or over all features of a window.
 
-Which of the two an operator is, is read off the labels that it brings together, not off its axes:
-the mean over axis 2 of [N, C, H·W] pools as well.
+The labels that an operator combines show which of the two it is, not its axes: the mean over axis 2
+of [N, C, H·W] pools as well.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def reduce(ctx: Context) -> Answer:
 def _over_no_axis(ctx: Context, view: FeatureView) -> FeatureView:
     """``noop_with_empty_axes`` (Reduce*-18, ReduceSum-13): the mean of one element is the element.
 
-    Its square or logarithm is not, and runtimes differ in whether they still take it.
+    Its square or logarithm is not, and runtimes differ in whether they still apply it.
     """
     if ctx.node.op_type.removeprefix("Reduce") not in ("Mean", "Max", "Min", "Sum", "Prod"):
         ctx.refuse("no-rule", "reduces over no axis, which runtimes take in different ways")
@@ -84,7 +84,7 @@ def _reduced(
 
 
 def _along(ctx: Context, dtype: ir.DataType | None, *, keepdims: bool) -> Along:
-    """The reduction along features; the axis stays in the map, for its cells to have a channel."""
+    """Return the reduction along features; the axis stays in the map, as its channel."""
     if dtype is not None:
         carried = tuple(name for name in ("select_last_index",) if name in ctx.node.attributes)
         return Along(

@@ -1,8 +1,8 @@
 """Resize and Upsample by constant factors, and DepthToSpace: maps on another grid.
 
 A factor f makes f cells of each, so that neighboring cells lie stride/f pixels apart; but shifting
-the image by one of these steps does not shift the map. Only every f-th cell has a crop to be equal
-to (`AxisField.spread`), until a later stride takes just those. A factor 1/f is a window of f cells
+the image by one of these steps does not shift the map. Only every f-th cell has a crop to equal
+(`AxisField.spread`), until a later stride picks just those. A factor 1/f is a window of f cells
 with stride f.
 
 Where the operator takes neighboring cells into account (linear, cubic, or nearest with another
@@ -31,7 +31,7 @@ _NEAREST_IN_PLACE = {
     "pytorch_half_pixel": {"round_prefer_floor", "round_prefer_ceil"},
     "tf_half_pixel_for_nn": {"floor"},
 }
-"""By coordinate mode, the roundings at which each of the f cells is a copy of the one it is in."""
+"""By coordinate mode, the roundings with which the f cells copy the cell that they lie in."""
 
 
 @rule("Resize", "Upsample")
@@ -101,7 +101,7 @@ def _scales(ctx: Context, rank: int) -> list[Fraction]:
 def _axis(
     ctx: Context, source: FeatureMap, axis: int, how: tuple[Fraction, str, int]
 ) -> tuple[AxisField, int]:
-    """Field and extent along one axis, by a factor and the cells taken from beyond (`_beyond`)."""
+    """Return field and extent along one axis, by a factor and its reach (`_beyond`)."""
     field, length = source.field[axis], source.extent[axis]
     factor, coordinates, beyond = how
     if factor == 1:
@@ -126,7 +126,7 @@ def _axis(
 def _beyond(
     ctx: Context, factors: list[Fraction], mode: str, coordinates: str, rounding: str
 ) -> int:
-    """How many cells on either side of those that a cell lies in it takes into account, at most."""
+    """Return how many cells the operator reads at most on either side of its own cell."""
     reach = 2 if mode == "cubic" else 1
     if ctx.int_attribute("antialias", 0):
         return reach * max(factor.denominator for factor in factors)

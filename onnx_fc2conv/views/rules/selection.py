@@ -1,8 +1,8 @@
 """Slice, Split and Gather: part of a map, or part of a flattened tensor.
 
-Some of the channels are a map again, and so is what is left when cells are cut off at its sides;
-the node stays. What else is selected (from a flattened tensor, or cells of the native size) is a
-view like any other data movement.
+A selection of channels is a map again, and so is a map with cells cut off at its sides; the node
+stays. Any other selection (from a flattened tensor, or cells of the native size) is a view like any
+other data movement.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TO_THE_END = (1 << 31) - 1
 
 @rule("Gather")
 def gather(ctx: Context) -> Answer:
-    """Gather-1/11/13: channels by constant numbers, each once.
+    """Gather-1/11/13: channels by constant indices, each once.
 
-    One that is taken twice is read twice by what follows: a layer adds the two weights up.
+    A channel that is gathered twice is read twice later: a layer adds the two weights up.
     """
     found, indices = _map_of(ctx), ctx.known(1)
     if found is None or indices is None or indices.sized or len(indices.shape) != 1:
@@ -68,7 +68,7 @@ def split(ctx: Context) -> Answer:
 
 @rule("Slice")
 def slice_(ctx: Context) -> Answer:
-    """Slice-1/10/11/13 of channels, or of positions from a first one to one counted from the end.
+    """Slice-1/10/11/13 of channels, or of positions up to one counted from the end.
 
     A slice that ends at a position of the native size selects cells of that size: a view.
     """
@@ -101,7 +101,7 @@ def slice_(ctx: Context) -> Answer:
 
 @dataclass(frozen=True)
 class _Cut:
-    """What a Slice keeps of one axis of the tensor: ``[start:end:step]``."""
+    """A Slice along one axis of the tensor: ``[start:end:step]``."""
 
     axis: int
     start: int
@@ -109,7 +109,7 @@ class _Cut:
     step: int
 
     def left(self, length: int) -> tuple[int, int] | None:
-        """Cells cut off at the two ends, if these are as many at every length."""
+        """Return the cells cut off at both ends, if their numbers are the same at every length."""
         if self.start < 0 or self.start >= length:
             return None
         if self.end >= _TO_THE_END:
@@ -141,7 +141,7 @@ def _cuts(ctx: Context) -> list[_Cut] | None:
 
 
 def _map_of(ctx: Context) -> tuple[FeatureMap, tuple[int, ...]] | None:
-    """The map that the first operand is, and its layout; None if it is no map any more."""
+    """Return the first operand's map and layout; None if it is no map any more."""
     view = ctx.operand(0)
     if not isinstance(view, FeatureView) or view.whole_map is None or view.layout is None:
         return None

@@ -1,8 +1,8 @@
-"""Sliding operators: Conv and pooling, and what keeps a map a map (Concat of channels, Pad).
+"""Sliding operators: Conv, pooling, and others that keep maps (Concat of channels, Pad).
 
 The node stays; its output is a map whose receptive field and native extent are computed here.
-What the input size decides at run time (``auto_pad=SAME_*``, ``ceil_mode``) is frozen to the pads
-that it means at the native size, or the grid would move with the size of the image.
+Pads that depend on the input size (``auto_pad=SAME_*``, ``ceil_mode``) are frozen to the pads
+at the native size, or the grid would move with the size of the image.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _is_constant(fact: Fact | None) -> bool:
 
 
 def _sum_type(ctx: Context) -> ir.DataType | None:
-    """The type of a convolution's result; None for that of its image."""
+    """Return the type of a convolution's result; None for that of its image."""
     if ctx.node.op_type == "ConvInteger":
         return ir.DataType.INT32
     zero = ctx.known(7) if ctx.node.op_type == "QLinearConv" else None
@@ -87,7 +87,7 @@ def pool(ctx: Context) -> FeatureView:
 
 
 def pooled(ctx: Context) -> FeatureView:
-    """A pooling with the window that the node says."""
+    """Apply a pooling with the node's window."""
     kernel = ctx.ints_attribute("kernel_shape")
     (source,) = restored(ctx)
     if kernel is None or len(kernel) != len(source.extent):
@@ -98,7 +98,7 @@ def pooled(ctx: Context) -> FeatureView:
 
 @rule("Concat")
 def concat(ctx: Context) -> Answer:
-    """Of maps along the channels: a map. Of anything else: data movement."""
+    """Concat of maps along the channels is a map, of anything else data movement."""
     views = [fact for fact in ctx.operands if isinstance(fact, FeatureView)]
     on_maps = next((view for view in views if view.layout is not None), None)
     if on_maps is None or on_maps.layout is None or len(views) < len(ctx.operands):
@@ -111,7 +111,7 @@ def concat(ctx: Context) -> Answer:
 
 
 def joined_channels(ctx: Context, layout: tuple[int, ...]) -> FeatureView:
-    """The node joins the channels of all maps that it is given, which are in this layout."""
+    """Keep the node, which joins the channels of its maps in this layout."""
     maps = restored(ctx, any_layout=True)
     if any(m.extent != maps[0].extent for m in maps):
         ctx.refuse("invalid-node", "joins maps of different sizes")
@@ -173,7 +173,7 @@ def pad(ctx: Context) -> Answer:
 
 
 def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int, ...] | None:
-    """Pads of all axes, from those of some (Pad-18); a negative one crops."""
+    """Return the pads of all axes, from those of some (Pad-18); a negative one crops."""
     if len(pads) != 2 * len(axes):
         return None
     whole = [0] * (2 * rank)
@@ -183,7 +183,7 @@ def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int
 
 
 def _window(ctx: Context, source: FeatureMap, kernel: tuple[int, ...]) -> _Window:
-    """Pads and strides of the node with auto_pad and ceil_mode resolved at the native size."""
+    """Return the node's window with auto_pad and ceil_mode resolved at the native size."""
     rank = len(source.extent)
     strides = ctx.ints_attribute("strides") or (1,) * rank
     dilations = ctx.ints_attribute("dilations") or (1,) * rank
@@ -228,7 +228,7 @@ def _window(ctx: Context, source: FeatureMap, kernel: tuple[int, ...]) -> _Windo
 def _ceil_extra(  # noqa: PLR0913 - the hyperparameters of one axis
     length: int, kernel: int, stride: int, dilation: int, begin: int, end: int
 ) -> int:
-    """End padding that gives at floor the cells that ceil_mode gives (MaxPool-12, PyTorch).
+    """Return the end padding that gives, rounded down, the cells of ceil_mode (MaxPool-12).
 
     A last window that would start in the end padding is not computed.
     """

@@ -1,9 +1,9 @@
-"""ConvTranspose: s cells for each, which neighboring kernels overlap in (Dumoulin & Visin 2016).
+"""ConvTranspose: s cells for each, where neighboring kernels overlap (Dumoulin & Visin 2016).
 
 Input cell i adds to the outputs i·s + j·d - p, for j below the kernel length k. So the s outputs
 from s·q on read the input cells from q + ceil((p - (k-1)·d) / s) up to q + ceil(p / s): a window of
-the input, whose cell becomes s cells. Where the window reaches beyond the first or last cell there
-is less to add up, as with a padded Conv.
+the input, whose cell becomes s cells. Where the window reaches beyond the first or last cell, fewer
+terms are summed, as in a padded Conv.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Axis:
     Attributes:
         length: Number of input cells.
         span: Number of cells that the dilated kernel covers.
-        stride: Number of cells that each becomes.
+        stride: Number of output cells per input cell.
         more: Cells appended to the output, ``output_padding``.
         begin, end: Cells cut off the output, ``pads``.
     """
@@ -146,7 +146,7 @@ def _axes(ctx: Context, source: FeatureMap, kernel: tuple[int, ...]) -> tuple[_A
 
 
 def _frozen(ctx: Context, axes: tuple[_Axis, ...]) -> Mapping[str, AttributeValue | None]:
-    """What the node's size at run time decided, as pads that mean the same at any size."""
+    """Return attributes that write size-dependent pads out as pads for any size."""
     auto_pad = ctx.node.attributes.get_string("auto_pad", "NOTSET")
     if ctx.ints_attribute("output_shape") is None and auto_pad in ("NOTSET", "VALID"):
         return {}
