@@ -61,7 +61,7 @@ def bench(  # noqa: PLR0913 - options, all keyword-only
         batch: Crops in a batch, where the model takes any number.
         repeats: Measured runs.
         threads: Threads within an operator; 0 leaves that to onnxruntime.
-        progress: Called with what is being done.
+        progress: Called with the current step.
 
     Raises:
         ArgumentError: If an image is smaller than a window, or the model has several inputs or

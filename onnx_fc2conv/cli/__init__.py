@@ -1,6 +1,6 @@
 """The command line: ``fc2conv``.
 
-One file a command. What a command needs beyond its options is imported when it runs, so that
+One file a command. A command imports everything beyond its options when it runs, so that
 ``--help`` and tab completion are quick.
 """
 

@@ -2,7 +2,7 @@
 
 A conversion may be a drop-in of one fixed size, take any size as the original does, or give a map
 of windows. Many tools write a Gemm as Reshape → 1×1 Conv → Reshape: equal at the native size, and
-at a larger one it cuts each image into several samples. That is said here, in words.
+at a larger one it cuts each image into several samples. The relation puts this in words.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnx_fc2conv.views.inputs import image_axes
 __all__ = ["Expect", "is_ours", "outputs_of", "relation_of"]
 
 Expect = Literal["map", "same"]
-"""What a user may demand: a map of windows, or the interface of the original."""
+"""A user's demand: a map of windows, or the interface of the original."""
 
 _WORDS: Mapping[RelationKind, str] = {
     "fixed size": "equal at the native size only: the input size is fixed",

@@ -21,8 +21,8 @@ from onnx_fc2conv.pipeline import inspect
 __all__ = ["LargerSizes", "Subject", "window_strides"]
 
 LargerSizes = Literal["none", "other", "same", "windows"]
-"""What can be compared at other sizes than the native one: nothing; the same outputs where symbolic
-dims of any meaning have other lengths; the same outputs on larger images; cells with windows."""
+"""Possible comparisons at other sizes: none; the same outputs where any symbolic dims have
+other lengths; the same outputs on larger images; cells with windows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Subject:
             conversion in its place.
         original: The reference as it was given, of an old opset perhaps.
         recordings: The user's own samples.
-        expect: What the user demands of the relation.
+        expect: The relation that the user demands.
     """
 
     pair: Pair
@@ -72,7 +72,7 @@ class Subject:
 
     @cached_property
     def larger_sizes(self) -> LargerSizes:
-        """What can be compared at other sizes."""
+        """The comparisons possible at other sizes."""
         growing = any(self.pair.growing.values())
         reductions = any(meaning.reduction is not None for meaning in self.geometry.values())
         keeps_sizes = (

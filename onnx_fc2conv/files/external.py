@@ -131,7 +131,7 @@ def _copied_by_the_kernel(source: BinaryIO, offset: int, file: BinaryIO, length:
             count = os.copy_file_range(
                 source.fileno(), file.fileno(), length - done, offset + done, start + done
             )
-        except OSError:  # another file system, or one that cannot: copying says what is wrong
+        except OSError:  # another file system, or one that cannot: a plain copy reports errors
             break
         if not count:
             break

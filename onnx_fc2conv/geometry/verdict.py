@@ -66,7 +66,7 @@ class SizeRule:
     """The lengths of the image, along one axis, at which the model computes.
 
     Attributes:
-        modulo: What the length beyond the window is divided by.
+        modulo: Divisor of the length beyond the window.
         remainders: The remainders at which all branches have equally many cells; others fail.
     """
 

@@ -159,7 +159,7 @@ def patch_index(conv: ir.Node, input_shape: Sequence[int]) -> npt.NDArray[np.int
 
     Returns:
         int64 [output positions, kernel positions], both row-major; the number of input positions
-        stands for padding. With X [positions + 1, C], whose last row is zero, and
+        means padding. With X [positions + 1, C], whose last row is zero, and
         F = filter_matrix(conv): ``X[index].reshape(len(index), -1) @ F`` is the output
         [output positions, K].
 

@@ -47,7 +47,7 @@ class MatrixLayer:
 
 @dataclass(frozen=True)
 class MatrixPlan:
-    """What `ConvToFc` would do to a model.
+    """The changes that `ConvToFc` would make to a model.
 
     Attributes:
         layers: The layers that become matrix products, in graph order.

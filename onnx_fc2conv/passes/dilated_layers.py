@@ -111,7 +111,7 @@ class _Layer:
     Attributes:
         node: The operator.
         opset: Version of its operator set.
-        frozen: Attributes that stand for those of the node (auto_pad and ceil_mode resolved).
+        frozen: Attributes that override those of the node (auto_pad and ceil_mode resolved).
     """
 
     node: ir.Node
@@ -150,7 +150,7 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
         before: Grid of its input.
         after: Grid of its output.
         channels: Number of channels of its input.
-        frozen: Attributes that stand for those of the node.
+        frozen: Attributes that override those of the node.
     """
     layer, rank = _Layer(node, opset, frozen), len(before.strides)
     op_type = node.op_type if node.domain == "" else f"{node.domain}.{node.op_type}"

@@ -55,7 +55,7 @@ class FlatLayers:
         self._maps: dict[ir.Value, ir.Value] = {}
 
     def apply(self) -> None:
-        """Walk the graph once; what is flat stays flat as long as every operator allows it."""
+        """Walk the graph once; flat tensors stay flat as long as every operator allows it."""
         for node in list(self.graph):
             flat = self._rewrite(node)
             if flat is None:

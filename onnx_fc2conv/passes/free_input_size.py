@@ -157,7 +157,7 @@ def _letters(rank: int) -> tuple[str, ...]:
 
 
 def forget_shapes(model: ir.Model) -> None:
-    """Forget all shapes, except rank and channels of a map that a Reshape makes of computed size.
+    """Forget all shapes, except rank and channels of a map from a Reshape to a computed size.
 
     Shape inference would not find these.
     """

@@ -30,7 +30,7 @@ class ReduceOutputs(ir.passes.InPlacePass):
 
     1. An output that is a map of a single cell at the native size gets a ReduceMean or ReduceMax
        over its spatial axes, in its own layout; its name stays. At the native size it
-       computes what it did.
+       computes the same as before.
     2. An output that is a larger map at the native size (a feature map of the original), or no map
        any more, as after this pass, is left alone.
     3. An output of integers (the index of a class) is refused: its mean says nothing.

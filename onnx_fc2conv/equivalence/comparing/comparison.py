@@ -66,7 +66,7 @@ class Comparison:
     """The running totals of a comparison, and its worst element.
 
     Attributes:
-        tolerance: What counts as equal.
+        tolerance: The tolerance.
         elements: Number of elements compared.
         failed: Number of elements outside the tolerance.
         worst: Largest absolute difference.

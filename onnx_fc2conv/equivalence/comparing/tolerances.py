@@ -1,4 +1,4 @@
-"""The tolerance of each output: what the user gave, else what the model computes in."""
+"""The tolerance of each output: the user's, else the default of the type computed in."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Bounds = float | Mapping[str, float] | None
 
 
 def tolerances_of(reference: ir.Model, rtol: Bounds, atol: Bounds) -> dict[str, Tolerance]:
-    """What counts as equal, by output.
+    """Return the tolerance of each output.
 
     Raises:
         ArgumentError: If one is given for a name that is not an output.

@@ -1,1 +1,1 @@
-"""What a check found, as an object and as text."""
+"""The results of a check, as an object and as text."""

@@ -1,7 +1,7 @@
 """JUnit XML, as CI servers read it: testsuites > testsuite > properties, testcase.
 
-The format has no standard; this keeps to what the schemas of Jenkins' xUnit plugin and of Apache
-Ant have in common.
+The format has no standard; this keeps to the common part of the schemas of Jenkins' xUnit plugin
+and of Apache Ant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 __all__ = ["Suite", "TestCase", "junit_xml"]
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 cannot hold, not even escaped; a node may have it in its name."""
+"""Characters that XML 1.0 cannot hold, not even escaped, but the name of a node can."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class TestCase:
 
     Attributes:
         group: Its class name: what kind of test it is.
-        name: What was tested.
+        name: The subject of the test.
         failure: Why it failed.
         skipped: Why it was not run.
-        output: What it printed.
+        output: Its printed text.
     """
 
     __test__ = False  # not one of pytest's

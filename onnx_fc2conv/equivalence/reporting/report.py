@@ -45,12 +45,12 @@ class EquivalenceReport:
     True if on every provider the native size was compared and no tier failed.
 
     Attributes:
-        runs: What was checked, one run for each provider.
+        runs: The runs, one for each provider.
         relation: How the converted model relates to the original.
         runtime: Version of onnxruntime.
         seed: Seed of the random inputs.
         seconds: Time that the check took.
-        notes: What else the reader should know: inputs that were matched by position, say.
+        notes: Further remarks, such as inputs that were matched by position.
         geometry: The geometry that was assumed, by output.
         reference: Name of the original's file, if it came from one.
         converted: Name of the other file.

@@ -10,7 +10,7 @@ leaves every product as it is:
 
     a · ((b ± 128) - (z ± 128)) = a · (b - z)
 
-Which products a model has shows only in the graph that onnxruntime makes of it: it fuses, say,
+The products of a model show only in the graph after onnxruntime's fusions: it fuses, say,
 DequantizeLinear → Gemm → QuantizeLinear into QGemm. So that graph is changed, and run as it is.
 """
 

@@ -15,7 +15,7 @@ _NO_DEVICE = 100
 
 
 def why_no_cuda() -> str:
-    """What is missing: the driver, a device, or the libraries of CUDA and cuDNN."""
+    """Return what is missing: the driver, a device, or the libraries of CUDA and cuDNN."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)

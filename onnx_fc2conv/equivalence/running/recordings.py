@@ -50,7 +50,7 @@ class Recordings:
 
     Attributes:
         name: The file or folder, as the user named it.
-        items: What is in it; never empty.
+        items: Its recordings; never empty.
     """
 
     name: str

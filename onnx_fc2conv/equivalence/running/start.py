@@ -130,9 +130,9 @@ def start(
 
 
 def one_line(error: Exception) -> str:
-    """What onnxruntime says, in one line of at most 300 characters."""
+    """Return onnxruntime's message in one line of at most 300 characters."""
     text = " ".join(str(error).split())
-    # Many begin with a C++ signature of that length, and end with what is wrong.
+    # Many begin with a C++ signature of that length, and end with the actual message.
     return text if len(text) <= 300 else f"{text[:60]} … {text[-240:]}"
 
 

@@ -29,7 +29,7 @@ def renamed(claimed: Mapping[str, Geometry], names: Mapping[str, str]) -> dict[s
     """The same claims of a model whose inputs and outputs have new names.
 
     Args:
-        claimed: What is claimed, by output.
+        claimed: The claims, by output.
         names: New names by the old ones, of those that have one.
     """
     return {

@@ -17,7 +17,7 @@ __all__ = ["check_data"]
 
 _TIER = "data"
 _RECORDED_RTOL = 1e-3
-"""What ONNX allows its own test data by default: another runtime on another machine wrote them."""
+"""ONNX's default for its own test data: another runtime on another machine recorded them."""
 
 
 def check_data(pair: Pair, recordings: Recordings) -> list[TierResult]:
@@ -74,7 +74,7 @@ def _compare_recorded(
     models: Mapping[str, Mapping[str, AnyArray]],
     comparisons: dict[tuple[str, str], Comparison],
 ) -> None:
-    """Compare what either model gives with what was recorded."""
+    """Compare the outputs of both models with the recorded ones."""
     for name, wanted in item.outputs.items():
         for model, outputs in models.items():
             if name not in outputs:

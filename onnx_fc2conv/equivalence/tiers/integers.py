@@ -102,7 +102,7 @@ def _windows(integers: Pair, subject: Subject) -> list[TierResult]:
 
 
 def _named(integers: Pair, pair: Pair, results: Sequence[TierResult]) -> list[TierResult]:
-    """The results under this tier's name; what was skipped only if nothing else was found."""
+    """Return the results under this tier's name; skipped ones only if there are no others."""
     told = settings(pair.provider, tf32=integers.tf32).get("use_tf32")
     tf32 = "" if told is None else f", use_tf32={told}"
     named: list[TierResult] = []

@@ -1,4 +1,4 @@
-"""Tier *opset*: a reference of an old opset computes what its lift to a newer one does.
+"""Tier *opset*: a reference of an old opset computes the same as its lift to a newer one.
 
 The reference of all other tiers is the lifted model: onnxruntime has no kernels for most operators
 of opsets before 7. Where it has them, or ONNX's reference implementation does, the original runs.

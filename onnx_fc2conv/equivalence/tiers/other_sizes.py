@@ -1,7 +1,7 @@
 """Tier *other sizes*: models that take the same sizes give the same outputs at all of them.
 
 A model whose interface a conversion has kept, symbolic dims included, is no map of windows at a
-larger size: it computes what the original computes there.
+larger size: it computes the same as the original there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tier *relation*: the converted model is to the original what the user demands."""
+"""Tier *relation*: the converted model relates to the original as the user demands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tier *saturation*: what a default session computes on a CPU whose sums of bytes saturate.
+"""Tier *saturation*: the results of a default session on a CPU whose sums of bytes saturate.
 
 All other tiers compute such sums exactly (`byte_products.py`). This one measures what the user of
 either model will see on this CPU, and asserts nothing: onnxruntime is wrong before and after

@@ -41,8 +41,8 @@ class Tier:
     """One kind of comparison.
 
     Attributes:
-        name: What reports call it.
-        compares: What is compared, and on which inputs.
+        name: Its name in reports.
+        compares: The compared things, and the inputs.
         closeness: How close the two must be.
         needs: Whether it applies to a subject.
         run: Compares, and returns a result for each output, layer or model.

@@ -18,7 +18,7 @@ def match_interfaces(
     """Give the inputs and outputs of ``converted`` the names that they have in ``reference``.
 
     Returns:
-        What was matched by position, in sentences, and the new names by the old ones.
+        Notes on values matched by position, and the new names by the old ones.
 
     Raises:
         ArgumentError: If the models have different inputs.

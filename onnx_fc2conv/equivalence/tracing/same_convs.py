@@ -19,8 +19,8 @@ def same_conv(pair: Pair, conv: ir.Node) -> TierResult | None:
     """Compare the kernel with that of the Conv that the reference has in its place.
 
     Args:
-        pair: The models: a model, and what has become of it by way of matrix products and back.
-        conv: A Conv of the converted model that stands for a layer which the reference lacks.
+        pair: A model, and its conversion to matrix products and back.
+        conv: A Conv of the converted model that names a layer which the reference lacks.
 
     Returns:
         The result; None if the reference has no such Conv.

@@ -39,7 +39,7 @@ def constants(graph: ir.Graph) -> set[ir.Value]:
 
 
 def not_moving(graph: ir.Graph) -> set[ir.Value]:
-    """Constants, and what is computed from the shapes of tensors alone."""
+    """Return constants, and values computed from the shapes of tensors alone."""
     return _computed_alone(graph, ("Shape", "Size"))
 
 
@@ -76,15 +76,15 @@ def shared_values(reference: ir.Model, converted: ir.Model) -> Shared:
     Where several nodes of the converted model would do, the one whose output has the same name is
     taken, else the first. A node whose output has the same name may have inputs that are only moved
     (a channel shuffle written in another way), or made by a layer of patches and by the convolution
-    that it is. What both compute on other axes (a group norm of rows or of a map) is not shared
-    itself: it may be a window of the head, and what is made of it a map again.
+    that it is. A tensor that both compute on other axes (a group norm of rows or of a map) is not
+    shared itself: it may be a window of the head, but later tensors may be maps again.
     """
     fixed, fixed_too = constants(reference.graph), constants(converted.graph)
     inputs_too = {value.name for value in converted.graph.inputs if value not in fixed_too}
     names = {v.name: v.name for v in reference.graph.inputs if v.name in inputs_too - {None}}
     moved: set[str] = set()
-    reshaped: set[str | None] = set()  # the same numbers in another rank: what follows is shared
-    regrouped: set[str | None] = set()  # on other axes: what is brought back to the same is shared
+    reshaped: set[str | None] = set()  # the same numbers in another rank: later ones are shared
+    regrouped: set[str | None] = set()  # on other axes: shared once moved back
     candidates: dict[tuple[object, ...], list[ir.Node]] = {}
     by_name = {node.outputs[0].name: node for node in converted.graph if node.outputs}
     for node in converted.graph:
@@ -161,7 +161,7 @@ def frontier(
 ) -> list[str]:
     """The shared tensors from which the outputs are computed without another shared one between.
 
-    What the values ``until`` are computed from does not count.
+    The search stops at the values ``until``: tensors before them do not count.
     """
     fixed = constants(graph).union(until)
     found: dict[str, None] = {}
@@ -181,7 +181,7 @@ def frontier(
 
 
 def _operands(node: ir.Node) -> list[ir.Value]:
-    """The node's inputs and what its subgraphs take from outside."""
+    """Return the node's inputs and the outer tensors that its subgraphs read."""
     operands = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():
         graphs: Iterable[ir.Graph] = ()

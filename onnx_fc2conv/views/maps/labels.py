@@ -1,4 +1,4 @@
-"""Labels: integers that stand for the elements of feature maps.
+"""Labels: integers that identify the elements of feature maps.
 
 A data-movement operator does not care about values. Run on integers that mean "element e of sample
 n", it shows where each element of its output comes from, whichever of fifty spellings the exporter

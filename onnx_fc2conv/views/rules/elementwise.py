@@ -60,7 +60,7 @@ def elementwise(ctx: Context) -> FeatureView:
     start = len(ctx.tape)
     ready = with_sides(ctx)
     made = carried_out(ready, _result_type(ready), again=len(ctx.tape) == start)
-    if made.layout is not None:  # a node that stays reads what is the same for all samples as it is
+    if made.layout is not None:  # a node that stays reads values shared by all samples as they are
         ctx.tape.forget_readers(_same_for_all(ctx), start)
     return made
 
