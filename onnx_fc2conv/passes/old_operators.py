@@ -34,7 +34,8 @@ class OldModel:
 
     def refuse(self, node: ir.Node, why: str) -> Refusal:
         """Return a refusal that names the node and the model's opset."""
-        reason = f"{why}, and the model's opset {self.opset} must be lifted to be converted"
+        opset = self.writer.opset
+        reason = f"{why}, and the model's opset {opset} must be lifted to be converted"
         return Refusal("old-opset", describe(node), reason)
 
     def rank(self, node: ir.Node, position: int) -> int | None:
