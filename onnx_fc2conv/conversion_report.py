@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from onnx_fc2conv.pipeline import Conversion, Interface, Lifted
+from onnx_fc2conv.pipeline import Conversion, Interface, OpsetUpgrade
 
 if TYPE_CHECKING:
     from onnx_fc2conv.equivalence.reporting.junit import TestCase
     from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport
 
-__all__ = ["ConversionReport", "Status", "lifted_line", "times"]
+__all__ = ["ConversionReport", "Status", "times", "upgrade_line"]
 
 Status = Literal["equivalent", "different", "refused", "unchecked"]
 
@@ -55,7 +55,7 @@ class ConversionReport:
             "output": self.target,
             "heads": [_plain(asdict(layer)) for layer in conversion.heads],
             "poolings": [_plain(asdict(pooling)) for pooling in conversion.poolings],
-            "lifted": _lifted(conversion.lifted),
+            "lifted": _upgrade(conversion.lifted),
             "left_alone": [asdict(layer) for layer in conversion.left_alone],
             "refusals": [asdict(refusal) for refusal in conversion.refusals],
             "geometry": {name: g.as_dict() for name, g in conversion.geometry.items()},
@@ -74,7 +74,7 @@ class ConversionReport:
         """The report as Markdown, for a pull request or a CI summary."""
         lines = [f"## fc2conv: {self.source}", "", f"**{self.status}**", ""]
         if self.conversion.lifted is not None:
-            lines += [f"- {lifted_line(self.conversion.lifted)}", ""]
+            lines += [f"- {upgrade_line(self.conversion.lifted)}", ""]
         if self.conversion.heads:
             lines += ["| layer | weight | kernel | bytes |", "| --- | --- | --- | --- |"]
             lines += [
@@ -137,16 +137,16 @@ def times(shape: tuple[int | str, ...]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
-def lifted_line(lifted: Lifted) -> str:
+def upgrade_line(upgrade: OpsetUpgrade) -> str:
     """What was done to the opset, in one line."""
     return (
-        f"lifted from opset {lifted.before} to {lifted.after}: the model is written in the "
-        f"operators of opset {lifted.after}"
+        f"upgraded from opset {upgrade.before} to {upgrade.after}: the model is written in the "
+        f"operators of opset {upgrade.after}"
     )
 
 
-def _lifted(lifted: Lifted | None) -> object:
-    return None if lifted is None else {"from": lifted.before, "to": lifted.after}
+def _upgrade(upgrade: OpsetUpgrade | None) -> object:
+    return None if upgrade is None else {"from": upgrade.before, "to": upgrade.after}
 
 
 def _interface(interface: Interface | None) -> object:

@@ -33,11 +33,11 @@ from onnx_fc2conv.views import (
     output_geometry,
 )
 
-__all__ = ["Conversion", "Interface", "Lifted", "Options", "attempt", "convert", "inspect"]
+__all__ = ["Conversion", "Interface", "OpsetUpgrade", "Options", "attempt", "convert", "inspect"]
 
 
 @dataclass(frozen=True)
-class Lifted:
+class OpsetUpgrade:
     """That an old model was written in newer operators before anything else.
 
     Attributes:
@@ -94,7 +94,7 @@ class Conversion:
     before: Interface
     after: Interface | None
     poolings: tuple[WindowPooling, ...] = ()
-    lifted: Lifted | None = None
+    lifted: OpsetUpgrade | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,9 +243,11 @@ def _convert(
     except RefusedError as error:
         return Conversion(None, (), (), error.refusals, {}, before, None)
     now = source.opset_imports.get("")
-    lifted = Lifted(opset, now) if opset is not None and now is not None and opset < now else None
+    upgrade = (
+        OpsetUpgrade(opset, now) if opset is not None and now is not None and opset < now else None
+    )
     done = _rewrite(source, fc_to_conv, reduction, splitting, refining, before)
-    return replace(done, lifted=lifted)
+    return replace(done, lifted=upgrade)
 
 
 def _rewrite(  # noqa: PLR0913 - the passes
@@ -312,7 +314,7 @@ def _refusals_of(source: ir.Model, *steps: ir.passes.InPlacePass) -> tuple[Refus
 def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -> Geometry:
     """What the cells of an output mean once `ReduceOutputs` has run."""
     meaning = output_geometry(output, images)
-    if reduce == "none" or not output.feature_map.is_cell:
+    if reduce == "none" or not output.feature_map.is_single_cell:
         return meaning
     return meaning.reduced(reduce)
 
@@ -356,7 +358,8 @@ def _subdivided(plan: Plan) -> tuple[Refusal, ...]:
             output_geometry(output, plan.inputs).why,
         )
         for output in plan.outputs
-        if output.feature_map.is_cell and any(f.repeats > 1 for f in output.feature_map.field)
+        if output.feature_map.is_single_cell
+        and any(f.repeats > 1 for f in output.feature_map.field)
     )
 
 

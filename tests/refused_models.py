@@ -1,4 +1,4 @@
-"""For each code of a refusal the smallest model that gets it, and one that its remedy makes."""
+"""For each code of a refusal the smallest model that gets it, and one that its hint makes."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ class Refused:
         node: What the refusal names.
         reason: Parts of its reason: the shapes or numbers that decided, where some did.
         options: How it is converted.
-        remedy: Other options with which the same model is converted, or what makes the model that
-            the remedy asks for.
+        hint: Other options with which the same model is converted, or what makes the model that
+            the hint asks for.
         rewrite: What refuses.
     """
 
     model: Callable[[], onnx.ModelProto]
     node: str
     reason: tuple[str, ...]
-    remedy: Mapping[str, Any] | Callable[[], onnx.ModelProto] = field(
-        default_factory=lambda: STATIC
-    )
+    hint: Mapping[str, Any] | Callable[[], onnx.ModelProto] = field(default_factory=lambda: STATIC)
     options: Mapping[str, Any] = field(default_factory=dict)
     rewrite: Callable[..., Any] = convert
 

@@ -1,4 +1,4 @@
-"""Every refusal: its code, what it names, and that its remedy is one."""
+"""Every refusal: its code, what it names, and that its hint helps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onnx_fc2conv import RefusedError, check
-from onnx_fc2conv.remedies import REMEDIES
+from onnx_fc2conv.hints import HINTS
 from tests.oracle import converted_model
 from tests.refused_models import REFUSED
 
@@ -24,13 +24,13 @@ NAMES = {
 
 def test_every_code_has_a_case() -> None:
     scans = {"no-map", "tiles-of-whole-image"}  # tests/scanning has these
-    assert set(REFUSED) == set(REMEDIES) - scans
+    assert set(REFUSED) == set(HINTS) - scans
 
 
-def test_the_catalog_shows_the_remedies() -> None:
+def test_the_catalog_shows_the_hints() -> None:
     text = (ROOT / "docs" / "refusals.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z-]+)` \| .+ \| (.+) \|$", text, re.MULTILINE)
-    assert dict(rows) == dict(REMEDIES)
+    assert dict(rows) == dict(HINTS)
 
 
 @pytest.mark.parametrize("code", sorted(REFUSED))
@@ -46,15 +46,15 @@ def test_refusal(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(REFUSED))
-def test_remedy(code: str) -> None:
-    """The converted model is equivalent, by the options that the remedy names or a mended model."""
+def test_hint(code: str) -> None:
+    """The converted model is equivalent, by the options that the hint names or a mended model."""
     case = REFUSED[code]
-    if callable(case.remedy):
-        model, options = case.remedy(), dict(case.options)
+    if callable(case.hint):
+        model, options = case.hint(), dict(case.options)
     else:
-        model, options = case.model(), dict(case.remedy)
+        model, options = case.model(), dict(case.hint)
         for option in options:
-            assert NAMES[option] in REMEDIES[code]
+            assert NAMES[option] in HINTS[code]
     conversion = case.rewrite(model, **options)
     shapes = options.get("input_shapes", {})
     with warnings.catch_warnings():

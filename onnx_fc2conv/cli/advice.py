@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from onnx_fc2conv.remedies import what_to_do
+from onnx_fc2conv.hints import what_to_do
 
 if TYPE_CHECKING:
     from onnx_fc2conv.cli.console import Terminal
@@ -23,7 +23,7 @@ def explain_refusals(
     *,
     static: bool,
 ) -> None:
-    """Print the refusals, the remedy of each code, and the effect that ``--static`` would have.
+    """Print the refusals, the hint for each code, and what ``--static`` would make of the model.
 
     Args:
         terminal: The terminal; its standard error is used.

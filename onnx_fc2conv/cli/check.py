@@ -88,7 +88,7 @@ original on its window. A model that is right at the native size but not at larg
 equal at the native size only: the last line says so.
 
     Exit codes: 0 equivalent · 1 different, or not what --expect demands · 2 bad usage or input · \
-3 of an opset before 7 that cannot be lifted.
+3 of an opset before 7 that cannot be upgraded.
 
     [bold]Examples[/]
 

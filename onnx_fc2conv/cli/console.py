@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from onnx_fc2conv.conversion_report import ConversionReport, lifted_line, times
+from onnx_fc2conv.conversion_report import ConversionReport, times, upgrade_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ class Terminal:
         """Print layers, interface and grid of a conversion."""
         conversion = report.conversion
         if conversion.lifted is not None:
-            self.line(lifted_line(conversion.lifted).capitalize())
+            self.line(upgrade_line(conversion.lifted).capitalize())
         if conversion.heads:
             table = _table()
             for head in conversion.heads:

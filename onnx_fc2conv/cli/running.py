@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import typer
 
 from onnx_fc2conv.errors import Fc2ConvError, RefusedError
+from onnx_fc2conv.hints import what_to_do
 from onnx_fc2conv.interrupts import interruptible
-from onnx_fc2conv.remedies import what_to_do
 
 __all__ = ["run"]
 

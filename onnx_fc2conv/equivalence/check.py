@@ -10,6 +10,7 @@ from dataclasses import replace
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from onnx_fc2conv.equivalence.claim import Claim, window_strides
 from onnx_fc2conv.equivalence.comparing.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.refined import refined_grid
@@ -21,7 +22,6 @@ from onnx_fc2conv.equivalence.running.recordings import read_recordings
 from onnx_fc2conv.equivalence.running.session import outdated, require, runtime_version
 from onnx_fc2conv.equivalence.running.start import Provider, settings
 from onnx_fc2conv.equivalence.running.unbatched import unbatched_images, with_batch_axis
-from onnx_fc2conv.equivalence.subject import Subject, window_strides
 from onnx_fc2conv.equivalence.tiers.claimed_windows import unverified
 from onnx_fc2conv.equivalence.tiers.claims import renamed
 from onnx_fc2conv.equivalence.tiers.table import TIERS
@@ -84,7 +84,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         ArgumentError: If the models have different inputs, a native size is missing, or another
             argument does not fit them.
         InvalidModelError: If either is not a valid model.
-        RefusedError: If either has an old opset that cannot be lifted.
+        RefusedError: If either is of an old opset that cannot be upgraded.
         RuntimeUnavailableError: If onnxruntime or a provider is missing.
     """
     start = time.perf_counter()
@@ -120,7 +120,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         unbatched=single,
     )
     check_sizes(pair)
-    subject = Subject(
+    claim = Claim(
         pair,
         relation_of(pair, window_strides(pair, found)),
         found,
@@ -132,38 +132,38 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         expect=expect,
     )
     if claims is None:
-        subject = subject.of_windows(one, input_shapes)
+        claim = claim.of_windows(one, input_shapes)
     runs: list[ProviderRun] = []
     for provider in providers:
         say = _says(progress, provider, providers)
         began = time.perf_counter()
-        results = tuple(_run(replace(subject, pair=replace(pair, provider=provider)), say))
+        results = tuple(_run(replace(claim, pair=replace(pair, provider=provider)), say))
         seconds = time.perf_counter() - began
         runs.append(ProviderRun(provider, settings(provider), results, seconds))
     if not all(runs) and (too_old := outdated()) is not None:
         notes = (*notes, too_old)
     return EquivalenceReport(
         runs=tuple(runs),
-        relation=subject.relation,
+        relation=claim.relation,
         runtime=runtime_version(),
         seed=seed,
         seconds=time.perf_counter() - start,
         notes=notes,
-        geometry=subject.geometry if denser is None else denser.geometry,
+        geometry=claim.geometry if denser is None else denser.geometry,
         reference=_file_name(reference),
         converted=_file_name(converted),
     )
 
 
-def _run(subject: Subject, say: Progress) -> list[TierResult]:
+def _run(claim: Claim, say: Progress) -> list[TierResult]:
     """Every tier that applies."""
     results: list[TierResult] = []
     for tier in TIERS:
-        if tier.needs(subject):
+        if tier.needs(claim):
             say(tier.name)
-            results += tier.run(subject)
-    if subject.larger_sizes == "windows":
-        results += unverified(subject.pair, results)
+            results += tier.run(claim)
+    if claim.larger_sizes == "windows":
+        results += unverified(claim.pair, results)
     return results
 
 

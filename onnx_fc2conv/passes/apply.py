@@ -10,16 +10,16 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_fc2conv.graphs.names import NameScope, describe
 from onnx_fc2conv.graphs.writer import GraphWriter
-from onnx_fc2conv.passes.lift import lift
+from onnx_fc2conv.passes.pointwise import write_pointwise
 from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import (
     ORIGIN,
     AttributeValue,
-    Constant,
+    ConstantTensor,
     Intermediate,
-    Lifted,
     OutputMap,
     Plan,
+    PointwiseLayer,
     Rebuilt,
     Step,
 )
@@ -40,16 +40,19 @@ def apply(plan: Plan, model: ir.Model) -> bool:
     for output in plan.outputs:
         if not output.stays:
             builder.replace_output(output)
-    for value, feature_map in plan.restored.items():
+    for value, feature_map in plan.materialized.items():
         builder.replace(value, feature_map)
     for value, tensor in plan.replaced.items():
         builder.replace_number(value, tensor)
     for again in plan.rebuilt:
         builder.rebuild(again)
-    for lifted in plan.lifted:
-        builder.lift(lifted)
+    for layer in plan.pointwise:
+        builder.pointwise(layer)
     changed = bool(
-        plan.frozen or plan.steps or plan.lifted or not all(output.stays for output in plan.outputs)
+        plan.frozen
+        or plan.steps
+        or plan.pointwise
+        or not all(output.stays for output in plan.outputs)
     )
     if changed:
         RemoveUnusedNodesPass()(model)
@@ -122,7 +125,7 @@ class _Builder:
         source = again.value.producer()
         assert source is not None
         name = again.value.name or "tensor"
-        values = [self._settled(source, feature_map) for feature_map in again.sources]
+        values = [self._materialized(source, feature_map) for feature_map in again.sources]
         at = self.writer.after(source)
         value, count = values[0], again.elements.size
         total = sum(feature_map.size for feature_map in again.sources)
@@ -146,23 +149,23 @@ class _Builder:
         again.value.replace_all_uses_with(value, replace_graph_outputs=True)
         self.names.insert(0, (value, name))
 
-    def _settled(self, source: ir.Node, feature_map: FeatureMap) -> ir.Value:
-        """Return the map [N, C, *spatial], with its pending scale and shift carried out."""
+    def _materialized(self, source: ir.Node, feature_map: FeatureMap) -> ir.Value:
+        """Return the map [N, C, *spatial], with its deferred scale and shift carried out."""
         value = self._input(feature_map.base or feature_map, source)
         assert value is not None
-        if feature_map.pending is None:
+        if feature_map.deferred is None:
             return value
         at = self.writer.after(source)
-        waiting = (("Mul", feature_map.pending.scale), ("Add", feature_map.pending.shift))
+        waiting = (("Mul", feature_map.deferred.scale), ("Add", feature_map.deferred.shift))
         for op_type, affine in waiting:
             array = affine.reshape(feature_map.per_sample_shape).astype(feature_map.dtype.numpy())
             stored = self.writer.constant(f"{feature_map.name}.{op_type.lower()}", array)
             value = at.node(op_type, value, stored)
         return value
 
-    def lift(self, lifted: Lifted) -> None:
+    def pointwise(self, layer: PointwiseLayer) -> None:
         """Let a layer be a Conv in its own place."""
-        self.names.insert(0, lift(self.writer, lifted))
+        self.names.insert(0, write_pointwise(self.writer, layer))
 
     def replace_output(self, output: OutputMap) -> None:
         """Make the map the graph output that the value was; its name stays."""
@@ -200,11 +203,11 @@ class _Builder:
                 node.name = names.fresh(node.name or "")
 
     def _input(
-        self, operand: FeatureMap | Intermediate | Constant | ir.Value | None, source: ir.Node
+        self, operand: FeatureMap | Intermediate | ConstantTensor | ir.Value | None, source: ir.Node
     ) -> ir.Value | None:
         if operand is None or isinstance(operand, ir.Value):
             return operand
-        if isinstance(operand, Constant):
+        if isinstance(operand, ConstantTensor):
             return self.writer.stored(operand.name, operand.make)
         if operand not in self.values:
             assert isinstance(operand, FeatureMap)

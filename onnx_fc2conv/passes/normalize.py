@@ -9,7 +9,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInfere
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.passes.fold_constant_if import FoldConstantIf
-from onnx_fc2conv.passes.lift_opset import LiftOpset
+from onnx_fc2conv.passes.upgrade_opset import UpgradeOpset
 from onnx_fc2conv.views.growth import check_sizes
 
 __all__ = ["Normalize"]
@@ -17,20 +17,20 @@ __all__ = ["Normalize"]
 
 @dataclass(frozen=True)
 class Normalize(ir.passes.InPlacePass):
-    """Lift an old opset, inline functions and constant branches, drop nodes that no output needs.
+    """Upgrade an old opset, inline functions and constant branches, drop nodes without a use.
 
     A CastLike whose target type is known becomes a Cast (CastLike-15).
 
     Interface and computation stay as they are.
 
     Raises:
-        RefusedError: If a node of an old opset cannot be lifted, or a function cannot be inlined.
-        InvalidModelError: If a node would make a tensor larger than any memory.
+        RefusedError: If a node of an old opset cannot be upgraded, or a function not be inlined.
+        InvalidModelError: If a node would make a tensor that no memory holds.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Lift, inline, lower, then sweep."""
-        modified = LiftOpset()(model).modified
+        """Upgrade, inline, lower, then sweep."""
+        modified = UpgradeOpset()(model).modified
         if model.functions:
             modified |= _inline(model)
         modified |= FoldConstantIf()(model).modified

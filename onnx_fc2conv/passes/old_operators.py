@@ -15,14 +15,14 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.graphs.writer import GraphWriter
 
-__all__ = ["ALIGNED", "LIFTS", "Lift", "OldModel"]
+__all__ = ["ALIGNED", "UPGRADES", "OldModel", "Upgrade"]
 
-Lift = Callable[[ir.Node], None]
+Upgrade = Callable[[ir.Node], None]
 
 
 @dataclass(frozen=True, eq=False)
 class OldModel:
-    """The facts about a model that the lift of a node needs.
+    """The facts about a model that the upgrade of a node needs.
 
     Attributes:
         writer: Writes into its graph; has its opset.
@@ -35,7 +35,7 @@ class OldModel:
     def refuse(self, node: ir.Node, why: str) -> Refusal:
         """Return a refusal that names the node and the model's opset."""
         opset = self.writer.opset
-        reason = f"{why}, and the model's opset {opset} must be lifted to be converted"
+        reason = f"{why}, and the model's opset {opset} must be upgraded to be converted"
         return Refusal("old-opset", describe(node), reason)
 
     def rank(self, node: ir.Node, position: int) -> int | None:
@@ -44,10 +44,10 @@ class OldModel:
         return None if value is None else self.ranks.get(value.name or "")
 
 
-Rule = Callable[[OldModel, ir.Node], "Lift | Refusal"]
+Rule = Callable[[OldModel, ir.Node], "Upgrade | Refusal"]
 
 
-def _broadcasting(old: OldModel, node: ir.Node) -> Lift | Refusal:
+def _broadcasting(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """Align the second operand at ``axis``, by default with the last axes (Add-1/6)."""
     axis = node.attributes.get_int("axis", None)
     if axis is None or not node.attributes.get_int("broadcast", 0):
@@ -63,7 +63,7 @@ def _broadcasting(old: OldModel, node: ir.Node) -> Lift | Refusal:
     return _aligned(inner, trailing)
 
 
-def _prelu(old: OldModel, node: ir.Node) -> Lift | Refusal:
+def _prelu(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """PRelu-1/6 has one slope for all, or one for each channel, which is axis 1."""
     slope, rank = node.inputs[1], old.rank(node, 0)
     if slope is None or slope.shape is None or rank is None:
@@ -73,10 +73,10 @@ def _prelu(old: OldModel, node: ir.Node) -> Lift | Refusal:
     return _aligned(1, 0 if slope.shape[0] == 1 else max(0, rank - 2))
 
 
-def _aligned(rank: int, trailing: int) -> Lift:
+def _aligned(rank: int, trailing: int) -> Upgrade:
     """Give the second operand more axes at its end."""
 
-    def lift(node: ir.Node) -> None:
+    def upgrade(node: ir.Node) -> None:
         _drop(node, "consumed_inputs", "broadcast", "axis")
         if not trailing:
             return
@@ -86,10 +86,10 @@ def _aligned(rank: int, trailing: int) -> Lift:
         node.graph.insert_before(node, unsqueeze)
         node.replace_input_with(1, unsqueeze.outputs[0])
 
-    return lift
+    return upgrade
 
 
-def _inference(_: OldModel, node: ir.Node) -> Lift | Refusal:
+def _inference(_: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """BatchNormalization-1/6 and Dropout-1/6 train unless ``is_test`` is set."""
     if not node.attributes.get_int("is_test", 0):
         reason = "is in training mode, its is_test is not 1: export the model for inference"
@@ -97,75 +97,75 @@ def _inference(_: OldModel, node: ir.Node) -> Lift | Refusal:
     return _without("consumed_inputs", "is_test")
 
 
-def _cast(old: OldModel, node: ir.Node) -> Lift | Refusal:
+def _cast(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """Cast-1 has the type as a string."""
     name = node.attributes.get_string("to", None) or ""
     if name not in ir.DataType.__members__:
         return old.refuse(node, f"casts to {name!r}, which is no type")
 
-    def lift(node: ir.Node) -> None:
+    def upgrade(node: ir.Node) -> None:
         node.attributes.add(ir.AttrInt64("to", ir.DataType[name].value))
 
-    return lift
+    return upgrade
 
 
-def _reshape(old: OldModel, node: ir.Node) -> Lift | Refusal:
+def _reshape(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """Reshape-1 has its shape in an attribute."""
     shape = node.attributes.get_ints("shape", None)
     if shape is None:
         return old.refuse(node, "has no shape")
 
-    def lift(node: ir.Node) -> None:
+    def upgrade(node: ir.Node) -> None:
         _drop(node, "consumed_inputs", "shape")
         name = f"{node.outputs[0].name}.shape"
         node.resize_inputs(2)
         node.replace_input_with(1, old.writer.constant(name, np.array(shape, np.int64)))
 
-    return lift
+    return upgrade
 
 
-def _concat(_: OldModel, node: ir.Node) -> Lift | Refusal:
+def _concat(_: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """Concat-1 joins along axis 1 unless told otherwise."""
     axis = node.attributes.get_int("axis", 1)
     return lambda node: node.attributes.add(ir.AttrInt64("axis", axis))
 
 
-def _pad(old: OldModel, node: ir.Node) -> Lift | Refusal:
+def _pad(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """Pad-1 calls its pads ``paddings``."""
     pads = node.attributes.get_ints("paddings", None)
     if pads is None:
         return old.refuse(node, "has no paddings")
 
-    def lift(node: ir.Node) -> None:
+    def upgrade(node: ir.Node) -> None:
         _drop(node, "paddings")
         node.attributes.add(ir.AttrInt64s("pads", list(pads)))
 
-    return lift
+    return upgrade
 
 
-def _selu(_: OldModel, node: ir.Node) -> Lift | Refusal:
+def _selu(_: OldModel, node: ir.Node) -> Upgrade | Refusal:
     """Selu-1 has default constants of five digits."""
     alpha = node.attributes.get_float("alpha", 1.6732)
     gamma = node.attributes.get_float("gamma", 1.0507)
 
-    def lift(node: ir.Node) -> None:
+    def upgrade(node: ir.Node) -> None:
         _drop(node, "consumed_inputs")
         node.attributes.add(ir.AttrFloat32("alpha", alpha))
         node.attributes.add(ir.AttrFloat32("gamma", gamma))
 
-    return lift
+    return upgrade
 
 
 def _losing(*names: str) -> Rule:
     """Return a rule for an operator that lost these attributes and is otherwise the same."""
 
-    def rule(_: OldModel, __: ir.Node) -> Lift:
+    def rule(_: OldModel, __: ir.Node) -> Upgrade:
         return _without(*names)
 
     return rule
 
 
-def _without(*names: str) -> Lift:
+def _without(*names: str) -> Upgrade:
     return lambda node: _drop(node, *names)
 
 
@@ -179,7 +179,7 @@ ALIGNED: Mapping[str, Rule] = {
     **dict.fromkeys(("And", "Or", "Xor", "Equal", "Less", "Greater"), _broadcasting),
     "PRelu": _prelu,
 }
-"""Operators whose second operand has to be aligned: their lifts need ranks.
+"""Operators whose second operand has to be aligned: their upgrades need ranks.
 
 Their result has the shape of their first operand.
 """
@@ -191,7 +191,7 @@ _HINTED = (
 )
 """Operators that only lost a hint about memory use, and accept more types."""
 
-LIFTS: Mapping[str, Rule] = {
+UPGRADES: Mapping[str, Rule] = {
     **ALIGNED,
     **dict.fromkeys(_HINTED, _losing("consumed_inputs")),
     "AveragePool": _losing(),  # its padding was not counted, which is the default now

@@ -87,7 +87,7 @@ class ReduceOutputs(ir.passes.InPlacePass):
 def _is_map_of_cells(output: OutputMap) -> bool:
     """Whether the output is, in the model itself, a map with one cell at the native size."""
     made = output.value.producer() is not None
-    return output.stays and made and output.feature_map.is_cell
+    return output.stays and made and output.feature_map.is_single_cell
 
 
 def _refusal(output: OutputMap) -> Refusal | None:

@@ -12,7 +12,7 @@ from onnx_fc2conv.errors import ArgumentError, Refusal
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.passes.dilated_layers import DilatedLayer, Grid, dilated, refusal
 from onnx_fc2conv.views.interpreter import Interpreter
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
 from onnx_fc2conv.views.plan import Plan
 
@@ -116,7 +116,7 @@ def _demand_divisor(plan: Plan, stride: int | tuple[int, ...]) -> None:
     for output in plan.outputs:
         strides = tuple(axis.stride for axis in output.feature_map.field)
         slides = slides or any(strides)
-        if not any(strides) or not output.feature_map.is_cell:
+        if not any(strides) or not output.feature_map.is_single_cell:
             continue
         wanted = strides_per_axis(stride, len(strides))
         if any(own % one for own, one in zip(strides, wanted, strict=True)):
@@ -194,7 +194,7 @@ class _Planner:
         facts = (self.interpreter.facts.get(value) for value in node.outputs)
         whole = all(fact.layout is not None for fact in facts if isinstance(fact, FeatureView))
         # Cells of a single position have no order that could be changed.
-        return whole or all(m.is_cell for m in made)
+        return whole or all(m.is_single_cell for m in made)
 
     def _dilate(self, node: ir.Node, source: FeatureMap, output: FeatureMap) -> None:
         """Plan a sliding layer."""
@@ -211,9 +211,9 @@ class _Planner:
         """Plan a Pad, whose zeros (or other constant) grow by the factor of its map."""
         amounts = node.attributes.get_ints("pads", None)
         given = node.inputs[1] if len(node.inputs) > 1 else None
-        known = None if given is None else self.interpreter.facts.get(given)
-        if amounts is None and isinstance(known, Known):
-            amounts = [int(amount) for amount in known.array]
+        fact = None if given is None else self.interpreter.facts.get(given)
+        if amounts is None and isinstance(fact, Constant):
+            amounts = [int(amount) for amount in fact.array]
         if node.attributes.get_string("mode", "constant") != "constant":
             self._refuse(
                 node, "it pads with cells from the end of the map, and these move with the size"

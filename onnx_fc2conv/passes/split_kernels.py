@@ -15,7 +15,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.graphs.names import NameScope
 from onnx_fc2conv.graphs.writer import GraphWriter, Place
-from onnx_fc2conv.views.plan import FC_OPERATORS, ORIGIN, Constant
+from onnx_fc2conv.views.plan import FC_OPERATORS, ORIGIN, ConstantTensor
 
 __all__ = ["Block", "SplitKernel", "SplitKernels"]
 
@@ -227,7 +227,7 @@ def _read(at: Place, split: SplitKernel, source: ir.Value, block: Block) -> ir.V
     return at.slice(source, tuple(cuts), starts, ends)
 
 
-def _parts(kernel: ir.Value, split: SplitKernel) -> list[Constant]:
+def _parts(kernel: ir.Value, split: SplitKernel) -> list[ConstantTensor]:
     """Return the blocks of a kernel as constants, cut out when they are written."""
     tensor = kernel.const_value
     assert tensor is not None
@@ -237,9 +237,9 @@ def _parts(kernel: ir.Value, split: SplitKernel) -> list[Constant]:
     def part(block: Block) -> ir.TensorProtocol:
         return ir.Tensor(np.ascontiguousarray(whole()[block.slices]), dtype=tensor.dtype)
 
-    parts: list[Constant] = []
+    parts: list[ConstantTensor] = []
     for block, name in zip(split.blocks, split.names, strict=True):
         shape = block.shape(split.shape[0])
         make = partial(ir.LazyTensor, partial(part, block), tensor.dtype, ir.Shape(shape))
-        parts.append(Constant(name, shape, make))
+        parts.append(ConstantTensor(name, shape, make))
     return parts

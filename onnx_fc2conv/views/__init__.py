@@ -1,7 +1,7 @@
 """Interpreting the head of a classifier as views of feature maps; see `view` for the idea."""
 
 from onnx_fc2conv.views.interpreter import interpret
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import (
     FcLayer,
@@ -16,11 +16,11 @@ from onnx_fc2conv.views.static import interpret_statically
 from onnx_fc2conv.views.verdict import output_geometry
 
 __all__ = [
+    "Constant",
     "FcLayer",
     "FeatureMap",
     "FeatureView",
     "ImageInput",
-    "Known",
     "LeftAlone",
     "OutputMap",
     "Plan",

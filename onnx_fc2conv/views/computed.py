@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.growth import check_growth, repeated
 from onnx_fc2conv.views.layers.dequantized import quantized_array, quantized_constant
-from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.labels import AnyArray, evaluate
 from onnx_fc2conv.views.maps.view import Batches, FeatureView
 from onnx_fc2conv.views.registry import Fact
@@ -19,10 +19,10 @@ __all__ = ["computed", "uniform_shape"]
 
 def computed(
     node: ir.Node, operands: Sequence[Fact | None], opset: int, batches: Batches
-) -> list[Known]:
-    """Return the outputs of the node, computed at their first use."""
+) -> list[Constant]:
+    """The outputs of the node, computed when they are first asked for."""
     sized = any(
-        isinstance(fact, FeatureView) or (isinstance(fact, Known) and fact.sized)
+        isinstance(fact, FeatureView) or (isinstance(fact, Constant) and fact.sized)
         for fact in operands
     ) and not _counts_axes(node)
     quantized = quantized_constant(node, operands, opset)
@@ -44,8 +44,8 @@ def computed(
             cache[batch] = compute(batch)
         return cache[batch]
 
-    def output(position: int) -> Known:
-        return Known(
+    def output(position: int) -> Constant:
+        return Constant(
             lambda batch: outputs(batch)[position], batches, sized=sized, quantized=quantized
         )
 
@@ -59,8 +59,8 @@ def _counts_axes(node: ir.Node) -> bool:
 
 
 def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:
-    """Return the value of an operand; for a view, an array with only its shape, which suffices."""
-    if isinstance(fact, Known):
+    """The value of an operand; for a view an array of its shape, since only that is asked for."""
+    if isinstance(fact, Constant):
         return fact.at(batch)
     if isinstance(fact, FeatureView):
         if batch == batches.native:
@@ -86,9 +86,9 @@ def uniform_shape(node: ir.Node, operands: Sequence[Fact | None]) -> tuple[int, 
     if node.domain or node.op_type not in ("Mul", "Div", "Cast", "Identity"):
         return None
     shapes = [
-        fact.uniform if isinstance(fact, Opaque) else fact.shape
+        fact.uniform if isinstance(fact, Unknown) else fact.shape
         for fact in operands
-        if isinstance(fact, Opaque) or (isinstance(fact, Known) and not fact.sized)
+        if isinstance(fact, Unknown) or (isinstance(fact, Constant) and not fact.sized)
     ]
     known = [shape for shape in shapes if shape is not None]
     return np.broadcast_shapes(*known) if len(known) == len(operands) else None

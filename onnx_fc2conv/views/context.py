@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.graphs.names import NameScope, describe
-from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import (
     Batches,
@@ -21,15 +21,15 @@ from onnx_fc2conv.views.maps.view import (
     LabelSpace,
     channels_first,
 )
-from onnx_fc2conv.views.plan import AttributeValue, Constant, Intermediate, Step
+from onnx_fc2conv.views.plan import AttributeValue, ConstantTensor, Intermediate, Step
 from onnx_fc2conv.views.tape import Attempt, Frozen, NodeRefused, Tape
 
 __all__ = ["Context", "Fact", "Operand"]
 
-Fact = FeatureView | Known | Opaque
-"""The knowledge about a tensor."""
+Fact = FeatureView | Constant | Unknown
+"""What is known of a tensor."""
 
-Operand = FeatureMap | Intermediate | Constant | ir.Value | None
+Operand = FeatureMap | Intermediate | ConstantTensor | ir.Value | None
 Made = TypeVar("Made", bound=FeatureMap | Intermediate)
 
 
@@ -81,10 +81,10 @@ class Context:
         assert view is not None
         return view
 
-    def known(self, position: int) -> Known | None:
-        """The operand if it is known."""
+    def constant_operand(self, position: int) -> Constant | None:
+        """The operand if it is a constant."""
         fact = self.operand(position)
-        return fact if isinstance(fact, Known) else None
+        return fact if isinstance(fact, Constant) else None
 
     def int_attribute(self, name: str, default: int) -> int:
         """An integer attribute or its default."""
@@ -115,11 +115,11 @@ class Context:
         """A name for a new tensor: this one, if it is free."""
         return self.names.fresh(name)
 
-    def constant(self, name: str, array: AnyArray) -> Constant:
-        """Make a constant, of this name if it is free."""
-        return Constant(self.names.fresh(name), array.shape, lambda: ir.Tensor(array))
+    def constant(self, name: str, array: AnyArray) -> ConstantTensor:
+        """A new constant, called so if that name is free."""
+        return ConstantTensor(self.names.fresh(name), array.shape, lambda: ir.Tensor(array))
 
-    def integers(self, name: str, values: list[int]) -> Constant:
+    def integers(self, name: str, values: list[int]) -> ConstantTensor:
         """A new constant of integers: a shape, or axes."""
         return self.constant(f"{name}.sizes", np.array(values, np.int64))
 
@@ -141,7 +141,7 @@ class Context:
             "subdivides": None,
             "parts": None,
             "constant": None,
-            "pending": None,
+            "deferred": None,
             "base": None,
         }
         made |= changes

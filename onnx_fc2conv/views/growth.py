@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import InvalidModelError
-from onnx_fc2conv.views.maps.known import NotComputable
+from onnx_fc2conv.views.maps.constant import NotComputable
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_growth", "check_sizes", "repeated"]

@@ -1,7 +1,7 @@
 """Interpreting a model as views of feature maps: from the image inputs to the outputs, once.
 
-Every tensor becomes a `FeatureView`, a `Known` or an `Opaque`; a rule handles every node. The
-result is a `Plan`; the model is not changed.
+Every tensor becomes a `FeatureView`, a `Constant` or an `Unknown`, and every node is answered by
+its rule. What comes out is a `Plan`; the model is not changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnx_fc2conv.views.inputs import (
     native_shapes,
 )
 from onnx_fc2conv.views.layers.fold_bias import fold_biases
-from onnx_fc2conv.views.maps.known import Known, NotComputable, Opaque
+from onnx_fc2conv.views.maps.constant import Constant, NotComputable, Unknown
 from onnx_fc2conv.views.maps.view import Batches, FeatureView, LabelSpace, Mixed
 from onnx_fc2conv.views.output_map import output_map
 from onnx_fc2conv.views.plan import (
@@ -42,9 +42,9 @@ from onnx_fc2conv.views.plan import (
 )
 from onnx_fc2conv.views.registry import Answer, Rule
 from onnx_fc2conv.views.rules import RULES, Fact
-from onnx_fc2conv.views.rules.foreign import unknown
+from onnx_fc2conv.views.rules.unsupported import unknown_operator
 from onnx_fc2conv.views.squeezes import squeezes
-from onnx_fc2conv.views.tape import Frozen, Replaced, Restored, Tape
+from onnx_fc2conv.views.tape import Frozen, Materialized, Replaced, Tape
 
 __all__ = ["Interpreter", "interpret"]
 
@@ -142,7 +142,7 @@ class Interpreter:
             layers=tape.of(FcLayer),
             left_alone=tuple(self.left_alone),
             frozen={record.node: record.attributes for record in tape.of(Frozen)},
-            restored={record.value: record.feature_map for record in tape.of(Restored)},
+            materialized={record.value: record.feature_map for record in tape.of(Materialized)},
             refusals=tuple(self.refusals),
             poolings=tape.of(WindowPooling),
             replaced={record.value: record.tensor for record in tape.of(Replaced)},
@@ -153,11 +153,11 @@ class Interpreter:
         images: list[ImageInput] = []
         for value in self.graph.initializers.values():
             if value.const_value is not None:
-                self.facts[value] = Known.stored(value.const_value, self.batches)
+                self.facts[value] = Constant.of_tensor(value.const_value, self.batches)
         for value in model_inputs(self.graph):
             axes = self.images.get(value)
             if axes is None:
-                self.facts[value] = Opaque(from_image=False)
+                self.facts[value] = Unknown(from_image=False)
                 continue
             feature_map = image_map(value, axes, self.shapes[value.name or ""], self.space)
             images.append(ImageInput(value, feature_map))
@@ -166,19 +166,19 @@ class Interpreter:
 
     def _interpret(self, node: ir.Node) -> None:
         operands = tuple(
-            None if value is None else self.facts.get(value, Opaque(from_image=False))
+            None if value is None else self.facts.get(value, Unknown(from_image=False))
             for value in node.inputs
         )
         captured = self._captured(node)
         if any(isinstance(fact, FeatureView) for fact in (*operands, *captured)):
             self._apply_rule(node, operands, captured)
-        elif any(isinstance(fact, Opaque) and fact.from_image for fact in (*operands, *captured)):
+        elif any(isinstance(fact, Unknown) and fact.from_image for fact in (*operands, *captured)):
             self._leave(node, "its input comes from a node that was refused", from_image=True)
-        elif captured or any(isinstance(fact, Opaque) for fact in operands):
+        elif captured or any(isinstance(fact, Unknown) for fact in operands):
             self._leave(node, "its input is not made from a feature map", from_image=False)
             uniform = uniform_shape(node, operands)
             if uniform is not None:
-                self.facts[node.outputs[0]] = Opaque(from_image=False, uniform=uniform)
+                self.facts[node.outputs[0]] = Unknown(from_image=False, uniform=uniform)
         else:
             self._know(node, operands)
 
@@ -188,16 +188,16 @@ class Interpreter:
         if (node.domain, node.op_type) in {("", "Shape"), ("", "Size")}:
             self._know(node, operands)
             return
-        if any(isinstance(fact, Opaque) and fact.from_image for fact in operands):
+        if any(isinstance(fact, Unknown) and fact.from_image for fact in operands):
             self._leave(node, "its input comes from a node that was refused", from_image=True)
             return
         ctx, start = self._context(node, operands), len(self.tape)
         with ctx.attempt() as attempt:
             if captured:
                 ctx.refuse("subgraph", "uses the feature map inside a subgraph")
-            answer = _answer(RULES.get((node.domain, node.op_type), unknown), ctx)
+            answer = _answer(RULES.get((node.domain, node.op_type), unknown_operator), ctx)
             self._judge(ctx, self.tape.of(FcLayer, start))
-            for record in self.tape.of(Restored, start):
+            for record in self.tape.of(Materialized, start):
                 view = FeatureView.of(record.feature_map, self.space, self.batches)
                 self.facts[record.value] = view
             self._learn(node, answer if isinstance(answer, tuple) else (answer,))
@@ -236,7 +236,7 @@ class Interpreter:
         for value, fact in zip(node.outputs, facts, strict=False):
             self.facts[value] = fact
         for value in node.outputs[len(facts) :]:
-            self.facts[value] = Opaque(from_image=True)
+            self.facts[value] = Unknown(from_image=True)
 
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
         if node.op_type in FC_OPERATORS:
@@ -246,14 +246,14 @@ class Interpreter:
                 why = f"it is inside a body of {describe(node)}"
                 self.left_alone.append(LeftAlone(node_name(inner), why))
         for value in node.outputs:
-            self.facts[value] = Opaque(from_image=from_image)
+            self.facts[value] = Unknown(from_image=from_image)
 
     def _know(self, node: ir.Node, operands: tuple[Fact | None, ...]) -> None:
-        """Record the outputs as known: constants, or integers computed from shapes."""
+        """The outputs are constants, or integers computed from shapes."""
         if node.op_type == "Constant" and node.domain == "":
             stored = node.attributes.get("value")
             if stored is not None:
-                self.facts[node.outputs[0]] = Known.stored(stored.as_tensor(), self.batches)
+                self.facts[node.outputs[0]] = Constant.of_tensor(stored.as_tensor(), self.batches)
                 return
         if node.op_type in _RANDOM or any(
             attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -261,8 +261,8 @@ class Interpreter:
         ):
             self._leave(node, "its input is not a constant", from_image=False)
             return
-        known = computed(node, operands, self._opset(node), self.batches)
-        for value, fact in zip(node.outputs, known, strict=True):
+        constants = computed(node, operands, self._opset(node), self.batches)
+        for value, fact in zip(node.outputs, constants, strict=True):
             self.facts[value] = fact
 
     def _output(self, value: ir.Value, gone: tuple[int, ...]) -> OutputMap | None:
@@ -273,8 +273,8 @@ class Interpreter:
             return None
         if fact.layout is not None and fact.whole_map is not None:
             made = node is not None and ORIGIN in node.metadata_props
-            restored = {record.value for record in self.tape.of(Restored)}
-            stays = value not in restored or made
+            materialized = {record.value for record in self.tape.of(Materialized)}
+            stays = value not in materialized or made
             return OutputMap(value, fact.whole_map, fact.layout, stays=stays)
         assert node is not None
         ctx = self._context(node, ())

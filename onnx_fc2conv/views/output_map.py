@@ -7,8 +7,8 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_map, channels_as_map
 from onnx_fc2conv.views.maps.groups import regrouped
-from onnx_fc2conv.views.maps.restore import as_map, channels_as_map
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
 from onnx_fc2conv.views.plan import ORIGIN, OutputMap
 from onnx_fc2conv.views.tape import NodeRefused, Tape
@@ -35,12 +35,12 @@ def output_map(
     if made:  # by a conversion: a map, its channels moved, for which no node is needed
         ctx = replace(ctx, tape=Tape())
         with ctx.attempt():
-            return OutputMap(value, as_map(ctx, fact), whole, stays=True)
+            return OutputMap(value, as_feature_map(ctx, fact), whole, stays=True)
     with ctx.attempt() as in_cells:
         return _of_cells(ctx, value, fact, gone, channels_as_map(ctx, fact))
     if len(fact.shape) > 2:
         with ctx.attempt():
-            return OutputMap(value, as_map(ctx, fact), whole, stays=False)
+            return OutputMap(value, as_feature_map(ctx, fact), whole, stays=False)
     why = (
         f"output {value.name!r} cannot become a map: it holds a whole feature map "
         f"{list(fact.shape)}, flattened; remove this output from the model"

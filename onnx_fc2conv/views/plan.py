@@ -17,14 +17,14 @@ __all__ = [
     "MICROSOFT",
     "ORIGIN",
     "AttributeValue",
-    "Constant",
+    "ConstantTensor",
     "FcLayer",
     "ImageInput",
     "Intermediate",
     "LeftAlone",
-    "Lifted",
     "OutputMap",
     "Plan",
+    "PointwiseLayer",
     "Pool",
     "Rebuilt",
     "Step",
@@ -50,16 +50,16 @@ AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Constant:
+class ConstantTensor:
     """A tensor that a step reads: ``make`` is called when the plan is applied, not before.
 
-    ``stored`` is the model's own tensor with the same elements in the same order, if there is one.
+    ``original`` is the model's own tensor of the same elements in the same order, if any.
     """
 
     name: str
     shape: tuple[int, ...]
     make: Callable[[], ir.TensorProtocol] = field(repr=False)
-    stored: ir.Value | None = field(default=None, repr=False)
+    original: ir.Value | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Step:
     """
 
     op_type: str
-    inputs: tuple[FeatureMap | Intermediate | Constant | ir.Value | None, ...]
+    inputs: tuple[FeatureMap | Intermediate | ConstantTensor | ir.Value | None, ...]
     output: FeatureMap | Intermediate
     source: ir.Node
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
@@ -201,7 +201,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True, eq=False)
-class Lifted:
+class PointwiseLayer:
     """A layer that is a 1×1 Conv in its own place, its operand brought to a map and back.
 
     Attributes:
@@ -227,8 +227,8 @@ class Lifted:
     out_axis: int | None
     leading: int
     merged: tuple[int | None, ...]
-    kernel: Constant
-    bias: Constant | ir.Value | None = None
+    kernel: ConstantTensor
+    bias: ConstantTensor | ir.Value | None = None
     added: bool = False
     beta: float = 1.0
 
@@ -243,10 +243,10 @@ class Plan:
         inputs: The image inputs.
         layers: The fully connected layers found and converted.
         left_alone: The fully connected layers that stay.
-        frozen: Attributes to write into kept nodes (None removes one).
-        restored: Tensors that kept nodes read, and the maps that replace them.
-        rebuilt: Tensors to restore from maps (static mode).
-        lifted: Layers that become a Conv in their own place (static mode).
+        frozen: Attributes of kept nodes that must be written out (None removes one).
+        materialized: Tensors that kept nodes read, and the maps that take their places.
+        rebuilt: Tensors to make anew from maps (static mode).
+        pointwise: Layers that become a Conv in their own place (static mode).
         poolings: The global poolings that have become poolings of windows.
         replaced: Tensors beside the maps that steps make now.
         refusals: Reasons why the model cannot become fully convolutional.
@@ -258,9 +258,9 @@ class Plan:
     layers: tuple[FcLayer, ...]
     left_alone: tuple[LeftAlone, ...]
     frozen: Mapping[ir.Node, Mapping[str, AttributeValue | None]]
-    restored: Mapping[ir.Value, FeatureMap]
+    materialized: Mapping[ir.Value, FeatureMap]
     refusals: tuple[Refusal, ...]
     rebuilt: tuple[Rebuilt, ...] = ()
-    lifted: tuple[Lifted, ...] = ()
+    pointwise: tuple[PointwiseLayer, ...] = ()
     poolings: tuple[WindowPooling, ...] = ()
     replaced: Mapping[ir.Value, Intermediate] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """Interpreting a model for static mode: interface and sizes stay, FC layers become Conv.
 
-The rules are those of dense mode, but a refused node stays: its input is restored from the maps
-that it is a view of, and its output starts a new map. A layer that no rule can turn into a
-convolution of a map is lifted (see `lifting`).
+The rules are those of dense mode. What differs is what a refusal means: the node stays, its input
+is made anew from the maps that it is a view of, and what it computes starts a new map. A layer that
+no rule makes a convolution of a map becomes pointwise (see `pointwise`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from onnx_fc2conv.views.inputs import (
     native_shapes,
 )
 from onnx_fc2conv.views.interpreter import Interpreter
-from onnx_fc2conv.views.lifting import Lifting
-from onnx_fc2conv.views.maps.known import Opaque
+from onnx_fc2conv.views.maps.constant import Unknown
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, Mixed, channels_first
 from onnx_fc2conv.views.plan import (
     FC_OPERATORS,
     FcLayer,
     LeftAlone,
-    Lifted,
     Plan,
+    PointwiseLayer,
     Rebuilt,
     Step,
 )
+from onnx_fc2conv.views.pointwise import PointwiseLayers
 from onnx_fc2conv.views.tape import Replaced
 
 __all__ = ["interpret_statically"]
@@ -77,11 +77,13 @@ class _StaticInterpreter(Interpreter):
         self.other = self.native
         if any(value.shape and not isinstance(value.shape[0], int) for value in self.images):
             self.other = _native_value_shapes(model, self.shapes, self.batches.other)
-        self.lifting = Lifting(self.facts, _value_shapes(model.clone()), self.names)
-        self.lifted: dict[ir.Node, Lifted] = {}
+        self.pointwise_layers = PointwiseLayers(
+            self.facts, _value_shapes(model.clone()), self.names
+        )
+        self.pointwise: dict[ir.Node, PointwiseLayer] = {}
 
     def run(self) -> Plan:
-        """Return the plan: nothing is frozen, restored or refused; needed tensors are rebuilt."""
+        """The plan: nothing is frozen, materialized or refused; tensors are rebuilt at need."""
         plan = super().run()
         rebuilt = self._rebuilt()
         return Plan(
@@ -91,15 +93,15 @@ class _StaticInterpreter(Interpreter):
             layers=plan.layers,
             left_alone=(*self.left_alone, *self._inner_layers()),
             frozen={},
-            restored={},
+            materialized={},
             refusals=(),
             rebuilt=rebuilt,
-            lifted=tuple(self.lifted.values()),
+            pointwise=tuple(self.pointwise.values()),
             replaced=plan.replaced,
         )
 
     def _judge(self, ctx: Context, layers: Sequence[FcLayer]) -> None:
-        """Lift a layer whose kernel would hold its matrix once for each row of its operand.
+        """Make a layer pointwise whose kernel would hold its matrix once for each operand row.
 
         Raises:
             NodeRefused: If it is one.
@@ -108,34 +110,34 @@ class _StaticInterpreter(Interpreter):
             ctx.refuse("token-wise", "is applied to several rows, each of other elements")
 
     def _refused(self, node: ir.Node, refusal: Refusal) -> None:
-        """Keep the node, or lift it; an output of rank 3 or more starts a new map."""
+        """The node stays, or is made pointwise; an output of rank 3 or more starts a new map."""
         if node.op_type in FC_OPERATORS and node.domain == "":
-            self._lift(node)
+            self._make_pointwise(node)
         for value in node.outputs:
             new = self._new_map(value)
             self.facts[value] = (
-                Opaque(from_image=True)
+                Unknown(from_image=True)
                 if new is None
                 else FeatureView.of(new, self.space, self.batches)
             )
 
     def _leave(self, node: ir.Node, reason: str, *, from_image: bool) -> None:
-        """Leave a node whose operands are unknown; a layer is lifted all the same."""
+        """Nothing is known of the node's operands; if it is a layer it becomes pointwise."""
         for value in node.outputs:
-            self.facts[value] = Opaque(from_image=from_image)
+            self.facts[value] = Unknown(from_image=from_image)
         if node.op_type not in FC_OPERATORS or node.domain != "":
             return
         if from_image or self.all_linear:
-            self._lift(node)
+            self._make_pointwise(node)
         else:
             self.left_alone.append(LeftAlone(node_name(node), reason))
 
-    def _lift(self, node: ir.Node) -> None:
-        found = self.lifting.lift(node)
+    def _make_pointwise(self, node: ir.Node) -> None:
+        found = self.pointwise_layers.of(node)
         if isinstance(found, str):
             self.left_alone.append(LeftAlone(node_name(node), found))
             return
-        self.lifted[node], layer = found
+        self.pointwise[node], layer = found
         self.tape.append(layer)
 
     def _inner_layers(self) -> list[LeftAlone]:
@@ -207,7 +209,7 @@ class _StaticInterpreter(Interpreter):
         """Return the views behind a converted layer, up to the next tensor that stays."""
         behind: set[ir.Value] = set()
         for node in self.graph:
-            converted = node.op_type in FC_OPERATORS and node not in self.lifted
+            converted = node.op_type in FC_OPERATORS and node not in self.pointwise
             for value in node.outputs:
                 fact = self.facts.get(value)
                 if not isinstance(fact, FeatureView):

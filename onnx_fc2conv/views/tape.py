@@ -14,7 +14,7 @@ from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import AttributeValue, FcLayer, Intermediate, Step, WindowPooling
 
-__all__ = ["Attempt", "Frozen", "NodeRefused", "Record", "Replaced", "Restored", "Tape"]
+__all__ = ["Attempt", "Frozen", "Materialized", "NodeRefused", "Record", "Replaced", "Tape"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Frozen:
 
 
 @dataclass(frozen=True, eq=False)
-class Restored:
+class Materialized:
     """A tensor that a node which stays reads, and the map that takes its place."""
 
     value: ir.Value
@@ -41,8 +41,8 @@ class Replaced:
     tensor: Intermediate
 
 
-Record = Step | FcLayer | WindowPooling | Frozen | Restored | Replaced
-Kind = TypeVar("Kind", Step, FcLayer, WindowPooling, Frozen, Restored, Replaced)
+Record = Step | FcLayer | WindowPooling | Frozen | Materialized | Replaced
+Kind = TypeVar("Kind", Step, FcLayer, WindowPooling, Frozen, Materialized, Replaced)
 
 
 class NodeRefused(Exception):  # noqa: N818 - an outcome of a rule, not an error
@@ -87,7 +87,7 @@ class Tape:
         self._records[start:] = [
             record
             for record in self._records[start:]
-            if not (isinstance(record, Restored) and record.value in values)
+            if not (isinstance(record, Materialized) and record.value in values)
             and not (isinstance(record, Step) and values.intersection(record.inputs))
         ]
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnx_fc2conv.remedies import REMEDIES
+from onnx_fc2conv.hints import HINTS
 from tests.cli.conftest import MODELS, Run
 from tests.nets import Net
 from tests.refused_models import REFUSED
@@ -160,7 +160,7 @@ def test_a_refusal_is_reported_and_exits_3(run: Run, tmp_path: Path) -> None:
     assert result.error_lines == [
         "fc2conv: refused: model: the model has no Gemm or MatMul: there is nothing to convert "
         "[nothing-to-convert]",
-        f"fc2conv: what to do [nothing-to-convert]: {REMEDIES['nothing-to-convert']}",
+        f"fc2conv: what to do [nothing-to-convert]: {HINTS['nothing-to-convert']}",
     ]
     assert not (tmp_path / "out.onnx").exists()
     assert json.loads(report.read_text())["status"] == "refused"
@@ -174,9 +174,9 @@ def test_a_refusal_says_what_static_mode_would_do(
     output = [tmp_path / "out.onnx"] if command == ["convert"] else []
     result = run(*command, tmp_path / "in.onnx", *output)
     assert result.code == 3
-    refused, remedy, static = result.error_lines
+    refused, hint, static = result.error_lines
     assert refused.startswith("fc2conv: refused: MaxPool n: ")
-    assert remedy.startswith("fc2conv: what to do [pool-indices]: Export without unpooling. ")
+    assert hint.startswith("fc2conv: what to do [pool-indices]: Export without unpooling. ")
     assert static == "fc2conv: --static would convert 1 of 1 fully connected layers"
 
 

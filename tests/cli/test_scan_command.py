@@ -297,7 +297,7 @@ def test_tiles_that_are_done_are_not_computed_again(
     assert total - 5 == (count[0] - total) - done
 
 
-def test_a_model_without_a_map_is_refused_with_a_remedy(
+def test_a_model_without_a_map_is_refused_with_a_hint(
     run: Run, face25: Path, photo: Path, tmp_path: Path
 ) -> None:
     one_vector = tmp_path / "mean.onnx"

@@ -1,4 +1,4 @@
-"""One head in every opset: from 7 on as they are, 1 to 6 lifted, and said so."""
+"""One head in every opset: from 7 on as they are, 1 to 6 upgraded, and said so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_fc2conv.equivalence import check
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.passes import old_operators
-from onnx_fc2conv.pipeline import Lifted, convert
+from onnx_fc2conv.pipeline import OpsetUpgrade, convert
 from tests.cli.conftest import Run, run
 from tests.nets import FC_TRACES, Array, Net, Tensor, i64, session
 from tests.oracle import assert_refused, assert_slides, converted_model
@@ -142,10 +142,10 @@ def zoo(opset: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 
 @pytest.mark.parametrize("opset", range(1, 7))
-def test_old_opsets_are_lifted(opset: int) -> None:
+def test_old_opsets_are_upgraded(opset: int) -> None:
     model, twin = zoo(opset)
     conversion = convert(model)
-    assert conversion.lifted == Lifted(opset, 7)
+    assert conversion.lifted == OpsetUpgrade(opset, 7)
     feeds = {"x": np.random.default_rng(2).normal(size=(3, 2, 12, 11)).astype(np.float32)}
     dense = assert_slides(twin, gone=LAYERS, free_batch=False)
     made, wanted = (session(converted_model(c))(feeds)["y"] for c in (conversion, dense))
@@ -182,12 +182,12 @@ def test_the_original_is_run_where_it_can_be() -> None:
     assert "reference implementation" in opset.detail
 
 
-def test_a_wrong_lift_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_upgrade_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgets_alpha(node: ir.Node) -> None:
         for name in ("alpha", "broadcast"):
             node.attributes.pop(name)
 
-    monkeypatch.setitem(old_operators.LIFTS, "Gemm", lambda *_: forgets_alpha)
+    monkeypatch.setitem(old_operators.UPGRADES, "Gemm", lambda *_: forgets_alpha)
     model = small()
     report = check(model, converted_model(convert(model)))
     (failure,) = report.failures
@@ -201,15 +201,15 @@ def test_is_said_in_report_and_on_screen(run: Run, tmp_path: Path) -> None:
     arguments = (tmp_path / "old.onnx", tmp_path / "new.onnx", "--report", report)
     outcome = run(*arguments, "--report", table)
     assert outcome.code == 0, outcome.err
-    assert "Lifted from opset 4 to 7" in outcome.out
+    assert "Upgraded from opset 4 to 7" in outcome.out
     assert json.loads(report.read_text())["lifted"] == {"from": 4, "to": 7}
-    assert "lifted from opset 4 to 7" in table.read_text()
+    assert "upgraded from opset 4 to 7" in table.read_text()
     assert onnx.load(tmp_path / "new.onnx").opset_import[0].version == 7
 
 
-def test_what_cannot_be_lifted_is_refused(run: Run, tmp_path: Path) -> None:
+def test_what_cannot_be_upgraded_is_refused(run: Run, tmp_path: Path) -> None:
     model = lp_pooled()
-    assert_refused(model, "old-opset", "LpPool lp", "is LpPool-1, which no rule lifts")
+    assert_refused(model, "old-opset", "LpPool lp", "is LpPool-1, which no rule upgrades")
     onnx.save(model, tmp_path / "old.onnx")
     outcome = run(tmp_path / "old.onnx", tmp_path / "new.onnx")
     assert outcome.code == 3
@@ -236,12 +236,12 @@ def unknown_operator() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("build", "code", "line"),
     [
-        (lp_pooled, 3, "refused: LpPool lp: is LpPool-1, which no rule lifts"),
+        (lp_pooled, 3, "refused: LpPool lp: is LpPool-1, which no rule upgrades"),
         (unknown_operator, 2, "NoSuchPool"),
     ],
     ids=["no-rule", "no-such-operator"],
 )
-def test_what_cannot_be_lifted_is_not_checked(
+def test_what_cannot_be_upgraded_is_not_checked(
     run: Run,
     tmp_path: Path,
     build: Callable[[], onnx.ModelProto],

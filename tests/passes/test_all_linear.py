@@ -59,8 +59,8 @@ def layer(
     return net.model(net.op(op_type, *operands, name="layer", **rest))
 
 
-LIFT = ["Unsqueeze", "Conv", "Squeeze"]
-SWAP = ["Transpose", *LIFT, "Transpose"]
+POINTWISE = ["Unsqueeze", "Conv", "Squeeze"]
+SWAP = ["Transpose", *POINTWISE, "Transpose"]
 MERGE = ["Transpose", "Reshape", "Conv", "Reshape", "Transpose"]
 
 
@@ -68,14 +68,14 @@ MERGE = ["Transpose", "Reshape", "Conv", "Reshape", "Transpose"]
 @pytest.mark.parametrize(
     ("x", "w", "operators"),
     [
-        ([5], (5, 3), LIFT),
-        (["N", 5], (5, 3), LIFT),
+        ([5], (5, 3), POINTWISE),
+        (["N", 5], (5, 3), POINTWISE),
         (["N", "T", 5], (5, 3), SWAP),
         (["A", "B", "T", 5], (5, 3), ["Transpose", "Conv", "Transpose"]),
         (["A", "B", "T", 4, 5], (5, 3), MERGE),
         (["A", "B", 2, 3, 4, 5], (5, 3), MERGE),
-        (["N", "T", 5], (5,), ["Transpose", *LIFT]),
-        (["N", 5], (1, 1, 5, 3), [*LIFT, "Unsqueeze"]),
+        (["N", "T", 5], (5,), ["Transpose", *POINTWISE]),
+        (["N", 5], (1, 1, 5, 3), [*POINTWISE, "Unsqueeze"]),
         (["N", "T", 5], (1, 5, 3), SWAP),
     ],
 )
@@ -89,13 +89,13 @@ def test_tokens_times_a_matrix(
 @pytest.mark.parametrize(
     ("x", "w", "operators"),
     [
-        ([5], (3, 5), LIFT),
-        ([5, "T"], (3, 5), LIFT),
-        (["N", 5, "T"], (3, 5), LIFT),
+        ([5], (3, 5), POINTWISE),
+        ([5, "T"], (3, 5), POINTWISE),
+        (["N", 5, "T"], (3, 5), POINTWISE),
         (["N", "A", 5, "T"], (3, 5), ["Transpose", "Conv", "Transpose"]),
         (["N", "A", 2, 5, "T"], (3, 5), MERGE),
-        (["N", 5, "T"], (5,), LIFT),
-        ([5, "T"], (1, 3, 5), [*LIFT, "Unsqueeze"]),
+        (["N", 5, "T"], (5,), POINTWISE),
+        ([5, "T"], (1, 3, 5), [*POINTWISE, "Unsqueeze"]),
     ],
 )
 def test_a_matrix_times_columns(x: Dims, w: tuple[int, ...], operators: list[str]) -> None:
@@ -106,14 +106,14 @@ def test_a_matrix_times_columns(x: Dims, w: tuple[int, ...], operators: list[str
 @pytest.mark.parametrize(
     ("x", "w", "left", "rest", "operators"),
     [
-        (["N", 5], (5, 3), False, {"c": (3,)}, LIFT),
-        (["N", 5], (3, 5), False, {"transB": 1, "c": (1, 3), "alpha": 0.5, "beta": 2.0}, LIFT),
-        ([5, "N"], (3, 5), False, {"transA": 1, "transB": 1, "c": (1,)}, [*LIFT, "Transpose"]),
-        ([4, 5], (5, 3), False, {"c": (4, 3), "beta": 0.5}, [*LIFT, "Mul", "Add"]),
-        ([4, 5], (5, 3), False, {"c": (4, 1)}, [*LIFT, "Add"]),
-        ([5, "T"], (3, 5), True, {"c": (3, 1), "beta": 2.0}, LIFT),
-        (["T", 5], (3, 5), True, {"transB": 1, "c": (3, 1)}, [*LIFT, "Transpose"]),
-        ([5, 4], (5, 3), True, {"transA": 1, "c": (4,)}, [*LIFT, "Add"]),
+        (["N", 5], (5, 3), False, {"c": (3,)}, POINTWISE),
+        (["N", 5], (3, 5), False, {"transB": 1, "c": (1, 3), "alpha": 0.5, "beta": 2.0}, POINTWISE),
+        ([5, "N"], (3, 5), False, {"transA": 1, "transB": 1, "c": (1,)}, [*POINTWISE, "Transpose"]),
+        ([4, 5], (5, 3), False, {"c": (4, 3), "beta": 0.5}, [*POINTWISE, "Mul", "Add"]),
+        ([4, 5], (5, 3), False, {"c": (4, 1)}, [*POINTWISE, "Add"]),
+        ([5, "T"], (3, 5), True, {"c": (3, 1), "beta": 2.0}, POINTWISE),
+        (["T", 5], (3, 5), True, {"transB": 1, "c": (3, 1)}, [*POINTWISE, "Transpose"]),
+        ([5, 4], (5, 3), True, {"transA": 1, "c": (4,)}, [*POINTWISE, "Add"]),
     ],
 )
 def test_gemm(
@@ -226,10 +226,10 @@ def test_goes_with_static_only() -> None:
 def test_the_pass_twice() -> None:
     net = Net(image=("T", 8))  # type: ignore[arg-type]
     model = net.ir_model(transformer(net))
-    lift = FcToConv(static=True, all_linear=True)
-    assert lift(model).modified
+    all_linear = FcToConv(static=True, all_linear=True)
+    assert all_linear(model).modified
     before = ir.to_onnx_text(model, exclude_initializers=True)
-    assert not lift(model).modified
+    assert not all_linear(model).modified
     assert ir.to_onnx_text(model, exclude_initializers=True) == before
 
 

@@ -84,7 +84,7 @@ def test_strides_stay() -> None:
     assert max(prod(shape[1:]) for shape in kernels(conversion)) <= 5
 
 
-def test_static_mode_and_lifted_layers() -> None:
+def test_static_mode_and_pointwise_layers() -> None:
     net = Net(image=("T", 8))  # type: ignore[arg-type]
     model = net.model(net.op("MatMul", net.op("MatMul", net.x, net.random(8, 6)), net.random(6, 5)))
     conversion = convert(model, static=True, all_linear=True, max_depth=3)

@@ -113,8 +113,8 @@ def test_a_tensor_of_several_maps_is_made_anew() -> None:
     assert_static(net.model(net.fc(joined), joined), layers=3)
 
 
-def test_a_tensor_that_waits_for_a_scale_is_made_anew() -> None:
-    """A scale of each position waits for the next layer, and CumSum is none."""
+def test_a_tensor_with_a_deferred_scale_is_made_anew() -> None:
+    """A scale of each position is deferred to the next layer, and CumSum is none."""
     net = Net()
     y = net.op("Transpose", net.op("Reshape", net.trunk(), i64(0, 3, 12)), perm=[0, 2, 1])
     y = net.op("MatMul", y, net.random(3, 5))

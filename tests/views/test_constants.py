@@ -82,7 +82,7 @@ def test_arithmetic_between_layers(op_type: str, flipped: bool, shape: tuple[int
     assert_slides(net.model(net.fc(net.op("Tanh", y, shape=(5,)))), tolerance=2e-5)
 
 
-def test_pending_scale_and_shift_compose() -> None:
+def test_deferred_scale_and_shift_compose() -> None:
     """Standardized features: (v - mean) / deviation · gain + offset, each per position."""
     net = Net()
     y = net.flat(net.trunk())
@@ -98,7 +98,7 @@ def test_pending_scale_and_shift_compose() -> None:
 
 @pytest.mark.parametrize("then", ["scalar", "channel"])
 @pytest.mark.parametrize("op_type", ["Add", "Sub", "Mul", "Div"])
-def test_pending_scale_then_a_constant_of_the_channel(then: str, op_type: str) -> None:
+def test_deferred_scale_then_a_constant_of_the_channel(then: str, op_type: str) -> None:
     net = Net()
     y = net.op("Mul", net.flat(net.trunk()), net.random(D))
     constant = np.array(1.7, np.float32) if then == "scalar" else per_channel(net)
@@ -106,7 +106,7 @@ def test_pending_scale_then_a_constant_of_the_channel(then: str, op_type: str) -
     assert_slides(net.model(net.fc(y)))
 
 
-def test_pending_scale_moved_and_read_by_two_layers() -> None:
+def test_deferred_scale_moved_and_read_by_two_layers() -> None:
     net = Net()
     scaled = net.op("Mul", net.flat(net.trunk()), net.random(D), shape=(D,))
     square = net.op("Reshape", scaled, np.array([0, C, H, W]))

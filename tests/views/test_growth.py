@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv.views.growth import check_growth, repeated
-from onnx_fc2conv.views.maps.known import NotComputable
+from onnx_fc2conv.views.maps.constant import NotComputable
 
 ONES = np.ones((1, 3, 1, 1), np.float32)
 HUGE = 1 << 40

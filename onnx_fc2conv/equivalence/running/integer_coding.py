@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.running.constants import constant_array
 from onnx_fc2conv.equivalence.running.exactness import Inexact
-from onnx_fc2conv.equivalence.running.stored import constant_array
 from onnx_fc2conv.equivalence.tracing.structure import constants
 from onnx_fc2conv.views.maps.labels import AnyArray
 

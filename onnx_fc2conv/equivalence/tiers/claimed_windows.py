@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnx_fc2conv.equivalence.claim import window_strides
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.refined import RefinedGrid
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.subject import window_strides
 from onnx_fc2conv.equivalence.tiers.image_windows import check_image_windows
 from onnx_fc2conv.geometry import Geometry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx_fc2conv.equivalence.comparing.comparison import Comparison, Tolerance
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.stored import constant_array
+from onnx_fc2conv.equivalence.running.constants import constant_array
 from onnx_fc2conv.equivalence.tracing.structure import constants
 
 __all__ = ["check_constant_outputs"]

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from onnx_fc2conv.equivalence.claim import Claim
 from onnx_fc2conv.equivalence.comparing.comparison import Tolerance
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import TierResult
@@ -34,7 +35,6 @@ from onnx_fc2conv.equivalence.running.larger import enlarged
 from onnx_fc2conv.equivalence.running.samples import INTEGERS
 from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.running.start import settings
-from onnx_fc2conv.equivalence.subject import Subject
 from onnx_fc2conv.equivalence.tiers.claimed_windows import without_windows
 from onnx_fc2conv.equivalence.tiers.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.tiers.image_windows import check_image_windows
@@ -59,12 +59,12 @@ _MULTIPLYING = {"Conv", "Gemm", "MatMul"}
 _LARGEST_INPUT = 2
 
 
-def check_integers(subject: Subject) -> list[TierResult]:
+def check_integers(claim: Claim) -> list[TierResult]:
     """Compare whole models whose weights are integers, at the native size and at larger ones."""
-    pair = subject.pair
+    pair = claim.pair
     try:
-        integers = integer_pair(pair, larger=subject.larger_sizes in ("same", "windows"))
-        results = check_native(integers) + _at_larger_sizes(integers, subject)
+        integers = integer_pair(pair, larger=claim.larger_sizes in ("same", "windows"))
+        results = check_native(integers) + _at_larger_sizes(integers, claim)
     except Inexact as reason:
         return [TierResult(TIER, "whole models", "skipped", str(reason))]
     except (Fc2ConvError, RunError, ValueError) as error:
@@ -77,26 +77,26 @@ def _weights(model: ir.Model) -> int:
     return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
 
 
-def _at_larger_sizes(integers: Pair, subject: Subject) -> list[TierResult]:
+def _at_larger_sizes(integers: Pair, claim: Claim) -> list[TierResult]:
     if not any(integers.growing.values()):
         return []
-    if subject.larger_sizes == "same":
-        return check_same_sizes(integers, subject.strides)
-    return _windows(integers, subject) if subject.larger_sizes == "windows" else []
+    if claim.larger_sizes == "same":
+        return check_same_sizes(integers, claim.strides)
+    return _windows(integers, claim) if claim.larger_sizes == "windows" else []
 
 
-def _windows(integers: Pair, subject: Subject) -> list[TierResult]:
-    """Compare cells with windows of the feature map, and of the image where they are exact."""
-    pair = subject.pair
+def _windows(integers: Pair, claim: Claim) -> list[TierResult]:
+    """Cells against windows: of the feature map, and of the image where no padding shows."""
+    pair = claim.pair
     output_of = {logits: output for output, (logits, _) in pair.logits.items()}
     outputs = {name: output_of.get(name, name) for name in integers.outputs}
-    meanings = {n: subject.geometry[o] for n, o in outputs.items() if o in subject.geometry}
+    meanings = {n: claim.geometry[o] for n, o in outputs.items() if o in claim.geometry}
     reduced = {name: m.reduction for name, m in meanings.items() if m.reduction is not None}
     whole = {name for name, m in meanings.items() if 0 in m.stride} - set(reduced)
-    results = check_feature_windows(integers, subject.strides, whole, reduced)
+    results = check_feature_windows(integers, claim.strides, whole, reduced)
     for name, meaning in meanings.items():
         if meaning.windows_exact and not without_windows(pair, outputs[name], meaning):
-            own = {**subject.strides, meaning.input: meaning.stride}
+            own = {**claim.strides, meaning.input: meaning.stride}
             results += check_image_windows(integers, name, own, asserted=True)
     return results
 

@@ -1,7 +1,8 @@
-"""Tier *opset*: a reference of an old opset computes the same as its lift to a newer one.
+"""Tier *opset*: a reference of an old opset computes what its upgrade to a newer one does.
 
-The reference of all other tiers is the lifted model: onnxruntime has no kernels for most operators
-of opsets before 7. Where it has them, or ONNX's reference implementation does, the original runs.
+The reference of all other tiers is the upgraded model: onnxruntime has no kernels for most
+operators of opsets before 7. Where it has them, or ONNX's reference implementation does, the
+original runs.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from onnx_fc2conv.equivalence.running.samples import KINDS, sample
 from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.errors import InvalidModelError
 
-__all__ = ["check_lifted"]
+__all__ = ["check_upgraded"]
 
 _TIER = "opset"
 _KINDS = KINDS[:3]
 
 
-def check_lifted(original: ir.Model, pair: Pair) -> list[TierResult]:
-    """Compare the original with the reference that was lifted from it, where it can be run."""
+def check_upgraded(original: ir.Model, pair: Pair) -> list[TierResult]:
+    """Compare the original with the reference that was upgraded from it, where it can be run."""
     opset, now = (model.graph.opset_imports.get("", 0) for model in (original, pair.reference))
     reasons: list[str] = []
     runners = {"onnxruntime": False, "ONNX's reference implementation": True}
@@ -34,25 +35,25 @@ def check_lifted(original: ir.Model, pair: Pair) -> list[TierResult]:
         except (InvalidModelError, RunError, ValueError) as error:
             reasons.append(str(error))
             continue
-        what = f"the original of opset {opset} in {where} and its lift to opset {now}"
+        what = f"the original of opset {opset} in {where} and its upgrade to opset {now}"
         return [as_result(_TIER, "the reference", comparison, what)]
     why = (
-        f"neither onnxruntime nor ONNX's reference implementation runs opset {opset}: all other "
-        f"tiers compare with its lift to opset {now} ({'; '.join(reasons)})"
+        f"neither onnxruntime nor ONNX's reference implementation runs opset {opset}: what all "
+        f"else is compared with is its upgrade to opset {now} ({'; '.join(reasons)})"
     )
     return [TierResult(_TIER, "the reference", "skipped", why)]
 
 
 def _compared(session: Session, pair: Pair) -> Comparison:
     """All outputs on three kinds of input, as many samples as the original takes."""
-    lifted = pair.session(pair.reference)
+    upgraded = pair.session(pair.reference)
     comparison = pair.comparison()
     batch = pair.fixed_batch or 1
     for number, kind in enumerate(_KINDS):
         feeds = sample(pair.inputs, pair.batched(batch), kind, pair.rng(4, number))
         names = [value.name or "" for value in pair.reference.graph.outputs]
         one = run_in_batches(session, feeds, names, batch)
-        two = run_in_batches(lifted, feeds, names, batch)
+        two = run_in_batches(upgraded, feeds, names, batch)
         for name in names:
             comparison.add(f"{name}, {kind}", one[name], two[name])
     return comparison

@@ -17,8 +17,8 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
+from onnx_fc2conv.equivalence.running.constants import release_weights
 from onnx_fc2conv.equivalence.running.session import RunError
-from onnx_fc2conv.equivalence.running.stored import release_weights
 from onnx_fc2conv.equivalence.tracing.biases import bias_problem
 from onnx_fc2conv.equivalence.tracing.layers import LayerPair, Layers, NotComparable, last_node
 from onnx_fc2conv.equivalence.tracing.places import NotTraced

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.running.stored import constant_array
+from onnx_fc2conv.equivalence.running.constants import constant_array
 from onnx_fc2conv.equivalence.tracing.operands import KERNELS, LAYERS
 from onnx_fc2conv.equivalence.tracing.structure import constants
 from onnx_fc2conv.views.maps.labels import AnyArray

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
+from onnx_fc2conv.equivalence.running.constants import constant_array
 from onnx_fc2conv.equivalence.running.session import RunError
-from onnx_fc2conv.equivalence.running.stored import constant_array
 from onnx_fc2conv.equivalence.tracing.movement import MOVEMENT
 from onnx_fc2conv.equivalence.tracing.operands import (
     KERNELS,
@@ -35,7 +35,7 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["LayerPair", "Layers", "NotComparable", "last_node", "layer_key"]
 
-_LIFTING = ("Unsqueeze", "Transpose", "Reshape")
+_POINTWISE = ("Unsqueeze", "Transpose", "Reshape")
 
 
 class NotComparable(Exception):  # noqa: N818 - a finding, not an error
@@ -213,7 +213,7 @@ class Layers:
         (conv,) = convs
         made = conv.inputs[0].producer() if conv.inputs[0] is not None else None
         own = made is not None and made.metadata_props.get(ORIGIN) == conv.metadata_props[ORIGIN]
-        if made is None or not own or made.op_type not in _LIFTING:
+        if made is None or not own or made.op_type not in _POINTWISE:
             return False
         try:
             kernel = constant_array(self.pair.converted, conv.inputs[1])

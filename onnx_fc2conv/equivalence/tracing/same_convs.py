@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
+from onnx_fc2conv.equivalence.running.constants import constant_array
 from onnx_fc2conv.equivalence.running.session import RunError
-from onnx_fc2conv.equivalence.running.stored import constant_array
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.passes.apply import ORIGIN

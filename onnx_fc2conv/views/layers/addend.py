@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.as_feature_map import channels_as_map
 from onnx_fc2conv.views.maps.grids import joined_field, parting
-from onnx_fc2conv.views.maps.restore import channels_as_map
 from onnx_fc2conv.views.maps.view import FeatureView, Mixed
 
 __all__ = ["added"]

@@ -21,11 +21,11 @@ from onnx_fc2conv.views.layers.rows import (
     rows_at_positions,
     sample_axes,
 )
+from onnx_fc2conv.views.maps.as_feature_map import single_map
 from onnx_fc2conv.views.maps.grids import joined_field
 from onnx_fc2conv.views.maps.labels import IntArray
-from onnx_fc2conv.views.maps.restore import single_map
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
-from onnx_fc2conv.views.plan import AttributeValue, Constant
+from onnx_fc2conv.views.plan import AttributeValue, ConstantTensor
 
 __all__ = ["Reading", "conv_attributes", "read", "slid_map", "sum_of_convs"]
 
@@ -111,7 +111,7 @@ def _from_several_maps(ctx: Context, view: FeatureView, axis: int) -> Reading:
 
 
 def sum_of_convs(
-    ctx: Context, weight: Weight, parts: list[Part], bias: Constant | ir.Value | None
+    ctx: Context, weight: Weight, parts: list[Part], bias: ConstantTensor | ir.Value | None
 ) -> tuple[FeatureMap, list[Kernel]]:
     """Emit a Conv for each map, with strides that align their cells, and their sum.
 

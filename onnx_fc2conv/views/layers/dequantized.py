@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.views.maps.known import Known, Quantized
+from onnx_fc2conv.views.maps.constant import Constant, Quantized
 from onnx_fc2conv.views.maps.labels import AnyArray, evaluate
 
 __all__ = ["quantized_array", "quantized_constant"]
@@ -31,16 +31,18 @@ def quantized_constant(node: ir.Node, operands: Sequence[object], opset: int) ->
     Handles DequantizeLinear-10/13/19/21/23 per tensor or per axis. Blocks along an axis are left to
     float arithmetic.
     """
-    if not all(isinstance(fact, Known) and not fact.sized for fact in operands if fact is not None):
+    if not all(
+        isinstance(fact, Constant) and not fact.sized for fact in operands if fact is not None
+    ):
         return None
-    known = cast("Sequence[Known | None]", operands)
-    first = known[0] if known else None
+    constants = cast("Sequence[Constant | None]", operands)
+    first = constants[0] if constants else None
     if first is None:
         return None
     if node.op_type == "DequantizeLinear":
-        return _dequantized(node, first, known)
+        return _dequantized(node, first, constants)
     if node.op_type in _MOVEMENT and node.domain == "" and first.quantized is not None:
-        return _moved(node, first.quantized, known[1:], opset)
+        return _moved(node, first.quantized, constants[1:], opset)
     return None
 
 
@@ -74,38 +76,40 @@ def _aligned(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
     return tuple(aligned)
 
 
-def _dequantized(node: ir.Node, integers: Known, known: Sequence[Known | None]) -> Quantized | None:
-    scale, zero = known[1], known[2] if len(known) > 2 else None
+def _dequantized(
+    node: ir.Node, integers: Constant, constants: Sequence[Constant | None]
+) -> Quantized | None:
+    scale, zero = constants[1], constants[2] if len(constants) > 2 else None
     if scale is None or node.attributes.get_int("block_size", 0) != 0:
         return None
     shape, axis = integers.shape, node.attributes.get_int("axis", 1)
-    sizes = {known.array.size for known in (scale, zero) if known is not None} - {1}
+    sizes = {parameter.array.size for parameter in (scale, zero) if parameter is not None} - {1}
     if sizes and not (-len(shape) <= axis < len(shape) and sizes == {shape[axis]}):
         return None
 
-    def spread(parameter: Known) -> Known:
+    def spread(parameter: Constant) -> Constant:
         def compute(_: int) -> AnyArray:
             array = parameter.array
             return np.broadcast_to(array.reshape(_aligned(shape, axis, array.size)), shape)
 
-        return Known(compute, integers.batches)
+        return Constant(compute, integers.batches)
 
     def nothing(_: int) -> AnyArray:
         return np.zeros((1,) * len(shape), integers.array.dtype)
 
-    zeros = Known(nothing, integers.batches) if zero is None else zero
+    zeros = Constant(nothing, integers.batches) if zero is None else zero
     return Quantized(integers, spread(scale), spread(zeros), node.domain)
 
 
 def _moved(
-    node: ir.Node, quantized: Quantized, others: Sequence[Known | None], opset: int
+    node: ir.Node, quantized: Quantized, others: Sequence[Constant | None], opset: int
 ) -> Quantized:
-    def move(known: Known) -> Known:
+    def move(constant: Constant) -> Constant:
         def compute(_: int) -> AnyArray:
             rest = [None if other is None else other.array for other in others]
-            return evaluate(node, [known.array, *rest], opset)[0]
+            return evaluate(node, [constant.array, *rest], opset)[0]
 
-        return Known(compute, known.batches)
+        return Constant(compute, constant.batches)
 
     return Quantized(
         move(quantized.integers), move(quantized.scale), move(quantized.zero), quantized.domain

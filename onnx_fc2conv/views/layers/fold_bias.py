@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.maps.view import FeatureMap
-from onnx_fc2conv.views.plan import Constant, Intermediate, Step
+from onnx_fc2conv.views.plan import ConstantTensor, Intermediate, Step
 
 __all__ = ["fold_biases"]
 
@@ -47,17 +47,20 @@ def fold_biases(steps: tuple[Step, ...], outputs: Iterable[FeatureMap]) -> tuple
 
 
 def _as_bias(
-    operand: FeatureMap | Intermediate | Constant | ir.Value | None, output: FeatureMap
-) -> Constant | ir.Value | None:
-    """Return the constant [C, 1, …] as a bias [C]; None if it is no such constant."""
+    operand: FeatureMap | Intermediate | ConstantTensor | ir.Value | None, output: FeatureMap
+) -> ConstantTensor | ir.Value | None:
+    """The constant [C, 1, …] as a bias [C]; None if it is no such constant."""
     channels = output.channels
-    if not isinstance(operand, Constant) or operand.shape != (channels, *[1] * len(output.extent)):
+    if not isinstance(operand, ConstantTensor) or operand.shape != (
+        channels,
+        *[1] * len(output.extent),
+    ):
         return None
-    if operand.stored is not None and operand.stored.shape == ir.Shape([channels]):
-        return operand.stored
+    if operand.original is not None and operand.original.shape == ir.Shape([channels]):
+        return operand.original
     constant = operand
 
     def make() -> ir.TensorProtocol:
         return ir.Tensor(np.ascontiguousarray(constant.make().numpy().reshape(channels)))
 
-    return replace(constant, shape=(channels,), make=make, stored=None)
+    return replace(constant, shape=(channels,), make=make, original=None)

@@ -12,10 +12,10 @@ from onnx_fc2conv.views.context import Context, Operand
 from onnx_fc2conv.views.layers.contraction import Reading, conv_attributes, slid_map
 from onnx_fc2conv.views.layers.kernel import Kernel, Part, make_kernel
 from onnx_fc2conv.views.layers.layer import Layer, as_fc_layer, product_view, read_layer
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
-from onnx_fc2conv.views.plan import Constant, Intermediate
+from onnx_fc2conv.views.plan import ConstantTensor, Intermediate
 
 __all__ = ["IntegerLayer", "Sums", "accumulated", "requantized", "scaled_sum"]
 
@@ -32,7 +32,7 @@ class IntegerLayer:
         layer: The layer; its weight fills gaps in the kernel with zero points.
         image_scale: The scale of the image's features, where the operator has it.
         image_zero: Their zero point; None for 0.
-        known_image_scale: The scale, where it is a constant.
+        constant_image_scale: The scale, where it is a constant.
         scale: The scale of each output's weights, [K], where the operator has it.
         zero: Their zero points, [K].
     """
@@ -40,7 +40,7 @@ class IntegerLayer:
     layer: Layer
     image_scale: ir.Value | Intermediate | None
     image_zero: ir.Value | Intermediate | None
-    known_image_scale: Known | None
+    constant_image_scale: Constant | None
     scale: AnyArray | None
     zero: AnyArray
 
@@ -59,7 +59,7 @@ def requantized(
         NodeRefused: If onnxruntime's QLinearConv does not compute it.
     """
     reading, part, kernel = _kernel(ctx, layer)
-    scale, zero = (ctx.known(position) for position in result)
+    scale, zero = (ctx.constant_operand(position) for position in result)
     if scale is None or scale.array.size != 1 or (zero is not None and zero.array.size != 1):
         ctx.refuse("quantized-form", "the scale of its product is not one constant number")
     dtype = _U8 if zero is None else ir.DataType.from_numpy(zero.array.dtype)
@@ -125,7 +125,7 @@ def _conv_integer(  # noqa: PLR0913 - the parts of one node
     layer: IntegerLayer,
     part: Part,
     kernel: Kernel,
-    zero: Constant | None,
+    zero: ConstantTensor | None,
     output: FeatureMap,
 ) -> FeatureMap:
     operands = (part.source, kernel.constant, layer.image_zero, zero)
@@ -162,8 +162,8 @@ def scaled_sum(ctx: Context, layer: IntegerLayer, sums: Sums, bias: AnyArray | N
     lists = sums.output.channels // layer.outputs
     column = (-1, *[1] * len(sums.output.extent))
     factor: Operand
-    if layer.known_image_scale is not None:
-        both = np.tile(layer.scale, lists) * layer.known_image_scale.array.reshape(())
+    if layer.constant_image_scale is not None:
+        both = np.tile(layer.scale, lists) * layer.constant_image_scale.array.reshape(())
         scales = both.astype(layer.scale.dtype).reshape(column)
         factor = ctx.constant(f"{ctx.name}.scales", scales)
     else:
@@ -197,8 +197,8 @@ def _kernel(ctx: Context, layer: IntegerLayer) -> tuple[Reading, Part, Kernel]:
     return reading, part, kernel
 
 
-def _parameters(ctx: Context, layer: IntegerLayer, lists: int) -> Sequence[Constant]:
-    """Return scale and zero point of the kernel: one number each, or one for each output."""
+def _parameters(ctx: Context, layer: IntegerLayer, lists: int) -> Sequence[ConstantTensor]:
+    """Scale and zero point of the kernel: one number each, or one for each output."""
     assert layer.scale is not None
     arrays = (layer.scale, layer.zero)
     varies = any((array != array[:1]).any() for array in arrays)
@@ -209,5 +209,5 @@ def _parameters(ctx: Context, layer: IntegerLayer, lists: int) -> Sequence[Const
     ]
 
 
-def _zero(ctx: Context, dtype: ir.DataType) -> Constant:
+def _zero(ctx: Context, dtype: ir.DataType) -> ConstantTensor:
     return ctx.constant("zero_point", np.zeros((), dtype.numpy()))

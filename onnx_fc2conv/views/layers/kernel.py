@@ -4,8 +4,8 @@
 
 with one block of K outputs for each list ``elements[p]`` that the layer is applied to (one for a
 fully connected layer). Where the only list is all elements in order, the kernel is W in another
-shape, byte for byte; nothing is copied, in memory or on disk. A pending scale of the elements
-(`FeatureMap.pending`) goes into the kernel, a pending shift into the bias.
+shape, byte for byte; nothing is copied, in memory or on disk. A deferred scale of the elements
+(`FeatureMap.deferred`) goes into the kernel, a shift into the bias.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from onnx_fc2conv.files.embedded import MappedTensor
 from onnx_fc2conv.geometry import SlidingWindow
 from onnx_fc2conv.graphs.names import NameScope
 from onnx_fc2conv.views.context import Context
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
 from onnx_fc2conv.views.maps.view import FeatureMap
-from onnx_fc2conv.views.plan import Constant, Intermediate
+from onnx_fc2conv.views.plan import ConstantTensor, Intermediate
 
 __all__ = [
     "Kernel",
     "Part",
     "Weight",
+    "deferred_shift",
     "lazily",
     "make_kernel",
-    "pending_shift",
     "placed",
     "pointwise_kernel",
     "scaled",
@@ -54,7 +54,7 @@ class Weight:
         stacked: Whether it is a stack [*groups, D, K] of matrices, each for rows of its own.
     """
 
-    value: Known
+    value: Constant
     transposed: bool
     alpha: float
     name: str
@@ -112,7 +112,7 @@ class Part:
     def groups(self) -> int:
         """Number of groups of a grouped Conv: P if list p is in block p of the channels, else 1."""
         lists, channels = len(self.elements), self.source.channels
-        if lists == 1 or channels % lists or self.source.pending is not None:
+        if lists == 1 or channels % lists or self.source.deferred is not None:
             return 1
         block = channels // lists * prod(self.window)
         inside = self.elements - np.arange(lists)[:, None] * block
@@ -140,14 +140,14 @@ class Kernel:
     ``dequantized`` is the tensor that the Conv reads, if it is dequantized from the stored kernel.
     """
 
-    constant: Constant
+    constant: ConstantTensor
     groups: int
     bytes_kept: str
     dequantized: Intermediate | None = None
 
     @property
-    def operand(self) -> Constant | Intermediate:
-        """The tensor that the Conv reads."""
+    def operand(self) -> ConstantTensor | Intermediate:
+        """What the Conv reads."""
         return self.dequantized or self.constant
 
 
@@ -166,10 +166,12 @@ def make_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
         and bool((blocks[0] == np.arange(size)).all())
     )
     name = ctx.fresh(f"{weight.name}.kernel")
-    folds = weight.alpha != 1.0 or source.pending is not None
+    folds = weight.alpha != 1.0 or source.deferred is not None
     if identity and weight.row_major and not folds:
-        return Kernel(Constant(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same")
-    scale = None if source.pending is None else part.of_lists(source.pending.scale)
+        return Kernel(
+            ConstantTensor(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same"
+        )
+    scale = None if source.deferred is None else part.of_lists(source.deferred.scale)
 
     def build() -> AnyArray:
         matrix = weight.matrix() if part.columns is None else weight.matrix()[:, part.columns]
@@ -190,7 +192,7 @@ def make_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
         together = made[0] if lists == 1 else np.concatenate(made * (lists // len(made)))
         return together.reshape(shape)
 
-    constant = Constant(name, shape, lazily(build, weight.value, shape))
+    constant = ConstantTensor(name, shape, lazily(build, weight.value, shape))
     return Kernel(constant, groups, "folded" if folds or part.repeats else "permuted")
 
 
@@ -200,7 +202,9 @@ def pointwise_kernel(names: NameScope, weight: Weight) -> Kernel:
     shape = (*weight.shape, 1, 1)
     name = names.fresh(f"{weight.name}.kernel")
     if weight.row_major and weight.alpha == 1.0:
-        return Kernel(Constant(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same")
+        return Kernel(
+            ConstantTensor(name, shape, lambda: _reshaped(weight.value, shape)), 1, "same"
+        )
 
     def build() -> AnyArray:
         matrix = weight.matrix()
@@ -208,7 +212,7 @@ def pointwise_kernel(names: NameScope, weight: Weight) -> Kernel:
             matrix = scaled(matrix, weight.alpha)
         return np.ascontiguousarray(matrix).reshape(shape)
 
-    constant = Constant(name, shape, lazily(build, weight.value, shape))
+    constant = ConstantTensor(name, shape, lazily(build, weight.value, shape))
     return Kernel(constant, 1, "permuted" if weight.alpha == 1.0 else "folded")
 
 
@@ -226,7 +230,7 @@ def placed(weight: AnyArray, elements: IntArray, size: int, fill: AnyArray | Non
 
 
 def lazily(
-    build: Callable[[], AnyArray], weight: Known, shape: tuple[int, ...]
+    build: Callable[[], AnyArray], weight: Constant, shape: tuple[int, ...]
 ) -> Callable[[], ir.TensorProtocol]:
     """Return a maker of a tensor whose elements are ordered only when it is written."""
     dtype = weight.tensor.dtype if weight.tensor is not None else None
@@ -238,8 +242,8 @@ def lazily(
     return make
 
 
-def _reshaped(weight: Known, shape: tuple[int, ...]) -> ir.TensorProtocol:
-    """Return the same bytes in another shape: nothing is copied, in memory or on disk."""
+def _reshaped(weight: Constant, shape: tuple[int, ...]) -> ir.TensorProtocol:
+    """The same bytes under another shape: nothing is copied, in memory or on disk."""
     stored = weight.tensor
     if isinstance(stored, ir.ExternalTensor):
         return ir.ExternalTensor(
@@ -257,13 +261,13 @@ def _reshaped(weight: Known, shape: tuple[int, ...]) -> ir.TensorProtocol:
     return ir.Tensor(weight.array.reshape(shape), dtype=dtype)
 
 
-def pending_shift(weight: Weight, part: Part) -> AnyArray | None:
-    """Return the sum that a constant map or a pending shift adds to each output: [P·K] float64."""
+def deferred_shift(weight: Weight, part: Part) -> AnyArray | None:
+    """What a constant map, or the deferred shift of one, adds to each output: [P·K] float64."""
     source = part.source
     if source.constant is not None:
         shift = source.constant.astype(np.float64)[part.elements]
-    elif source.pending is not None:
-        shift = part.of_lists(source.pending.shift)
+    elif source.deferred is not None:
+        shift = part.of_lists(source.deferred.shift)
     else:
         return None
     if not shift.any():

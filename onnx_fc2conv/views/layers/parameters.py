@@ -9,17 +9,17 @@ import numpy as np
 
 from onnx_fc2conv.views.context import Context, Operand
 from onnx_fc2conv.views.layers.quantized_kernel import dequantized
+from onnx_fc2conv.views.maps.alignment import Alignment
 from onnx_fc2conv.views.maps.broadcasting import Broadcast
-from onnx_fc2conv.views.maps.frames import Frame
-from onnx_fc2conv.views.maps.known import Quantized
+from onnx_fc2conv.views.maps.constant import Quantized
 from onnx_fc2conv.views.maps.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant
+from onnx_fc2conv.views.plan import ConstantTensor
 
 __all__ = ["by_channel"]
 
 
-def by_channel(ctx: Context, together: Broadcast, frame: Frame) -> Mapping[int, Operand]:
-    """Return the constant operands: scalars as they are, others as [T, 1, …].
+def by_channel(ctx: Context, together: Broadcast, alignment: Alignment) -> Mapping[int, Operand]:
+    """The constant operands: scalars as they are, others as [T, 1, …].
 
     Raises:
         NodeRefused: If one differs from position to position.
@@ -27,31 +27,33 @@ def by_channel(ctx: Context, together: Broadcast, frame: Frame) -> Mapping[int, 
     constants: dict[int, Operand] = {}
     for position, array in together.constants.items():
         value = ctx.node.inputs[position]
-        known = ctx.known(position)
+        constant = ctx.constant_operand(position)
         assert value is not None
-        assert known is not None
+        assert constant is not None
         if not together.shapes[position]:
             # One computed from the image size would not keep the value that it has at a window.
             constants[position] = (
-                _constant(ctx, position, known.array, in_order=False) if known.sized else value
+                _constant(ctx, position, constant.array, in_order=False)
+                if constant.sized
+                else value
             )
             continue
-        per_channel = frame.spread(array).reshape(frame.channels[0].size, -1)
+        per_channel = alignment.spread(array).reshape(alignment.channels[0].size, -1)
         if not (per_channel == per_channel[:, :1]).all():
             ctx.refuse(
                 "position-dependent",
                 f"its constant of shape {list(together.shapes[position])} has other values at "
-                f"other positions of {frame.sources[0].name}",
+                f"other positions of {alignment.sources[0].name}",
             )
-        column = per_channel[:, 0].reshape(-1, *[1] * len(frame.extent))
-        in_order = np.array_equal(known.array.reshape(-1), column.reshape(-1))
-        parameters = _of_tensor(known.quantized) if in_order else None
-        if known.quantized is None or parameters is None:
+        column = per_channel[:, 0].reshape(-1, *[1] * len(alignment.extent))
+        in_order = np.array_equal(constant.array.reshape(-1), column.reshape(-1))
+        parameters = _of_tensor(constant.quantized) if in_order else None
+        if constant.quantized is None or parameters is None:
             constants[position] = _constant(ctx, position, column, in_order)
             continue
-        integers = known.quantized.integers.array.reshape(column.shape)
+        integers = constant.quantized.integers.array.reshape(column.shape)
         stored = _constant(ctx, position, integers, in_order=False)
-        name, domain = value.name or "constant", known.quantized.domain
+        name, domain = value.name or "constant", constant.quantized.domain
         constants[position] = dequantized(ctx, name, stored, parameters, domain)
     return constants
 
@@ -66,8 +68,8 @@ def _of_tensor(quantized: Quantized | None) -> list[AnyArray] | None:
     return [array[0].reshape(()) for array in arrays]
 
 
-def _constant(ctx: Context, position: int, array: AnyArray, in_order: bool) -> Constant:
+def _constant(ctx: Context, position: int, array: AnyArray, in_order: bool) -> ConstantTensor:
     value = ctx.node.inputs[position]
     name = (value.name if value is not None else None) or ctx.node.outputs[0].name or "constant"
     made = ctx.constant(f"{name}.channels", array.copy())
-    return replace(made, stored=value if in_order else None)
+    return replace(made, original=value if in_order else None)

@@ -101,10 +101,10 @@ def _padded_map(view: FeatureView) -> FeatureMap | None:
     if len(features) != 1 or any(values.any() for values in constants):
         return None
     (source,) = features
-    # A pending scale was not applied to the zeros, and single cells have no neighbors. The zero
+    # A deferred scale was not applied to the zeros, and single cells have no neighbors. The zero
     # of integers may be another number.
     zeros_only = source.dtype.is_floating_point() or not constants
-    fits = source.pending is None and not source.one_per_window and source.extent
+    fits = source.deferred is None and not source.one_per_window and source.extent
     return source if fits and zeros_only else None
 
 

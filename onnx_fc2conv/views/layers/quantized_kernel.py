@@ -17,7 +17,7 @@ import onnx_ir as ir
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.kernel import Kernel, Part, Weight, make_kernel
 from onnx_fc2conv.views.maps.labels import AnyArray
-from onnx_fc2conv.views.plan import Constant, Intermediate
+from onnx_fc2conv.views.plan import ConstantTensor, Intermediate
 
 __all__ = ["dequantized", "layer_kernel", "per_output"]
 
@@ -25,11 +25,11 @@ __all__ = ["dequantized", "layer_kernel", "per_output"]
 def layer_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
     """Return the kernel of a part, of integers where the weight is dequantized from them.
 
-    It has floats where something is folded into it (alpha, a pending scale, an element that is
-    read twice), or where the weight's scale differs from feature to feature.
+    It is of floats where something is folded into it (alpha, a deferred scale, an element that
+    is read twice), or where the weight's scale differs from feature to feature.
     """
     quantized = weight.value.quantized
-    if quantized is None or weight.alpha != 1.0 or part.source.pending or part.repeats:
+    if quantized is None or weight.alpha != 1.0 or part.source.deferred or part.repeats:
         return make_kernel(ctx, weight, part)
     scale = per_output(weight.as_matrix(quantized.scale.array))
     zero = per_output(weight.as_matrix(np.broadcast_to(quantized.zero.array, weight.value.shape)))
@@ -47,7 +47,7 @@ def layer_kernel(ctx: Context, weight: Weight, part: Part) -> Kernel:
 def dequantized(
     ctx: Context,
     name: str,
-    integers: Constant,
+    integers: ConstantTensor,
     parameters: Sequence[AnyArray],
     domain: str,
 ) -> Intermediate:

@@ -18,21 +18,21 @@ from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.contraction import Reading, conv_attributes, read, slid_map
 from onnx_fc2conv.views.layers.kernel import Kernel, Part, Weight, lazily, placed
 from onnx_fc2conv.views.layers.layer import Layer, operand_name, product_view
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
 from onnx_fc2conv.views.maps.view import FeatureView
-from onnx_fc2conv.views.plan import Constant, FcLayer
+from onnx_fc2conv.views.plan import ConstantTensor, FcLayer
 
 __all__ = ["is_stack", "stacked_product"]
 
 
-def is_stack(weight: Known) -> bool:
+def is_stack(weight: Constant) -> bool:
     """Whether the constant is more than one matrix."""
     return any(length != 1 for length in weight.shape[:-2]) and not weight.sized
 
 
-def stacked_product(ctx: Context, view: FeatureView, stack: Known) -> FeatureView:
-    """Emit V·W with W [*groups, D, K] as a grouped Conv, one group per group of channels.
+def stacked_product(ctx: Context, view: FeatureView, stack: Constant) -> FeatureView:
+    """V·W with W [*groups, D, K] as a Conv of as many groups as the view has of channels.
 
     Raises:
         NodeRefused: Unless each group of rows reads equally many channels of its own.
@@ -50,7 +50,7 @@ def stacked_product(ctx: Context, view: FeatureView, stack: Known) -> FeatureVie
     reading = read(ctx, view, len(view.shape) - 1, stack.shape[-1])
     matrices = _matrix_of_lists(reading, groups)
     (part, *others) = reading.parts
-    unfit = part.source.pending is not None or part.groups != reading.lists
+    unfit = part.source.deferred is not None or part.groups != reading.lists
     if matrices is None or others or unfit or stack.array.dtype != part.source.dtype.numpy():
         _refuse_weight(ctx, stack)
     kernel = _kernel(ctx, weight, part, matrices)
@@ -70,7 +70,7 @@ def stacked_product(ctx: Context, view: FeatureView, stack: Known) -> FeatureVie
     return product_view(ctx, layer, reading, output)
 
 
-def _refuse_weight(ctx: Context, stack: Known) -> NoReturn:
+def _refuse_weight(ctx: Context, stack: Constant) -> NoReturn:
     ctx.refuse(
         "weight-not-matrix",
         f"its weight has shape {list(stack.shape)}; only a constant matrix is a layer, or one for "
@@ -107,4 +107,4 @@ def _kernel(ctx: Context, weight: Weight, part: Part, matrices: IntArray) -> Ker
 
     name = ctx.fresh(f"{weight.name}.kernel")
     kept = "folded" if part.repeats else "permuted"
-    return Kernel(Constant(name, shape, lazily(build, stored, shape)), lists, kept)
+    return Kernel(ConstantTensor(name, shape, lazily(build, stored, shape)), lists, kept)

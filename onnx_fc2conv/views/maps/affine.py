@@ -1,9 +1,9 @@
-"""A pending scale and shift of the elements of a view, until a layer folds it in.
+"""A deferred affine: a scale and a shift of the elements of a view, folded into a later layer.
 
 A scale that varies over the positions of a flattened map cannot be applied to a larger map. A
 linear layer folds it into its kernel and bias (`kernel`); on single cells, and where all positions
-of a channel have the same value, it is applied when another operator needs the map
-(`restore.settled`).
+of a channel have the same, it is carried out at once when something else needs the map
+(`channels.materialized`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.alignment import Alignment, alignments
 from onnx_fc2conv.views.maps.channels import picked_channels
-from onnx_fc2conv.views.maps.frames import Frame, frames
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import Affine, FeatureMap, FeatureView
 
-__all__ = ["as_affine", "scaled_view", "waiting"]
+__all__ = ["as_affine", "defer", "scaled_view"]
 
 _HOMOGENEOUS = ("Relu", "LeakyRelu", "Abs")
 
@@ -24,28 +24,28 @@ _HOMOGENEOUS = ("Relu", "LeakyRelu", "Abs")
 def scaled_view(ctx: Context, view: FeatureView, scale: AnyArray, shift: AnyArray) -> FeatureView:
     """Return the view times a scale plus a shift, both float64 of the shape of one sample."""
     index = np.empty(view.index.size, np.int64)
-    for frame in frames(ctx.space, [view.index], [scale, shift]):
-        affine = Affine(frame.spread(scale), frame.spread(shift))
-        elements, waits = waiting(ctx, frame, affine)
-        index[elements.where] = waits.first_label + elements.elements
+    for alignment in alignments(ctx.space, [view.index], [scale, shift]):
+        affine = Affine(alignment.spread(scale), alignment.spread(shift))
+        elements, scaled = defer(ctx, alignment, affine)
+        index[elements.where] = scaled.first_label + elements.elements
     return view.reindexed(index.reshape(view.index.shape))
 
 
-def waiting(ctx: Context, frame: Frame, affine: Affine) -> tuple[Frame, FeatureMap]:
-    """Return the map of a frame of one operand, with a pending scale and shift [T, *extent]."""
-    wide = frame.widened()
-    if wide is not frame:
+def defer(ctx: Context, alignment: Alignment, affine: Affine) -> tuple[Alignment, FeatureMap]:
+    """The map of an alignment of one operand with the scale and shift deferred, [T, *extent]."""
+    wide = alignment.widened()
+    if wide is not alignment:
         whole = np.ones(wide.size), np.zeros(wide.size)
         for target, part in zip(whole, (affine.scale, affine.shift), strict=True):
-            target[wide.elements] = part.reshape(-1)[frame.elements]
+            target[wide.elements] = part.reshape(-1)[alignment.elements]
         shape = wide.sources[0].per_sample_shape
         affine = Affine(whole[0].reshape(shape), whole[1].reshape(shape))
     source = picked_channels(ctx, wide.sources[0], wide.channels[0])
     base = source.base or source
-    before = source.pending
+    before = source.deferred
     if before is not None:
         affine = Affine(before.scale * affine.scale, before.shift * affine.scale + affine.shift)
-    return wide, ctx.new_map(source, pending=affine, base=base)
+    return wide, ctx.new_map(source, deferred=affine, base=base)
 
 
 def as_affine(ctx: Context, position: int | None, constant: AnyArray) -> Affine | None:
@@ -74,18 +74,18 @@ def as_affine(ctx: Context, position: int | None, constant: AnyArray) -> Affine 
             return None
 
 
-def positive_scale(ctx: Context, frame: Frame) -> tuple[Frame, FeatureMap] | None:
-    """Apply the operator to the map and keep the scale pending: f(a·x) = a·f(x) for a ≥ 0.
+def positive_scale(ctx: Context, alignment: Alignment) -> tuple[Alignment, FeatureMap] | None:
+    """f(a·x) = a·f(x) for a ≥ 0: the operator on the map, the scale stays deferred.
 
-    None if the operator is not Relu, LeakyRelu or Abs, or no such scale is pending.
+    None if the operator is none of these (Relu, LeakyRelu, Abs), or what is deferred no such scale.
     """
-    wide = frame.widened()
+    wide = alignment.widened()
     (source,) = wide.sources
     if ctx.node.op_type not in _HOMOGENEOUS or not wide.shows_all_channels:
         return None
-    if source.pending is None or source.pending.shift.any() or (source.pending.scale < 0).any():
+    if source.deferred is None or source.deferred.shift.any() or (source.deferred.scale < 0).any():
         return None
     base = source.base or source
     made = ctx.new_map(base, name=ctx.fresh(f"{ctx.name}.unscaled"))
     ctx.emit(ctx.node.op_type, (base,), made, carried=tuple(ctx.node.attributes))
-    return wide, ctx.new_map(made, pending=source.pending, base=made)
+    return wide, ctx.new_map(made, deferred=source.deferred, base=made)

@@ -26,7 +26,7 @@ def regridded(ctx: Context, source: FeatureMap, local: IntArray) -> FeatureMap |
 
     Args:
         ctx: The node that needs it.
-        source: The map, without a pending scale.
+        source: The map, without a deferred affine.
         local: Row-major positions in its elements.
 
     Raises:

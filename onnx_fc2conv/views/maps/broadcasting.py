@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from onnx_fc2conv.views.context import Context
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
 from onnx_fc2conv.views.maps.view import FeatureView
 
@@ -64,7 +64,7 @@ def broadcast(ctx: Context) -> Broadcast:
         NodeRefused: If shapes do not fit, or constants or views mix samples.
     """
     views = {n: fact for n, fact in enumerate(ctx.operands) if isinstance(fact, FeatureView)}
-    known = {n: fact for n, fact in enumerate(ctx.operands) if isinstance(fact, Known)}
+    constants = {n: fact for n, fact in enumerate(ctx.operands) if isinstance(fact, Constant)}
     axes = {_from_the_end(view) for view in views.values()}
     if len(axes) > 1:
         ctx.refuse("batch-mixing", "its operands hold the samples on different axes")
@@ -74,7 +74,7 @@ def broadcast(ctx: Context) -> Broadcast:
     for position, view in views.items():
         index = view.index
         arrays[position] = index if axis is None else np.expand_dims(index, index.ndim + 1 + axis)
-    for position, constant in known.items():
+    for position, constant in constants.items():
         row = _one_sample(ctx, constant, axis, any_batch=any_batch)
         arrays[position] = row
     try:
@@ -82,7 +82,7 @@ def broadcast(ctx: Context) -> Broadcast:
             zip(arrays, np.broadcast_arrays(*arrays.values()), strict=True)
         )
     except ValueError:
-        given = [v.shape for v in views.values()] + [k.shape for k in known.values()]
+        given = [v.shape for v in views.values()] + [k.shape for k in constants.values()]
         listed = " and ".join(str(list(shape)) for shape in given)
         ctx.refuse("shape-mismatch", f"its operands of shapes {listed} do not fit")
     first: AnyArray = next(iter(spread.values()))
@@ -95,8 +95,8 @@ def broadcast(ctx: Context) -> Broadcast:
         batch_axis=batch_axis,
         any_batch=any_batch,
         indices={n: spread[n] for n in views},
-        constants={n: spread[n] for n in known},
-        shapes={n: constant.shape for n, constant in known.items()},
+        constants={n: spread[n] for n in constants},
+        shapes={n: constant.shape for n, constant in constants.items()},
     )
 
 
@@ -106,8 +106,8 @@ def _from_the_end(view: FeatureView) -> int | None:
     return None if axis is None else axis - len(view.shape)
 
 
-def _one_sample(ctx: Context, constant: Known, axis: int | None, *, any_batch: bool) -> AnyArray:
-    """Return the constant for one sample, with a batch axis of length 1 where it has one."""
+def _one_sample(ctx: Context, constant: Constant, axis: int | None, *, any_batch: bool) -> AnyArray:
+    """What the constant holds for one sample, with a batch axis of length 1 where it has one."""
     array = constant.array
     if axis is None or array.ndim < -axis:
         row = array

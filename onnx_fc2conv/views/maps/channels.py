@@ -8,11 +8,11 @@ from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.labels import IntArray
 from onnx_fc2conv.views.maps.view import Affine, FeatureMap
 
-__all__ = ["picked_channels", "settled", "settled_channels"]
+__all__ = ["materialized", "materialized_channels", "picked_channels"]
 
 
 def picked_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> FeatureMap:
-    """Return a map of these channels in this order; a pending scale stays pending."""
+    """The map with these channels of another, in this order; what is deferred stays so."""
     if channels.size == source.channels and bool((channels == np.arange(channels.size)).all()):
         return source
     name = ctx.fresh(f"{ctx.name}.channels")
@@ -20,27 +20,27 @@ def picked_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> Fea
     picked = ctx.new_map(base, name=name, channels=channels.size)
     indices = ctx.constant(f"{name}.indices", channels.astype(np.int64))
     ctx.emit("Gather", (base, indices), picked, {"axis": 1})
-    if source.pending is None:
+    if source.deferred is None:
         return picked
-    waits = Affine(source.pending.scale[channels], source.pending.shift[channels])
-    return ctx.new_map(picked, name=name, pending=waits, base=picked)
+    deferred = Affine(source.deferred.scale[channels], source.deferred.shift[channels])
+    return ctx.new_map(picked, name=name, deferred=deferred, base=picked)
 
 
-def settled_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> FeatureMap:
-    """Return a map of these channels in this order, with its pending scale applied."""
-    return picked_channels(ctx, settled(ctx, source), channels)
+def materialized_channels(ctx: Context, source: FeatureMap, channels: IntArray) -> FeatureMap:
+    """The map with these channels of another, in order, with its deferred affine carried out."""
+    return picked_channels(ctx, materialized(ctx, source), channels)
 
 
-def settled(ctx: Context, feature_map: FeatureMap) -> FeatureMap:
-    """Return the map with its pending scale and shift applied, one value per channel."""
-    if feature_map.pending is None or feature_map.base is None:
+def materialized(ctx: Context, feature_map: FeatureMap) -> FeatureMap:
+    """The map with its deferred scale and shift carried out, one value per channel."""
+    if feature_map.deferred is None or feature_map.base is None:
         return feature_map
     assert feature_map.scales_by_channel
     dtype = feature_map.dtype.numpy()
     shape = (feature_map.channels, *[1] * len(feature_map.extent))
     scale, shift = (
         array.reshape(feature_map.channels, -1)[:, 0].astype(dtype).reshape(shape)
-        for array in (feature_map.pending.scale, feature_map.pending.shift)
+        for array in (feature_map.deferred.scale, feature_map.deferred.shift)
     )
     scaled = ctx.new_map(feature_map.base, name=ctx.fresh(f"{feature_map.name}.scaled"))
     shifted = ctx.new_map(scaled, name=ctx.fresh(f"{feature_map.name}.shifted"))

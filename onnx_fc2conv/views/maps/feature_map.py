@@ -53,8 +53,8 @@ class FeatureMap:
             by multiples of the map's stride: it joins branches that grow apart, or takes whole
             blocks of cells.
         constant: Its channels, [C], if they are the same for every image and at every position.
-        pending: Position-dependent scale and shift of ``base``, folded into the next linear layer.
-        base: The map that ``pending`` applies to.
+        deferred: A scale and a shift of ``base`` by element, which the next linear layer takes in.
+        base: The map that ``deferred`` applies to.
     """
 
     name: str
@@ -74,7 +74,7 @@ class FeatureMap:
     subdivides: str | None = None
     parts: str | None = None
     constant: AnyArray | None = None
-    pending: Affine | None = None
+    deferred: Affine | None = None
     base: FeatureMap | None = None
 
     def __str__(self) -> str:
@@ -91,16 +91,16 @@ class FeatureMap:
         return prod(self.per_sample_shape)
 
     @property
-    def is_cell(self) -> bool:
+    def is_single_cell(self) -> bool:
         """Whether the map is a single cell at the native size: it has one value per window."""
         return all(length == 1 for length in self.extent)
 
     @property
     def scales_by_channel(self) -> bool:
-        """Whether a pending scale and shift, if any, are the same at all positions."""
-        if self.pending is None:
+        """Whether the deferred scale and shift, if any, are the same at all positions."""
+        if self.deferred is None:
             return True
-        values = (a.reshape(self.channels, -1) for a in (self.pending.scale, self.pending.shift))
+        values = (a.reshape(self.channels, -1) for a in (self.deferred.scale, self.deferred.shift))
         return all(bool((array == array[:, :1]).all()) for array in values)
 
     @property

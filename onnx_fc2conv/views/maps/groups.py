@@ -1,6 +1,6 @@
 """Operators along some features: a Softmax of [N, A, B] over B, a LayerNormalization of tokens.
 
-Each application reads a list of channels at one position of a map (`rows`). Where all read the same
+Each of its runs reads a list of channels at one position of a map (`rows`). Where all read the same
 list, the operator works along axis 1 of the map, at all positions at once. Where the lists differ,
 the map of their P·B channels is reshaped, operated on and reshaped back, at any size:
 
@@ -17,11 +17,11 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.rows import Rows, rows_along, rows_at_positions, sample_axes
-from onnx_fc2conv.views.maps.channels import settled_channels
+from onnx_fc2conv.views.maps.as_feature_map import single_map
+from onnx_fc2conv.views.maps.channels import materialized_channels
 from onnx_fc2conv.views.maps.labels import IntArray
-from onnx_fc2conv.views.maps.restore import single_map
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
-from onnx_fc2conv.views.plan import AttributeValue, Constant, Intermediate
+from onnx_fc2conv.views.plan import AttributeValue, ConstantTensor, Intermediate
 
 __all__ = ["Along", "along_features", "reduced_view", "regrouped"]
 
@@ -41,7 +41,7 @@ class Along:
     """
 
     attributes: Callable[[int], dict[str, AttributeValue]]
-    constants: Callable[[int], Sequence[Constant | ir.Value | None]] = lambda _: ()
+    constants: Callable[[int], Sequence[ConstantTensor | ir.Value | None]] = lambda _: ()
     last: bool = False
     width: int | None = None
     keepdims: bool = True
@@ -101,7 +101,7 @@ def _lists(
         sorted_by = np.argsort(rows.lists, axis=1, kind="stable")
         places = np.argsort(sorted_by, axis=1)
         rows = replace(rows, lists=np.take_along_axis(rows.lists, sorted_by, axis=1))
-    picked = settled_channels(ctx, source, rows.lists.reshape(-1))
+    picked = materialized_channels(ctx, source, rows.lists.reshape(-1))
     return picked, rows, places
 
 
@@ -192,8 +192,8 @@ def _squeezed(
 
 def _spatial_shape(
     ctx: Context, feature_map: FeatureMap, features: tuple[int, ...]
-) -> Constant | Intermediate:
-    """Return the shape [0, *features, *spatial] with the map's spatial dims at run time."""
+) -> ConstantTensor | Intermediate:
+    """The shape [0, *features, *spatial] with the spatial dims of the map at run time."""
     rank, name = len(feature_map.extent), feature_map.name
     if rank <= 1:
         return ctx.integers(name, [0, *features, *[-1] * rank])

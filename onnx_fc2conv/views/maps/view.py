@@ -3,7 +3,7 @@
 `FeatureMap` is a tensor [N, C, *spatial] made by sliding operators. `FeatureView` describes any
 tensor V downstream of it, at the native input size: element d of sample n of V *is* one known
 element of one known map, ``V[n, d] = M[n, index[d]]``. Tensors that do not depend on the image at
-all are in `known`.
+all are in `constant`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from onnx_fc2conv.views.rules import (
     einsum,
     elementwise,
     feature_norms,
-    foreign,
     image_norms,
     linear,
     movement,
@@ -20,6 +19,7 @@ from onnx_fc2conv.views.rules import (
     selection,
     sliding,
     transposed,
+    unsupported,
 )
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "einsum",
     "elementwise",
     "feature_norms",
-    "foreign",
     "image_norms",
     "linear",
     "movement",
@@ -43,4 +42,5 @@ __all__ = [
     "selection",
     "sliding",
     "transposed",
+    "unsupported",
 ]

@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.views.context import Context
-from onnx_fc2conv.views.maps.channels import settled
-from onnx_fc2conv.views.maps.known import A_NUMBER
-from onnx_fc2conv.views.maps.restore import single_map
+from onnx_fc2conv.views.maps.as_feature_map import single_map
+from onnx_fc2conv.views.maps.channels import materialized
+from onnx_fc2conv.views.maps.constant import A_NUMBER
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import Intermediate
 from onnx_fc2conv.views.registry import Answer, rule
@@ -63,7 +63,7 @@ def quantized_by_range(ctx: Context, view: FeatureView) -> Ranged:
             "dynamic-quantization",
             f"takes its scale from some elements of {source} only, or from scaled ones",
         )
-    source = settled(ctx, source)
+    source = materialized(ctx, source)
     name = ctx.fresh(f"{ctx.name}.integers")
     output = ctx.new_map(source, name=name, dtype=ir.DataType.UINT8)
     scale = ctx.tensor(f"{ctx.name}.scale", source.dtype)

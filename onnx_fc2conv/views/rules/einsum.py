@@ -17,7 +17,7 @@ from math import prod
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.kernel import Weight
 from onnx_fc2conv.views.layers.layer import Layer
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
 from onnx_fc2conv.views.maps.view import FeatureView, Labels
 from onnx_fc2conv.views.registry import rule
@@ -77,7 +77,7 @@ def einsum(ctx: Context) -> FeatureView:
     """Einsum-12 as a layer, as `linear` has it."""
     facts = [ctx.operand(position) for position in range(len(ctx.operands))]
     views = [fact for fact in facts if isinstance(fact, FeatureView)]
-    weights = [fact for fact in facts if isinstance(fact, Known)]
+    weights = [fact for fact in facts if isinstance(fact, Constant)]
     equation = ctx.node.attributes.get_string("equation", "")
     if len(facts) == 2 and len(views) == 2:
         ctx.refuse(
@@ -85,15 +85,15 @@ def einsum(ctx: Context) -> FeatureView:
         )
     if not len(facts) == 2 == len(views) + len(weights):
         ctx.refuse("no-rule", f"{equation!r} is not of one map and one constant")
-    (view,), (known,) = views, weights
+    (view,), (constant,) = views, weights
     letters = Letters.of(equation, view_first=facts[0] is view)
     if letters is None or not letters.is_layer:
         ctx.refuse("no-rule", f"{equation!r} is not a layer: sums over features it shares")
-    if (len(letters.view), len(letters.weight)) != (len(view.shape), len(known.shape)):
+    if (len(letters.view), len(letters.weight)) != (len(view.shape), len(constant.shape)):
         ctx.refuse("invalid-node", f"{equation!r} does not fit its operands")
-    layer = Layer(_flattened(view, letters), -1, _matrix(ctx, known, letters))
+    layer = Layer(_flattened(view, letters), -1, _matrix(ctx, constant, letters))
     rows = convolve(ctx, layer, None)
-    lengths = dict(zip(letters.view + letters.weight, view.shape + known.shape, strict=True))
+    lengths = dict(zip(letters.view + letters.weight, view.shape + constant.shape, strict=True))
     product = letters.rest + letters.kept
     order = [product.index(letter) for letter in letters.output]
     shape = [lengths[letter] for letter in letters.kept]
@@ -124,18 +124,18 @@ def _moved(view: FeatureView, move: Callable[[IntArray], IntArray]) -> FeatureVi
     return FeatureView(view.space, view.batches, labels)
 
 
-def _matrix(ctx: Context, known: Known, letters: Letters) -> Weight:
-    """Return the constant as a weight [K, D]; as it is stored, if it is a matrix."""
-    position = next(n for n, fact in enumerate(ctx.operands) if fact is known)
+def _matrix(ctx: Context, constant: Constant, letters: Letters) -> Weight:
+    """The constant as a weight [K, D]; as it is stored, if that is a matrix."""
+    position = next(n for n, fact in enumerate(ctx.operands) if fact is constant)
     value = ctx.node.inputs[position]
     name = (value.name if value is not None else None) or "weight"
     if len(letters.weight) == 2 and len(letters.summed) == 1:
-        return Weight(known, letters.weight[0] in letters.summed, 1.0, name)
+        return Weight(constant, letters.weight[0] in letters.summed, 1.0, name)
     order = [letters.weight.index(letter) for letter in letters.kept + letters.summed]
-    outputs = prod(known.shape[axis] for axis in order[: len(letters.kept)])
+    outputs = prod(constant.shape[axis] for axis in order[: len(letters.kept)])
 
     def matrix(batch: int) -> AnyArray:
-        array: AnyArray = known.at(batch).transpose(order).reshape(outputs, -1)
+        array: AnyArray = constant.at(batch).transpose(order).reshape(outputs, -1)
         return array
 
-    return Weight(Known(matrix, known.batches, sized=known.sized), False, 1.0, name)
+    return Weight(Constant(matrix, constant.batches, sized=constant.sized), False, 1.0, name)

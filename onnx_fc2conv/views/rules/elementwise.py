@@ -1,9 +1,9 @@
 """Elementwise operators: the same operator on the map.
 
-On a map in the model the node simply stays. On a view it is applied to the map that the view draws
-on, once for every element, and the result is the same view of the new map. Constants that vary over
-the features become [C, 1, …] where they are the same at every position; a scale or shift that
-varies over positions stays pending (`affine`) until the next linear layer folds it in.
+On a map in the model the node simply stays. On a view it is carried out on the map that the view
+draws on, once for every element, and the view is then the same view of the new map. Constants that
+vary over the features become [C, 1, …] where they are the same at every position; a scale or shift
+that varies over positions is deferred (`affine`) until the next linear layer takes it in.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import onnx_ir as ir
 from onnx_fc2conv.graphs.operators import BROADCASTING, UNARY
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.parameters import by_channel
-from onnx_fc2conv.views.maps.affine import as_affine, positive_scale, waiting
+from onnx_fc2conv.views.maps.affine import as_affine, defer, positive_scale
+from onnx_fc2conv.views.maps.alignment import Alignment, NotAligned, alignments
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps
 from onnx_fc2conv.views.maps.broadcasting import Broadcast, broadcast
-from onnx_fc2conv.views.maps.channels import settled_channels
-from onnx_fc2conv.views.maps.frames import Frame, NoFrame, frames
+from onnx_fc2conv.views.maps.channels import materialized_channels
+from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.grids import joined_field, parting
-from onnx_fc2conv.views.maps.known import Known, Opaque
-from onnx_fc2conv.views.maps.restore import restored
-from onnx_fc2conv.views.maps.sides import with_sides
+from onnx_fc2conv.views.maps.side_inputs import with_side_inputs
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
 from onnx_fc2conv.views.registry import rule
 
@@ -50,7 +50,7 @@ be NaN, and a zero weight in the next layer does not remove that.
 def elementwise(ctx: Context) -> FeatureView:
     """Keep the node on maps, or apply it to the maps of its views."""
     start = len(ctx.tape)
-    ready = with_sides(ctx)
+    ready = with_side_inputs(ctx)
     made = carried_out(ready, _result_type(ready), again=len(ctx.tape) == start)
     if made.layout is not None:  # a node that stays reads values shared by all samples as they are
         ctx.tape.forget_readers(_same_for_all(ctx), start)
@@ -62,7 +62,7 @@ def _same_for_all(ctx: Context) -> frozenset[ir.Value]:
     return frozenset(
         value
         for value, fact in zip(ctx.node.inputs, ctx.operands, strict=True)
-        if value is not None and isinstance(fact, Opaque) and fact.uniform is not None
+        if value is not None and isinstance(fact, Unknown) and fact.uniform is not None
     )
 
 
@@ -108,7 +108,7 @@ def _result_type(ctx: Context) -> ir.DataType | None:
     chosen = ctx.operand(1)
     if isinstance(chosen, FeatureView):
         return chosen.maps[0].dtype
-    return ir.DataType.from_numpy(chosen.array.dtype) if isinstance(chosen, Known) else None
+    return ir.DataType.from_numpy(chosen.array.dtype) if isinstance(chosen, Constant) else None
 
 
 def _kept_on_maps(
@@ -127,10 +127,10 @@ def _kept_on_maps(
         return None
     if layout != channels_first(len(layout)) and any(view.layout != layout for view in views):
         return None
-    maps = restored(ctx, any_layout=True)
+    maps = as_feature_maps(ctx, any_layout=True)
     channels = {feature_map.channels for feature_map in maps}
     for position, fact in enumerate(ctx.operands):
-        if isinstance(fact, Known):
+        if isinstance(fact, Constant):
             channels.add(_channels_of(ctx, position, fact, layout, maps[0]))
     field = joined_field(ctx, maps)
     if len(channels - {1}) > 1:
@@ -150,11 +150,11 @@ def _kept_on_maps(
 
 
 def _channels_of(
-    ctx: Context, position: int, known: Known, layout: tuple[int, ...], like: FeatureMap
+    ctx: Context, position: int, constant: Constant, layout: tuple[int, ...], like: FeatureMap
 ) -> int:
-    """Return the channels of a constant operand; refuse one that fixes the size of the map."""
-    shape = known.shape
-    if known.sized:
+    """Channels of a constant operand, or why it ties the map to the native size."""
+    shape = constant.shape
+    if constant.sized:
         ctx.refuse("baked-size", "combines the map with a tensor computed from its size")
     rank = len(layout)
     if len(shape) > rank:
@@ -174,43 +174,45 @@ def _on_views(ctx: Context, dtype: ir.DataType | None) -> FeatureView:
     """Apply the operator to the maps that the views draw on."""
     together = broadcast(ctx)
     try:
-        found = frames(ctx.space, list(together.indices.values()), list(together.arrays.values()))
-    except NoFrame as reason:
+        found = alignments(
+            ctx.space, list(together.indices.values()), list(together.arrays.values())
+        )
+    except NotAligned as reason:
         ctx.refuse("misaligned", str(reason))
     index = np.empty(together.size, np.int64)
-    for frame in found:
+    for alignment in found:
         one = len(found) == 1
-        name = ctx.name if one else ctx.fresh(f"{ctx.name}.{frame.sources[0].name}")
-        shown, output = _on_frame(ctx, together, frame, dtype, name)
+        name = ctx.name if one else ctx.fresh(f"{ctx.name}.{alignment.sources[0].name}")
+        shown, output = _on_alignment(ctx, together, alignment, dtype, name)
         index[shown.where] = output.first_label + shown.elements
     return together.view(ctx, index)
 
 
-def _on_frame(
+def _on_alignment(
     ctx: Context,
     together: Broadcast,
-    frame: Frame,
+    alignment: Alignment,
     dtype: ir.DataType | None,
     name: str,
-) -> tuple[Frame, FeatureMap]:
-    """Apply the operator to the maps of one frame."""
+) -> tuple[Alignment, FeatureMap]:
+    """Carry the operator out on the maps of one alignment."""
     if len(together.indices) == 1:
-        affine = _waits(ctx, together, frame)
+        affine = _deferred(ctx, together, alignment)
         if affine is not None:
             return affine
-        if ctx.node.op_type in _TOTAL and not _is_wasteful(wide := frame.widened()):
-            frame = wide
-    if not frame.is_covered:
-        _refuse_partly(ctx, frame)
-    constants = by_channel(ctx, together, frame)
-    maps = _sources(ctx, frame)
+        if ctx.node.op_type in _TOTAL and not _is_wasteful(wide := alignment.widened()):
+            alignment = wide
+    if not alignment.is_covered:
+        _refuse_partly(ctx, alignment)
+    constants = by_channel(ctx, together, alignment)
+    maps = _sources(ctx, alignment)
     field = joined_field(ctx, maps)
     read = {**constants, **dict(zip(together.indices, maps, strict=True))}
     output = ctx.new_map(
         maps[0],
         name=name,
-        channels=frame.channels[0].size,
-        extent=frame.extent,
+        channels=alignment.channels[0].size,
+        extent=alignment.extent,
         field=field,
         sources=maps,
         dtype=dtype or maps[0].dtype,
@@ -220,28 +222,34 @@ def _on_frame(
     operands = tuple(read.get(position) for position in range(len(ctx.operands)))
     node = ctx.node
     ctx.emit(node.op_type, operands, output, carried=tuple(node.attributes), domain=node.domain)
-    return frame, output
+    return alignment, output
 
 
-def _waits(ctx: Context, together: Broadcast, frame: Frame) -> tuple[Frame, FeatureMap] | None:
-    """Return the map with the operator as a pending scale or shift; None if it is not pending."""
-    (source,) = frame.sources
-    waits = source.pending is not None and not source.is_cell
-    constants = {position: frame.spread(array) for position, array in together.constants.items()}
+def _deferred(
+    ctx: Context, together: Broadcast, alignment: Alignment
+) -> tuple[Alignment, FeatureMap] | None:
+    """The map with this operator as a deferred scale or shift; None if it is carried out."""
+    (source,) = alignment.sources
+    deferred = source.deferred is not None and not source.is_single_cell
+    constants = {
+        position: alignment.spread(array) for position, array in together.constants.items()
+    }
     varying = {
         position: array
         for position, array in constants.items()
         if not (by_channel := array.reshape(len(array), -1)).size
         or not (by_channel == by_channel[:, :1]).all()
     }
-    if not waits and not varying:
+    if not deferred and not varying:
         return None
     if len(ctx.operands) == 1 + len(constants) <= 2:
         position = next(iter(constants), None)
-        constant = constants.get(position or 0, np.ones((frame.channels[0].size, *frame.extent)))
+        constant = constants.get(
+            position or 0, np.ones((alignment.channels[0].size, *alignment.extent))
+        )
         affine = as_affine(ctx, position, constant)
         if affine is not None:
-            return waiting(ctx, frame, affine)
+            return defer(ctx, alignment, affine)
     if varying:
         position = next(iter(varying))
         ctx.refuse(
@@ -250,33 +258,35 @@ def _waits(ctx: Context, together: Broadcast, frame: Frame) -> tuple[Frame, Feat
             f"positions of {source.name} {list(source.extent)}; only a scale or a shift can be "
             "folded",
         )
-    return positive_scale(ctx, frame) if len(ctx.operands) == 1 else None
+    return positive_scale(ctx, alignment) if len(ctx.operands) == 1 else None
 
 
-def _refuse_partly(ctx: Context, frame: Frame) -> None:
-    """Refuse an operator that cannot be applied to elements that the view does not show."""
-    names = " and ".join(map(str, frame.sources))
+def _refuse_partly(ctx: Context, alignment: Alignment) -> None:
+    """Refuse what cannot be carried out on elements of which some are not shown."""
+    names = " and ".join(map(str, alignment.sources))
     if ctx.node.op_type not in _TOTAL:
         ctx.refuse(
             "flattened-features",
-            f"works on {frame.elements.size} elements of {names} only, and may not be finite at "
-            "the others",
+            f"works on {alignment.elements.size} elements of {names} only, and may not be finite "
+            "at the others",
         )
-    if _is_wasteful(frame):
+    if _is_wasteful(alignment):
         ctx.refuse("position-dependent", f"combines other channels at each position of {names}")
 
 
-def _is_wasteful(frame: Frame) -> bool:
-    """Whether most elements of the frame would be computed for nothing."""
-    return frame.size > 4 * frame.elements.size
+def _is_wasteful(alignment: Alignment) -> bool:
+    """Whether most elements of the alignment would be computed for nothing."""
+    return alignment.size > 4 * alignment.elements.size
 
 
-def _sources(ctx: Context, frame: Frame) -> tuple[FeatureMap, ...]:
-    """Return the maps that the operator combines: the frame's channels, or one for all."""
+def _sources(ctx: Context, alignment: Alignment) -> tuple[FeatureMap, ...]:
+    """The maps that the operator combines: the alignment's channels, or one for all of them."""
     maps: list[FeatureMap] = []
-    constant = [bool((channels == channels[:1]).all()) for channels in frame.channels]
+    constant = [bool((channels == channels[:1]).all()) for channels in alignment.channels]
     full = constant.index(False) if False in constant else 0
-    for position, (source, channels) in enumerate(zip(frame.sources, frame.channels, strict=True)):
+    for position, (source, channels) in enumerate(
+        zip(alignment.sources, alignment.channels, strict=True)
+    ):
         if not source.scales_by_channel:
             ctx.refuse(
                 "position-dependent",
@@ -284,5 +294,5 @@ def _sources(ctx: Context, frame: Frame) -> tuple[FeatureMap, ...]:
                 f"{source.name}; only a linear layer can take that in",
             )
         wanted = channels[:1] if constant[position] and position != full else channels
-        maps.append(settled_channels(ctx, source, wanted))
+        maps.append(materialized_channels(ctx, source, wanted))
     return tuple(maps)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.groups import Along, along_features
 from onnx_fc2conv.views.maps.view import FeatureView
-from onnx_fc2conv.views.plan import Constant
+from onnx_fc2conv.views.plan import ConstantTensor
 from onnx_fc2conv.views.registry import Answer, rule
 
 __all__ = ["cumulative_sum", "layer_normalization", "lp_normalization", "top_k"]
@@ -20,7 +20,7 @@ __all__ = ["cumulative_sum", "layer_normalization", "lp_normalization", "top_k"]
 def layer_normalization(ctx: Context) -> Answer:
     """Over all axes from ``axis`` (default -1) on (LayerNormalization-17, RMSNormalization-23)."""
     view = ctx.view(0)
-    if view is None or any(ctx.known(n) is None for n in range(1, len(ctx.operands))):
+    if view is None or any(ctx.constant_operand(n) is None for n in range(1, len(ctx.operands))):
         ctx.refuse("weight-not-constant", "its parameters are not constants")
     if any(output.uses() or output.is_graph_output() for output in ctx.node.outputs[1:]):
         ctx.refuse("training-mode", "its mean or deviation is used, as training does")
@@ -40,14 +40,14 @@ def layer_normalization(ctx: Context) -> Answer:
     return along_features(ctx, view, axes, along)
 
 
-def _parameter(ctx: Context, position: int, shape: tuple[int, ...]) -> Constant | ir.Value:
-    """Return a scale or bias for each normalized element: [D]."""
-    known, value = ctx.known(position), ctx.node.inputs[position]
-    assert known is not None
+def _parameter(ctx: Context, position: int, shape: tuple[int, ...]) -> ConstantTensor | ir.Value:
+    """A scale or bias for each element that is normalized: [D]."""
+    constant, value = ctx.constant_operand(position), ctx.node.inputs[position]
+    assert constant is not None
     assert value is not None
-    if known.shape == (prod(shape),) and known.tensor is not None:
+    if constant.shape == (prod(shape),) and constant.tensor is not None:
         return value
-    array = np.ascontiguousarray(np.broadcast_to(known.array, shape)).reshape(-1)
+    array = np.ascontiguousarray(np.broadcast_to(constant.array, shape)).reshape(-1)
     return ctx.constant(f"{value.name}.features", array)
 
 
@@ -67,13 +67,13 @@ def lp_normalization(ctx: Context) -> Answer:
 
 @rule("TopK")
 def top_k(ctx: Context) -> Answer:
-    """The largest (or smallest) K features and their indices (TopK-1/10/11/24)."""
-    view, known = ctx.view(0), ctx.known(1)
+    """The largest (or smallest) K features and their numbers (TopK-1/10/11/24)."""
+    view, constant = ctx.view(0), ctx.constant_operand(1)
     count = ctx.int_attribute("k", 0)
-    if view is None or (ctx.opset >= 10 and (known is None or known.sized)):
+    if view is None or (ctx.opset >= 10 and (constant is None or constant.sized)):
         ctx.refuse("data-dependent", "takes a number of features that is not constant")
-    if known is not None:
-        count = int(known.array.reshape(-1)[0])
+    if constant is not None:
+        count = int(constant.array.reshape(-1)[0])
     axis = _axis(ctx, view, ctx.int_attribute("axis", -1))
     if view.batch_axis == axis:
         ctx.refuse("batch-mixing", f"ranks along axis {axis}, which holds the samples")
@@ -94,10 +94,10 @@ def top_k(ctx: Context) -> Answer:
 @rule("CumSum")
 def cumulative_sum(ctx: Context) -> Answer:
     """The sum of the features so far (CumSum-11/14), along an axis that is an input."""
-    view, known = ctx.view(0), ctx.known(1)
-    if view is None or known is None or known.sized:
+    view, constant = ctx.view(0), ctx.constant_operand(1)
+    if view is None or constant is None or constant.sized:
         ctx.refuse("data-dependent", "adds up along an axis that is not constant")
-    axis = _axis(ctx, view, int(known.array.reshape(-1)[0]))
+    axis = _axis(ctx, view, int(constant.array.reshape(-1)[0]))
     if view.batch_axis == axis:
         ctx.refuse("batch-mixing", f"adds up along axis {axis}, which holds the samples")
     carried = tuple(name for name in ("exclusive", "reverse") if name in ctx.node.attributes)

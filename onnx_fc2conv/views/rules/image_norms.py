@@ -17,11 +17,11 @@ import onnx_ir as ir
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.rows import rows_along, sample_axes
-from onnx_fc2conv.views.maps.channels import settled_channels
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps, single_map
+from onnx_fc2conv.views.maps.channels import materialized_channels
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.groups import reduced_view
-from onnx_fc2conv.views.maps.known import Known
 from onnx_fc2conv.views.maps.labels import IntArray
-from onnx_fc2conv.views.maps.restore import restored, single_map
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.pooling import pooled_map, reduced
@@ -33,7 +33,7 @@ __all__ = ["group_means", "instance_normalization", "whole_image_normalization"]
 def instance_normalization(ctx: Context) -> FeatureView:
     """InstanceNormalization-1/6/22: over axes 2 and up, of channels or of groups of them."""
     view = ctx.view(0)
-    if view is None or any(ctx.known(position) is None for position in (1, 2)):
+    if view is None or any(ctx.constant_operand(position) is None for position in (1, 2)):
         ctx.refuse("weight-not-constant", "its parameters are not constants")
     if view.layout is not None:
         return whole_image_normalization(ctx)
@@ -66,7 +66,7 @@ def _channels_in_groups(ctx: Context, view: FeatureView) -> FeatureMap:
         ctx.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
     if not source.scales_by_channel:
         ctx.refuse("position-dependent", "follows a scale that differs between positions")
-    return settled_channels(ctx, source, channels)
+    return materialized_channels(ctx, source, channels)
 
 
 def _whole_channels(source: FeatureMap, lists: IntArray) -> IntArray | None:
@@ -89,7 +89,7 @@ def group_means(ctx: Context, view: FeatureView, axes: tuple[int, ...]) -> Featu
     source, local = single_map(ctx, view)
     rows = np.sort(rows_along(local, sample_axes(view, axes)), axis=-1)
     groups = rows.reshape(-1, rows.shape[-1])
-    fits = not source.is_cell and rows.ndim > 1 and source.scales_by_channel
+    fits = not source.is_single_cell and rows.ndim > 1 and source.scales_by_channel
     channels = _whole_channels(source, groups) if fits else None
     if channels is None:
         ctx.tape.rewind(start)
@@ -97,7 +97,7 @@ def group_means(ctx: Context, view: FeatureView, axes: tuple[int, ...]) -> Featu
     if ctx.windowed:
         why = "no pooling operator takes the mean of several channels in a window"
         ctx.refuse("window-pooling", f"{why}; with --pool keep it sees the whole image")
-    source = settled_channels(ctx, source, channels)
+    source = materialized_channels(ctx, source, channels)
     rank = len(source.extent)
     made = pooled_map(ctx, source, tuple(range(rank)), channels=len(groups))
     grouped = ctx.tensor(f"{made.name}.groups", source.dtype)
@@ -112,9 +112,9 @@ def group_means(ctx: Context, view: FeatureView, axes: tuple[int, ...]) -> Featu
 @rule("GroupNormalization")
 def whole_image_normalization(ctx: Context) -> FeatureView:
     """GroupNormalization-18/21: each group of channels over all positions."""
-    if any(not isinstance(fact, Known) for fact in ctx.operands[1:] if fact is not None):
+    if any(not isinstance(fact, Constant) for fact in ctx.operands[1:] if fact is not None):
         ctx.refuse("weight-not-constant", "its parameters are not constants")
-    (source,) = restored(ctx)
+    (source,) = as_feature_maps(ctx)
     if source.one_per_window:
         ctx.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
     return ctx.kept(source, mixes_positions=describe(ctx.node))

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.addend import added
 from onnx_fc2conv.views.layers.contraction import sum_of_convs
-from onnx_fc2conv.views.layers.kernel import Weight, pending_shift, scaled
+from onnx_fc2conv.views.layers.kernel import Weight, deferred_shift, scaled
 from onnx_fc2conv.views.layers.layer import (
     Layer,
     as_fc_layer,
@@ -33,11 +33,11 @@ from onnx_fc2conv.views.layers.layer import (
     read_layer,
 )
 from onnx_fc2conv.views.layers.stacked import is_stack, stacked_product
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray
-from onnx_fc2conv.views.maps.sides import with_sides
+from onnx_fc2conv.views.maps.side_inputs import with_side_inputs
 from onnx_fc2conv.views.maps.view import FeatureView
-from onnx_fc2conv.views.plan import Constant
+from onnx_fc2conv.views.plan import ConstantTensor
 from onnx_fc2conv.views.registry import rule
 
 __all__ = ["CONV_TYPES", "Bias", "convolve", "gemm", "matmul"]
@@ -58,10 +58,10 @@ def gemm(ctx: Context) -> FeatureView:
     alpha = ctx.node.attributes.get_float("alpha", 1.0)
     beta = ctx.node.attributes.get_float("beta", 1.0)
     a, b = ctx.operand(0), ctx.operand(1)
-    if isinstance(a, FeatureView) and isinstance(b, Known):
+    if isinstance(a, FeatureView) and isinstance(b, Constant):
         layer = Layer(a, -2 if trans_a else -1, Weight(b, not trans_b, alpha, operand_name(ctx, 1)))
         bias_shape: Literal["row", "column"] = "row"
-    elif isinstance(a, Known) and isinstance(b, FeatureView):
+    elif isinstance(a, Constant) and isinstance(b, FeatureView):
         layer = Layer(
             b, -1 if trans_b else -2, Weight(a, bool(trans_a), alpha, operand_name(ctx, 0))
         )
@@ -69,7 +69,7 @@ def gemm(ctx: Context) -> FeatureView:
     else:
         _refuse_two_tensors(ctx)
     c = ctx.operand(2) if beta != 0.0 else None
-    if c is not None and not isinstance(c, Known):
+    if c is not None and not isinstance(c, Constant):
         return _plus_view(ctx, layer, bias_shape, beta)
     # B' = Vᵀ of shape [D, N] puts the samples on the columns of Y; A' = V puts them on the rows.
     layer = replace(layer, out_axis=-1 if bias_shape == "row" else -2)
@@ -83,7 +83,7 @@ def _plus_view(
     """Emit the layer, and a sum with a third operand that depends on an input."""
     if rows == "column":
         ctx.refuse("bias-not-constant", "its bias is not a constant")
-    addend = with_sides(ctx).view(2)
+    addend = with_side_inputs(ctx).view(2)
     assert addend is not None
     return added(ctx, convolve(ctx, layer, None), addend, beta)
 
@@ -92,12 +92,12 @@ def _plus_view(
 def matmul(ctx: Context) -> FeatureView:
     """Y = V·Wᵀ or W·V with a constant matrix (or vector) on either side, or V·W with several."""
     a, b = ctx.operand(0), ctx.operand(1)
-    if isinstance(a, FeatureView) and isinstance(b, Known):
+    if isinstance(a, FeatureView) and isinstance(b, Constant):
         if is_stack(b):
             return stacked_product(ctx, a, b)
         layer = Layer(a, -1, Weight(b, True, 1.0, operand_name(ctx, 1)))
         return convolve(ctx, layer, None)
-    if not isinstance(a, Known) or not isinstance(b, FeatureView):
+    if not isinstance(a, Constant) or not isinstance(b, FeatureView):
         _refuse_two_tensors(ctx)
     axis = -1 if len(b.shape) == 1 else -2
     layer = Layer(b, axis, Weight(a, False, 1.0, operand_name(ctx, 0)), out_axis=axis)
@@ -108,7 +108,7 @@ def matmul(ctx: Context) -> FeatureView:
 class Bias:
     """beta·C, with C broadcast over the rows (one value per column) or the columns of Y."""
 
-    value: Known
+    value: Constant
     beta: float
     shape: Literal["row", "column"]
     name: str
@@ -155,7 +155,7 @@ def convolve(ctx: Context, layer: Layer, bias: Bias | None) -> FeatureView:
         why = f"computes in {listed}, which Conv does not in opset {ctx.opset}"
         ctx.refuse("unsupported-type", why)
 
-    shifts = [pending_shift(weight, part) for part in reading.parts]
+    shifts = [deferred_shift(weight, part) for part in reading.parts]
     bias_input = _bias_input(ctx, weight, bias, offset, shifts, reading.lists)
     parts = [part for part in reading.parts if part.source.constant is None]
     if not parts:
@@ -172,8 +172,8 @@ def _bias_input(  # noqa: PLR0913 - the parts of one sum
     offset: AnyArray | None,
     shifts: list[AnyArray | None],
     lists: int,
-) -> Constant | ir.Value | None:
-    """Return the Conv's bias [P·K]: the model's own tensor where it fits, else a new one."""
+) -> ConstantTensor | ir.Value | None:
+    """The Conv's bias [P·K]: the model's own tensor where it already is that, else a new one."""
     moved = [shift for shift in shifts if shift is not None]
     if offset is None and not moved:
         return None

@@ -9,9 +9,9 @@ import numpy as np
 
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.growth import check_growth
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray, batch_axis, evaluate
-from onnx_fc2conv.views.maps.sides import constant_map, with_sides
+from onnx_fc2conv.views.maps.side_inputs import constant_map, with_side_inputs
 from onnx_fc2conv.views.maps.view import FeatureView, Labels, Mixed
 from onnx_fc2conv.views.registry import Answer, rule
 
@@ -87,7 +87,7 @@ def dropout(ctx: Context) -> FeatureView:
     """
     view = ctx.first_view()
     mode = ctx.operand(2)
-    if mode is not None and not (isinstance(mode, Known) and not mode.array.any()):
+    if mode is not None and not (isinstance(mode, Constant) and not mode.array.any()):
         ctx.refuse("training-mode", "is in training mode: export the model for inference")
     if any(output.uses() or output.is_graph_output() for output in ctx.node.outputs[1:]):
         ctx.refuse("dropout-mask", "its mask output is used, which only training needs")
@@ -102,18 +102,18 @@ def concatenate(ctx: Context) -> tuple[FeatureView, ...]:
                 "constant-features", "joins a map with a tensor that is not made from the image"
             )
         return _moved(ctx, positions=tuple(range(len(ctx.operands))))
-    ready = with_sides(ctx, constants=True)
+    ready = with_side_inputs(ctx, constants=True)
     return _moved(ready, positions=tuple(range(len(ctx.operands))))
 
 
 def pad_features(ctx: Context) -> FeatureView:
     """Pad-2/11/13/18/19/21 of features: by a constant, or by features themselves."""
-    view, known, axes = ctx.view(0), ctx.known(1), ctx.known(3)
+    view, lengths, axes = ctx.view(0), ctx.constant_operand(1), ctx.constant_operand(3)
     pads = ctx.ints_attribute("pads")
-    if known is not None and not known.sized:
-        pads = tuple(int(amount) for amount in known.array)
+    if lengths is not None and not lengths.sized:
+        pads = tuple(int(amount) for amount in lengths.array)
     constant = ctx.operand(2)
-    if view is None or pads is None or not (constant is None or isinstance(constant, Known)):
+    if view is None or pads is None or not (constant is None or isinstance(constant, Constant)):
         ctx.refuse("data-dependent", "pads by amounts or with values that are not constant")
     rank = len(view.shape)
     chosen = range(rank) if axes is None else [int(axis) % rank for axis in axes.array]
@@ -128,7 +128,7 @@ def pad_features(ctx: Context) -> FeatureView:
     mode = ctx.node.attributes.get_string("mode", "constant")
     if mode == "constant":
         value = ctx.node.attributes.get_float("value", 0.0)
-        if isinstance(constant, Known):
+        if isinstance(constant, Constant):
             value = float(constant.array.reshape(-1)[0])
         filler = constant_map(ctx, np.array([value], view.maps[0].dtype.numpy()))
         index = np.pad(view.index, amounts, constant_values=filler.first_label)
@@ -148,7 +148,7 @@ def _moved(ctx: Context, positions: tuple[int, ...]) -> tuple[FeatureView, ...]:
     for position, operand in enumerate(ctx.operands):
         if isinstance(operand, FeatureView) and position in positions:
             operands.append(_labels_of(operand))
-        elif isinstance(operand, Known):
+        elif isinstance(operand, Constant):
             operands.append(_value_of(operand))
         elif operand is None:
             operands.append(lambda _: None)
@@ -191,9 +191,9 @@ def _labels_of(view: FeatureView) -> Callable[[bool], AnyArray | None]:
     return at
 
 
-def _value_of(known: Known) -> Callable[[bool], AnyArray | None]:
-    batches = known.batches
-    return lambda native: known.at(batches.native if native else batches.other)
+def _value_of(constant: Constant) -> Callable[[bool], AnyArray | None]:
+    batches = constant.batches
+    return lambda native: constant.at(batches.native if native else batches.other)
 
 
 def _separated(ctx: Context, labels: Labels) -> FeatureView | None:

@@ -6,8 +6,8 @@ import numpy as np
 
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.affine import scaled_view
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps
 from onnx_fc2conv.views.maps.groups import Along, along_features
-from onnx_fc2conv.views.maps.restore import restored
 from onnx_fc2conv.views.maps.view import FeatureView, channels_first
 from onnx_fc2conv.views.registry import Answer, rule
 
@@ -18,11 +18,11 @@ __all__ = ["batch_normalization", "softmax", "softmax_of"]
 def batch_normalization(ctx: Context) -> FeatureView:
     """Y = (x - mean) / √(var + ε) · scale + B per channel (BatchNormalization-7/9/14/15).
 
-    On features (axis 1 of a flattened tensor) it is a scale and a shift per feature, pending
-    until the next linear layer unless the features are single cells.
+    On features (axis 1 of a flattened tensor) it is a scale and a shift per feature, deferred to
+    the next linear layer unless the features are single cells.
     """
     view = ctx.view(0)
-    parameters = [ctx.known(position) for position in range(1, 5)]
+    parameters = [ctx.constant_operand(position) for position in range(1, 5)]
     if view is None or any(parameter is None for parameter in parameters):
         ctx.refuse("weight-not-constant", "its parameters are not constants")
     if ctx.int_attribute("spatial", 1) == 0 and len(view.shape) > 2:  # BatchNormalization-7
@@ -40,7 +40,7 @@ def batch_normalization(ctx: Context) -> FeatureView:
     if view.batch_axis != 0 or len(view.shape) < 2:
         ctx.refuse("layout", f"normalizes axis 1 of a view of shape {list(view.shape)}")
     source = view.only_map
-    if source is None or not source.is_cell or source.pending is not None:
+    if source is None or not source.is_single_cell or source.deferred is not None:
         return _waiting_normalization(ctx, view)
     local = view.local_index(source)
     in_order = np.array_equal(local.reshape(-1), np.arange(source.channels))
@@ -54,11 +54,11 @@ def batch_normalization(ctx: Context) -> FeatureView:
 
 
 def _waiting_normalization(ctx: Context, view: FeatureView) -> FeatureView:
-    """Return the normalization as a pending scale and shift of every element of the maps."""
+    """The normalization as a deferred scale and shift of every element of the maps."""
     scale, bias, mean, variance = (
-        known.array.astype(np.float64)
-        for known in (ctx.known(position) for position in range(1, 5))
-        if known is not None
+        constant.array.astype(np.float64)
+        for constant in (ctx.constant_operand(position) for position in range(1, 5))
+        if constant is not None
     )
     epsilon = ctx.node.attributes.get_float("epsilon", 1e-5)
     factor = scale / np.sqrt(variance + epsilon)
@@ -109,5 +109,5 @@ def softmax_of(ctx: Context, along: Along, *, coerces: bool) -> Answer:
 @rule("LRN")
 def local_response_normalization(ctx: Context) -> FeatureView:
     """LRN-1/13 normalizes over neighboring channels, cell by cell."""
-    (source,) = restored(ctx)
+    (source,) = as_feature_maps(ctx)
     return ctx.kept(source)

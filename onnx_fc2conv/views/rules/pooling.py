@@ -19,8 +19,8 @@ import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import describe, node_name
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_map, as_feature_maps
 from onnx_fc2conv.views.maps.labels import SAMPLE, IntArray
-from onnx_fc2conv.views.maps.restore import as_map, restored
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, Labels
 from onnx_fc2conv.views.plan import AttributeValue, Intermediate, WindowPooling
 from onnx_fc2conv.views.registry import rule
@@ -52,9 +52,9 @@ def global_pool(ctx: Context) -> FeatureView:
         if source is not None and spatial is not None and len(spatial) == len(source.extent):
             return pool_view(ctx, view, axes, spatial, keepdims=True)
     if not ctx.windowed:
-        (source,) = restored(ctx)
+        (source,) = as_feature_maps(ctx)
         return whole_pool(ctx, source, tuple(range(len(source.extent))))
-    source = as_map(ctx, view)
+    source = as_feature_map(ctx, view)
     output = _windowed(ctx, source, tuple(range(len(source.extent))))
 
     def labels() -> Labels:
@@ -69,13 +69,13 @@ def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | N
     None unless it combines, for each channel, all positions along some spatial axes, each once.
     """
     source = view.only_map
-    if source is None or source.pending is not None or not axes:
+    if source is None or source.deferred is not None or not axes:
         return None
     rank = len(source.extent)
     if view.layout is not None:
         found = tuple(view.layout.index(axis) - 2 for axis in axes)
         return tuple(sorted(found)) if min(found) >= 0 else None
-    if source.is_cell:
+    if source.is_single_cell:
         return None
     local = view.labels.native % SAMPLE - source.first_label
     rest = [axis for axis in range(local.ndim) if axis not in axes]

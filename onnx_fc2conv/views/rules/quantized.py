@@ -14,12 +14,12 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.layer import operand_name
-from onnx_fc2conv.views.maps.channels import settled_channels
-from onnx_fc2conv.views.maps.frames import Frame, frames
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.alignment import Alignment, alignments
+from onnx_fc2conv.views.maps.channels import materialized_channels
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
-from onnx_fc2conv.views.plan import MICROSOFT, Constant
+from onnx_fc2conv.views.plan import MICROSOFT, ConstantTensor
 from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.elementwise import carried_out
 
@@ -30,7 +30,7 @@ __all__ = ["dequantize", "quantize", "with_scalars"]
 @rule("QuantizeLinear", domain=MICROSOFT)
 def quantize(ctx: Context) -> FeatureView:
     """QuantizeLinear-10/13/19/21/23/24/25: to the type of the zero point."""
-    zero = ctx.known(2)
+    zero = ctx.constant_operand(2)
     stated = ir.DataType(ctx.int_attribute("output_dtype", 0))
     if zero is not None:
         stated = _type_of(zero)
@@ -41,7 +41,7 @@ def quantize(ctx: Context) -> FeatureView:
 @rule("DequantizeLinear", domain=MICROSOFT)
 def dequantize(ctx: Context) -> FeatureView:
     """DequantizeLinear-10/13/19/21/23/24/25: to the type of the scale."""
-    scale = ctx.known(1)
+    scale = ctx.constant_operand(1)
     stated = ir.DataType(ctx.int_attribute("output_dtype", 0))
     if stated == ir.DataType.UNDEFINED and scale is not None:
         stated = _type_of(scale)
@@ -59,7 +59,7 @@ def with_scalars(ctx: Context, positions: tuple[int, ...]) -> Context:
         fact = ctx.operand(position)
         if fact is None:
             continue
-        if not isinstance(fact, Known) or fact.sized:
+        if not isinstance(fact, Constant) or fact.sized:
             ctx.refuse("weight-not-constant", "its scale or zero point is not a constant")
         if fact.array.size != 1:
             ctx.refuse(
@@ -70,21 +70,21 @@ def with_scalars(ctx: Context, positions: tuple[int, ...]) -> Context:
     return replace(ctx, operands=tuple(operands))
 
 
-def _scalar(known: Known) -> Known:
-    return Known(lambda batch: known.at(batch).reshape(()), known.batches, tensor=None)
+def _scalar(constant: Constant) -> Constant:
+    return Constant(lambda batch: constant.at(batch).reshape(()), constant.batches, tensor=None)
 
 
-def _type_of(known: Known) -> ir.DataType:
+def _type_of(constant: Constant) -> ir.DataType:
     return (
-        known.tensor.dtype
-        if known.tensor is not None
-        else ir.DataType.from_numpy(known.array.dtype)
+        constant.tensor.dtype
+        if constant.tensor is not None
+        else ir.DataType.from_numpy(constant.array.dtype)
     )
 
 
 def _apply(ctx: Context, dtype: ir.DataType) -> FeatureView:
     view, scale, zero = ctx.view(0), ctx.operand(1), ctx.operand(2)
-    if view is None or not isinstance(scale, Known) or not isinstance(zero, Known | None):
+    if view is None or not isinstance(scale, Constant) or not isinstance(zero, Constant | None):
         ctx.refuse("weight-not-constant", "its scale or zero point is not a constant")
     if ctx.int_attribute("block_size", 0) != 0:
         ctx.refuse("quantized-form", "quantizes in blocks along an axis")
@@ -115,31 +115,33 @@ def _on_features(ctx: Context, view: FeatureView, axis: int, dtype: ir.DataType)
     shape = [1] * view.index.ndim
     own = axis - (batch is not None and batch < axis)
     shape[own] = -1
-    known = [k for k in (ctx.known(1), ctx.known(2)) if k is not None]
-    spread = [np.broadcast_to(k.array.reshape(shape), view.index.shape) for k in known]
+    parameters = [k for k in (ctx.constant_operand(1), ctx.constant_operand(2)) if k is not None]
+    spread = [np.broadcast_to(k.array.reshape(shape), view.index.shape) for k in parameters]
     index = np.empty(view.index.size, np.int64)
-    found = frames(ctx.space, [view.index], spread)
-    for frame in found:
-        output = _on_frame(ctx, frame, spread, dtype, last=len(found) == 1)
-        index[frame.where] = output.first_label + frame.elements
+    found = alignments(ctx.space, [view.index], spread)
+    for alignment in found:
+        output = _on_alignment(ctx, alignment, spread, dtype, last=len(found) == 1)
+        index[alignment.where] = output.first_label + alignment.elements
     return view.reindexed(index.reshape(view.index.shape))
 
 
-def _on_frame(
-    ctx: Context, frame: Frame, spread: list[AnyArray], dtype: ir.DataType, *, last: bool
+def _on_alignment(
+    ctx: Context, alignment: Alignment, spread: list[AnyArray], dtype: ir.DataType, *, last: bool
 ) -> FeatureMap:
-    (source,) = frame.sources
-    by_channel = [frame.spread(array).reshape(frame.channels[0].size, -1) for array in spread]
+    (source,) = alignment.sources
+    by_channel = [
+        alignment.spread(array).reshape(alignment.channels[0].size, -1) for array in spread
+    ]
     if not source.scales_by_channel or any((a != a[:, :1]).any() for a in by_channel):
         ctx.refuse(
             "position-dependent",
             f"has other scales at other positions of {source.name} {list(source.extent)}",
         )
-    source = settled_channels(ctx, source, frame.channels[0])
+    source = materialized_channels(ctx, source, alignment.channels[0])
     output = ctx.new_map(
         source,
         name=ctx.name if last else ctx.fresh(f"{ctx.name}.{source.name}"),
-        extent=frame.extent,
+        extent=alignment.extent,
         dtype=dtype,
     )
     parameters = [
@@ -156,6 +158,6 @@ def _on_frame(
     )
 
 
-def _parameter(ctx: Context, position: int, column: AnyArray) -> Constant:
+def _parameter(ctx: Context, position: int, column: AnyArray) -> ConstantTensor:
     name = f"{operand_name(ctx, position)}.channels"
     return ctx.constant(name, np.ascontiguousarray(column))

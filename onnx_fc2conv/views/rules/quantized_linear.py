@@ -28,7 +28,7 @@ from onnx_fc2conv.views.layers.integer_conv import (
 )
 from onnx_fc2conv.views.layers.kernel import Weight
 from onnx_fc2conv.views.layers.layer import Layer, operand_name, product_view
-from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import MICROSOFT
@@ -118,12 +118,12 @@ def _layer(
 ) -> IntegerLayer:
     """Return the layer, with the image operand and the parameters of both operands."""
     left, right = (ctx.operand(operand.value) for operand in operands)
-    if isinstance(left, FeatureView) and isinstance(right, Known):
-        (image, weight), view, known = operands, left, right
+    if isinstance(left, FeatureView) and isinstance(right, Constant):
+        (image, weight), view, constant = operands, left, right
         axis, out_axis = -2 if trans_a else -1, -1
         transposed = not trans_b
-    elif isinstance(left, Known) and isinstance(right, FeatureView):
-        (weight, image), view, known = operands, right, left
+    elif isinstance(left, Constant) and isinstance(right, FeatureView):
+        (weight, image), view, constant = operands, right, left
         axis = -1 if trans_b or len(right.shape) == 1 else -2
         out_axis = -1 if len(right.shape) == 1 else -2
         transposed = trans_a
@@ -133,21 +133,21 @@ def _layer(
             "multiplies two tensors that both change with the input (attention?), not a layer",
         )
     name = operand_name(ctx, weight.value)
-    plain = Weight(known, transposed, 1.0, name)
+    plain = Weight(constant, transposed, 1.0, name)
     if plain.shape is None:
-        ctx.refuse("weight-not-matrix", f"its weight has shape {list(known.shape)}")
+        ctx.refuse("weight-not-matrix", f"its weight has shape {list(constant.shape)}")
     outputs = plain.shape[0]
     zero = _per_output(ctx, weight.zero, outputs)
     scale = _per_output(ctx, weight.scale, outputs)
     for parameter in (image.scale, image.zero):
         _require_one_number(ctx, parameter)
     if zero is None:
-        zero = np.zeros(outputs, known.array.dtype)
+        zero = np.zeros(outputs, constant.array.dtype)
     return IntegerLayer(
         Layer(view, axis, replace(plain, fill=zero), out_axis),
         image_scale=_value(ctx, image.scale),
         image_zero=_value(ctx, image.zero),
-        known_image_scale=None if image.scale is None else ctx.known(image.scale),
+        constant_image_scale=None if image.scale is None else ctx.constant_operand(image.scale),
         scale=scale,
         zero=zero,
     )
@@ -161,9 +161,9 @@ def _value(ctx: Context, position: int | None) -> ir.Value | None:
 def _require_one_number(ctx: Context, position: int | None) -> None:
     """Refuse a parameter of the image that is not a single number."""
     fact = None if position is None else ctx.operand(position)
-    if fact is None or (isinstance(fact, Opaque) and fact.uniform == ()):
+    if fact is None or (isinstance(fact, Unknown) and fact.uniform == ()):
         return
-    if not isinstance(fact, Known) or fact.sized:
+    if not isinstance(fact, Constant) or fact.sized:
         ctx.refuse("weight-not-constant", "its scale or zero point is not a constant")
     if fact.array.size != 1:
         ctx.refuse("quantized-form", f"has a scale or zero point for each row, {list(fact.shape)}")
@@ -174,7 +174,7 @@ def _per_output(ctx: Context, position: int | None, outputs: int) -> AnyArray | 
     fact = None if position is None else ctx.operand(position)
     if fact is None:
         return None
-    if not isinstance(fact, Known) or fact.sized:
+    if not isinstance(fact, Constant) or fact.sized:
         ctx.refuse("weight-not-constant", "its parameters are not constants")
     array = fact.array.reshape(-1)
     if array.size not in (1, outputs) or max(fact.shape, default=1) != array.size:

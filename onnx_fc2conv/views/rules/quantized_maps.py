@@ -7,8 +7,8 @@ constant number each.
 from __future__ import annotations
 
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps
 from onnx_fc2conv.views.maps.groups import Along
-from onnx_fc2conv.views.maps.restore import restored
 from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import MICROSOFT
 from onnx_fc2conv.views.registry import Answer, rule
@@ -76,5 +76,5 @@ def pool(ctx: Context) -> FeatureView:
         ctx.refuse(
             "window-pooling", "is not made a pooling of windows; with --pool keep it sees the image"
         )
-    (source,) = restored(ready)
+    (source,) = as_feature_maps(ready)
     return whole_pool(ctx, source, tuple(range(len(source.extent))))

@@ -27,10 +27,10 @@ def reduce(ctx: Context) -> Answer:
     axes = ctx.ints_attribute("axes")
     given = ctx.operand(1)
     if given is not None:
-        known = ctx.known(1)
-        if known is None or known.sized:
+        constant = ctx.constant_operand(1)
+        if constant is None or constant.sized:
             ctx.refuse("data-dependent", "reduces over axes that are not constant")
-        axes = tuple(int(axis) for axis in known.array.reshape(-1)) or None
+        axes = tuple(int(axis) for axis in constant.array.reshape(-1)) or None
     view = ctx.view(0)
     if view is None:
         ctx.refuse("data-dependent", "reduces over axes that depend on the image")

@@ -16,8 +16,8 @@ from fractions import Fraction
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.grids import subdivided
-from onnx_fc2conv.views.maps.known import Known
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.movement import move
@@ -77,16 +77,16 @@ def _scales(ctx: Context, rank: int) -> list[Fraction]:
     """The factor of each axis of the tensor."""
     sizes = ctx.operand(3)
     if sizes is not None and ctx.opset >= 11:
-        known = sizes.array.tolist() if isinstance(sizes, Known) else "computed sizes"
+        target = sizes.array.tolist() if isinstance(sizes, Constant) else "computed sizes"
         ctx.refuse(
-            "baked-size", f"resizes to {known}, not by a factor; export it with scale_factor"
+            "baked-size", f"resizes to {target}, not by a factor; export it with scale_factor"
         )
     if ctx.node.op_type == "Upsample" and ctx.opset < 9:
         floats = ctx.node.attributes.get_floats("scales", None)
         given = None if floats is None else list(floats)
     else:
         scales = ctx.operand(1 if ctx.opset < 11 or ctx.node.op_type == "Upsample" else 2)
-        if not isinstance(scales, Known) or scales.sized:
+        if not isinstance(scales, Constant) or scales.sized:
             ctx.refuse("data-dependent", "resizes by factors that are not constant")
         given = [float(scale) for scale in scales.array.reshape(-1)]
     axes = ctx.ints_attribute("axes") or tuple(range(rank))

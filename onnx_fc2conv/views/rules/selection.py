@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnx_fc2conv.views.context import Context
-from onnx_fc2conv.views.maps.known import Known
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.movement import move
@@ -27,7 +27,7 @@ def gather(ctx: Context) -> Answer:
 
     A channel that is gathered twice is read twice later: a layer adds the two weights up.
     """
-    found, indices = _map_of(ctx), ctx.known(1)
+    found, indices = _map_of(ctx), ctx.constant_operand(1)
     if found is None or indices is None or indices.sized or len(indices.shape) != 1:
         return move(ctx)
     source, layout = found
@@ -51,7 +51,7 @@ def split(ctx: Context) -> Answer:
     outputs = len(ctx.node.outputs)
     lengths = ctx.ints_attribute("split")
     given = ctx.operand(1)
-    if isinstance(given, Known) and not given.sized:
+    if isinstance(given, Constant) and not given.sized:
         lengths = tuple(int(length) for length in given.array.reshape(-1))
     elif given is not None:
         return move(ctx)
@@ -123,10 +123,10 @@ def _cuts(ctx: Context) -> list[_Cut] | None:
         lists: list[tuple[int, ...] | None] = []
         for position in range(1, 5):
             fact = ctx.operand(position)
-            if fact is not None and (not isinstance(fact, Known) or fact.sized):
+            if fact is not None and (not isinstance(fact, Constant) or fact.sized):
                 return None
-            known = None if fact is None else tuple(int(n) for n in fact.array.reshape(-1))
-            lists.append(known)
+            numbers = None if fact is None else tuple(int(n) for n in fact.array.reshape(-1))
+            lists.append(numbers)
         starts, ends, axes, steps = lists
     else:
         starts, ends, axes = map(ctx.ints_attribute, ("starts", "ends", "axes"))

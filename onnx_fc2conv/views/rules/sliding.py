@@ -15,9 +15,9 @@ import onnx_ir as ir
 from onnx_fc2conv.geometry import output_length
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps
+from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.grids import joined_field, parting
-from onnx_fc2conv.views.maps.known import Known, Opaque
-from onnx_fc2conv.views.maps.restore import restored
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import AttributeValue
 from onnx_fc2conv.views.registry import Answer, Fact, rule
@@ -52,11 +52,11 @@ class _Window:
 def conv(ctx: Context) -> FeatureView:
     """Conv-1/11/22, ConvInteger-10 and QLinearConv-10 with a constant kernel."""
     op_type = ctx.node.op_type
-    weight = ctx.known(3 if op_type == "QLinearConv" else 1)
+    weight = ctx.constant_operand(3 if op_type == "QLinearConv" else 1)
     if weight is None or not all(map(_is_constant, ctx.operands[1:])):
         ctx.refuse("weight-not-constant", "its kernel is not a constant")
     shape = weight.shape
-    (source,) = restored(ctx)
+    (source,) = as_feature_maps(ctx)
     if len(shape) != 2 + len(source.extent):
         ctx.refuse("invalid-node", f"kernel {list(shape)} does not fit its input")
     if shape[1] * ctx.int_attribute("group", 1) != source.channels:
@@ -67,14 +67,14 @@ def conv(ctx: Context) -> FeatureView:
 
 def _is_constant(fact: Fact | None) -> bool:
     """Whether an operand is constant, or one number that is the same for all samples."""
-    return fact is None or isinstance(fact, Known) or fact == Opaque(False, uniform=())
+    return fact is None or isinstance(fact, Constant) or fact == Unknown(False, uniform=())
 
 
 def _sum_type(ctx: Context) -> ir.DataType | None:
     """Return the type of a convolution's result; None for that of its image."""
     if ctx.node.op_type == "ConvInteger":
         return ir.DataType.INT32
-    zero = ctx.known(7) if ctx.node.op_type == "QLinearConv" else None
+    zero = ctx.constant_operand(7) if ctx.node.op_type == "QLinearConv" else None
     return None if zero is None else ir.DataType.from_numpy(zero.array.dtype)
 
 
@@ -89,7 +89,7 @@ def pool(ctx: Context) -> FeatureView:
 def pooled(ctx: Context) -> FeatureView:
     """Apply a pooling with the node's window."""
     kernel = ctx.ints_attribute("kernel_shape")
-    (source,) = restored(ctx)
+    (source,) = as_feature_maps(ctx)
     if kernel is None or len(kernel) != len(source.extent):
         ctx.refuse("invalid-node", f"kernel_shape {kernel} does not fit its input")
     window = _window(ctx, source, kernel)
@@ -111,8 +111,8 @@ def concat(ctx: Context) -> Answer:
 
 
 def joined_channels(ctx: Context, layout: tuple[int, ...]) -> FeatureView:
-    """Keep the node, which joins the channels of its maps in this layout."""
-    maps = restored(ctx, any_layout=True)
+    """The node joins the channels of all maps that it is given, which are in this layout."""
+    maps = as_feature_maps(ctx, any_layout=True)
     if any(m.extent != maps[0].extent for m in maps):
         ctx.refuse("invalid-node", "joins maps of different sizes")
     field = joined_field(ctx, maps, broadcasts=False)
@@ -138,10 +138,10 @@ def pad(ctx: Context) -> Answer:
         return pad_features(ctx)
     rank = len(view.layout)
     pads = ctx.ints_attribute("pads")
-    known, axes = ctx.known(1), ctx.operand(3)
-    if known is not None and not known.sized:
-        pads = tuple(int(amount) for amount in known.array)
-    if isinstance(axes, Known) and not axes.sized and pads is not None:
+    amounts, axes = ctx.constant_operand(1), ctx.operand(3)
+    if amounts is not None and not amounts.sized:
+        pads = tuple(int(amount) for amount in amounts.array)
+    if isinstance(axes, Constant) and not axes.sized and pads is not None:
         pads = _pads_of_all(pads, [int(axis) % rank for axis in axes.array.reshape(-1)], rank)
     elif axes is not None:
         pads = None

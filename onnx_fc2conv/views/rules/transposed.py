@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps
+from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.feature_map import FeatureMap
 from onnx_fc2conv.views.maps.grids import subdivided
-from onnx_fc2conv.views.maps.known import Known
-from onnx_fc2conv.views.maps.restore import restored
 from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import AttributeValue
 from onnx_fc2conv.views.registry import rule
@@ -79,10 +79,12 @@ class _Axis:
 @rule("ConvTranspose")
 def conv_transpose(ctx: Context) -> FeatureView:
     """ConvTranspose-1/11/22 with a constant kernel."""
-    weight = ctx.known(1)
-    if weight is None or any(f is not None and not isinstance(f, Known) for f in ctx.operands[1:]):
+    weight = ctx.constant_operand(1)
+    if weight is None or any(
+        f is not None and not isinstance(f, Constant) for f in ctx.operands[1:]
+    ):
         ctx.refuse("weight-not-constant", "its kernel is not a constant")
-    (source,) = restored(ctx)
+    (source,) = as_feature_maps(ctx)
     if len(weight.shape) != 2 + len(source.extent) or weight.shape[0] != source.channels:
         ctx.refuse(
             "invalid-node",

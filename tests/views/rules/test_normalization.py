@@ -76,7 +76,7 @@ def test_batch_normalization_of_rank_3() -> None:
 
 
 def test_batch_normalization_of_gathered_features_then_activation() -> None:
-    """After a layer a scale and shift may wait for an activation: it has one value a channel."""
+    """After a layer a scale may be deferred to an activation: it has one value a channel."""
     net = Net()
     hidden = net.fc(net.flat(net.trunk()), 6)
     turned = net.op("Gather", hidden, np.array([5, 3, 4, 1, 0, 2]), axis=1, shape=(6,))

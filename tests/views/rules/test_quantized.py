@@ -186,7 +186,7 @@ FLOATS: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "an element twice": lambda net, y: net.op(
         "Gemm", net.op("Concat", y, y, axis=1), dq(net, integers(net, K, 2 * D)), transB=1
     ),
-    "a scale that waits": lambda net, y: net.op(
+    "a deferred scale": lambda net, y: net.op(
         "Gemm", net.op("Mul", y, net.random(D)), dq(net, integers(net, K, D)), transB=1
     ),
 }

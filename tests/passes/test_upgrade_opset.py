@@ -1,7 +1,7 @@
-"""The pass LiftOpset: each old operator against what its specification says, in NumPy.
+"""The pass UpgradeOpset: each old operator against what its specification says, in NumPy.
 
 onnxruntime has no kernels for these versions, so that there is nothing else to compare with; where
-``onnx.version_converter`` lifts the model too, both lifts must agree.
+``onnx.version_converter`` upgrades the model too, both upgrades must agree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from onnx_fc2conv.errors import RefusedError
-from onnx_fc2conv.passes import LiftOpset
+from onnx_fc2conv.passes import UpgradeOpset
 from tests.nets import Array, session
 
 RNG = np.random.default_rng(7)
@@ -57,10 +57,10 @@ def old_model(case: Case, opset: int) -> onnx.ModelProto:
     return helper.make_model(graph, ir_version=3, opset_imports=imports)
 
 
-def lifted(model: onnx.ModelProto) -> onnx.ModelProto:
+def upgraded(model: onnx.ModelProto) -> onnx.ModelProto:
     changed = ir.from_proto(model)
-    assert LiftOpset()(changed).modified
-    assert not LiftOpset()(changed).modified
+    assert UpgradeOpset()(changed).modified
+    assert not UpgradeOpset()(changed).modified
     proto = ir.to_proto(changed)
     onnx.checker.check_model(proto, full_check=True)
     assert [entry.version for entry in proto.opset_import] == [7]
@@ -261,7 +261,7 @@ CASES = broadcasting() | layers() | others()
 def test_computes_what_the_old_version_says(name: str) -> None:
     case = CASES[name]
     for opset in case.opsets:
-        actual = session(lifted(old_model(case, opset)))({"x": case.x})["y"]
+        actual = session(upgraded(old_model(case, opset)))({"x": case.x})["y"]
         assert actual.shape == case.expected.shape
         np.testing.assert_allclose(actual, case.expected, rtol=2e-6, atol=2e-6)
 
@@ -284,7 +284,7 @@ def test_agrees_with_the_converter_of_onnx(name: str) -> None:
     case = CASES[name]
     model = old_model(case, case.opsets[-1])
     other = version_converter.convert_version(model, 7)
-    ours, theirs = (session(made)({"x": case.x})["y"] for made in (lifted(model), other))
+    ours, theirs = (session(made)({"x": case.x})["y"] for made in (upgraded(model), other))
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -301,7 +301,7 @@ def cast_to_word() -> onnx.ModelProto:
 
 
 def test_cast_to_a_word() -> None:
-    actual = session(lifted(cast_to_word()))({"x": ROWS})["y"]
+    actual = session(upgraded(cast_to_word()))({"x": ROWS})["y"]
     np.testing.assert_array_equal(actual, ROWS.argmax(1).astype(np.float32))
 
 
@@ -335,7 +335,7 @@ REFUSED: dict[str, tuple[Case, int, str]] = {
     "no-rule": (
         Case("LpPool", X, attributes={"kernel_shape": [1, 1], "p": 2.0}, hinted=False),
         1,
-        r"is LpPool-1, which no rule lifts",
+        r"is LpPool-1, which no rule upgrades",
     ),
     "no-shape": (Case("Reshape", ROWS), 1, r"has no shape"),
     "no-paddings": (Case("Pad", X, hinted=False), 1, r"has no paddings"),
@@ -349,7 +349,7 @@ def test_refuses_and_changes_nothing(name: str) -> None:
     model = ir.from_proto(old_model(case, opset))
     before = ir.to_proto(model).SerializeToString()
     with pytest.raises(RefusedError, match=reason):
-        LiftOpset()(model)
+        UpgradeOpset()(model)
     assert ir.to_proto(model).SerializeToString() == before
 
 
@@ -366,10 +366,10 @@ def test_refuses_subgraphs() -> None:
     model.graph.node.append(choice)
     model.graph.input.append(helper.make_tensor_value_info("c", TensorProto.BOOL, []))
     with pytest.raises(RefusedError, match="If y: has a subgraph"):
-        LiftOpset()(ir.from_proto(model))
+        UpgradeOpset()(ir.from_proto(model))
 
 
 def test_leaves_newer_models_alone() -> None:
     model = ir.from_proto(old_model(CASES["Flatten"], 6))
     model.graph.opset_imports[""] = 7
-    assert not LiftOpset()(model).modified
+    assert not UpgradeOpset()(model).modified

@@ -1,4 +1,4 @@
-"""Lifting: a layer becomes a 1×1 Conv in its own place, whatever its operand is.
+"""Pointwise layers: a layer is a 1×1 Conv in its own place, whatever its operand is.
 
     Y[…, k] = Σ_d W[k, d] · X[…, d]
 
@@ -16,20 +16,20 @@ import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import NameScope, node_name
 from onnx_fc2conv.views.layers.kernel import Kernel, Weight, pointwise_kernel
-from onnx_fc2conv.views.maps.known import Known, NotComputable
-from onnx_fc2conv.views.plan import Constant, FcLayer, Lifted
+from onnx_fc2conv.views.maps.constant import Constant, NotComputable
+from onnx_fc2conv.views.plan import ConstantTensor, FcLayer, PointwiseLayer
 from onnx_fc2conv.views.registry import Fact
 from onnx_fc2conv.views.rules.einsum import Letters
 from onnx_fc2conv.views.rules.linear import CONV_TYPES, Bias
 
-__all__ = ["Lifting"]
+__all__ = ["PointwiseLayers"]
 
 _FLAT = 4
 """Rank of a map of two spatial axes, which every accelerator has."""
 
 
-class Lifting:
-    """Decides which layers can be lifted; a weight of several layers becomes one kernel."""
+class PointwiseLayers:
+    """Decides which layers become pointwise; a weight of several layers becomes one kernel."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Lifting:
         """Start.
 
         Args:
-            facts: Facts about tensors; those that are `Known` are constant.
+            facts: What is known of tensors; only a `Constant` is a weight or a bias.
             shapes: Shapes of tensors by name, None for symbolic dims.
             names: Where new names come from.
         """
@@ -49,16 +49,16 @@ class Lifting:
         self._names = names
         self._kernels: dict[tuple[ir.Value, bool, float], Kernel] = {}
 
-    def lift(self, node: ir.Node) -> tuple[Lifted, FcLayer] | str:
-        """Return the layer as a Conv in its own place, or the reason why it cannot be one."""
+    def of(self, node: ir.Node) -> tuple[PointwiseLayer, FcLayer] | str:
+        """How the layer becomes a Conv in its own place; why not, if it does not."""
         if node.op_type not in ("Gemm", "MatMul", "Einsum"):
             return f"{node.op_type} is no layer of numbers that a Conv could be in its own place"
         try:
-            return self._lift(node)
+            return self._pointwise(node)
         except NotComputable as error:
             return f"its weight or bias cannot be computed: {error}"
 
-    def _lift(self, node: ir.Node) -> tuple[Lifted, FcLayer] | str:
+    def _pointwise(self, node: ir.Node) -> tuple[PointwiseLayer, FcLayer] | str:
         facts = [self._constant(value) for value in node.inputs[:2]]
         if len(facts) < 2:
             return "has one operand: no layer"
@@ -88,7 +88,7 @@ class Lifting:
             return f"its operand has {rank} axes, several of them symbolic: no map of two holds it"
         kernel = self._kernel(stored, weight)
         bias, added = self._bias(node, position, weight.shape[0])
-        lifted = Lifted(
+        pointwise = PointwiseLayer(
             node=node,
             position=position,
             rank=rank,
@@ -110,13 +110,13 @@ class Lifting:
             kernel_shape=kernel.constant.shape,
             bytes_kept=kernel.bytes_kept,
         )
-        return lifted, layer
+        return pointwise, layer
 
-    def _constant(self, value: ir.Value | None) -> Known | None:
+    def _constant(self, value: ir.Value | None) -> Constant | None:
         fact = None if value is None else self._facts.get(value)
-        return fact if isinstance(fact, Known) else None
+        return fact if isinstance(fact, Constant) else None
 
-    def _weight(self, node: ir.Node, position: int, constant: Known, stored: ir.Value) -> Weight:
+    def _weight(self, node: ir.Node, position: int, constant: Constant, stored: ir.Value) -> Weight:
         name = stored.name or node_name(node)
         if node.op_type == "MatMul":
             return Weight(constant, position == 0, 1.0, name)
@@ -135,8 +135,8 @@ class Lifting:
 
     def _bias(
         self, node: ir.Node, position: int, outputs: int
-    ) -> tuple[Constant | ir.Value | None, bool]:
-        """Return the Conv's bias, and whether C must be added after it because it is no bias."""
+    ) -> tuple[ConstantTensor | ir.Value | None, bool]:
+        """The Conv's bias, and whether C must be added behind it because it is no bias."""
         value = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
         beta = node.attributes.get_float("beta", 1.0)
         if value is None or beta == 0.0:
@@ -150,7 +150,7 @@ class Lifting:
         if array is None:
             return None, True
         fresh = self._names.fresh(f"{name}.bias")
-        return Constant(fresh, (outputs,), lambda: ir.Tensor(array.copy())), False
+        return ConstantTensor(fresh, (outputs,), lambda: ir.Tensor(array.copy())), False
 
 
 def _letters(node: ir.Node, position: int) -> Letters:
@@ -185,8 +185,8 @@ def _contracted(node: ir.Node, position: int, rank: int) -> int:
     return int(bool(flag) == bool(position))
 
 
-def _counted(node: ir.Node, position: int, axis: int, weight: Known) -> int | None:
-    """Return the axis of the product that holds the outputs."""
+def _counted(node: ir.Node, position: int, axis: int, weight: Constant) -> int | None:
+    """The axis of the product that counts the outputs."""
     if node.op_type == "Gemm":
         return 1 - position
     if node.op_type == "Einsum":
@@ -195,7 +195,7 @@ def _counted(node: ir.Node, position: int, axis: int, weight: Known) -> int | No
     return None if len(weight.shape) == 1 else axis
 
 
-def _type_of(constant: Known) -> ir.DataType:
+def _type_of(constant: Constant) -> ir.DataType:
     if constant.tensor is not None:
         return constant.tensor.dtype
     return ir.DataType.from_numpy(constant.array.dtype)

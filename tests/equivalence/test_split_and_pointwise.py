@@ -1,4 +1,4 @@
-"""The check on split kernels and on lifted layers, right ones and with planted faults."""
+"""The check on split kernels and on pointwise layers, right ones and with planted faults."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def tokens() -> tuple[Net, ir.Model]:
     return net, net.ir_model(net.op("MatMul", net.x, net.random(4, 6), name="layer"))
 
 
-def lifted(plant: Plant) -> EquivalenceReport:
+def pointwise(plant: Plant) -> EquivalenceReport:
     _, model = tokens()
     made = converted_model(convert(model, static=True, all_linear=True))
     plant(made)
@@ -118,7 +118,7 @@ def pick_tokens(model: ir.Model) -> None:
 def test_a_model_that_keeps_its_symbolic_sizes_is_compared_at_others(
     plant: Plant, tiers: set[str]
 ) -> None:
-    assert failed_tiers(lifted(plant)) == tiers
+    assert failed_tiers(pointwise(plant)) == tiers
 
 
 def test_an_original_that_computes_at_one_size_only() -> None:

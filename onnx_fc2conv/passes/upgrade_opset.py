@@ -1,4 +1,4 @@
-"""LiftOpset: a model of opset 1 to 6 in the operators of opset 7."""
+"""UpgradeOpset: a model of opset 1 to 6 in the operators of opset 7."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.graphs.writer import GraphWriter
-from onnx_fc2conv.passes.old_operators import ALIGNED, LIFTS, Lift, OldModel
+from onnx_fc2conv.passes.old_operators import ALIGNED, UPGRADES, OldModel, Upgrade
 
-__all__ = ["OLDEST_OPSET", "LiftOpset"]
+__all__ = ["OLDEST_OPSET", "UpgradeOpset"]
 
 OLDEST_OPSET: Final = 7
 """Before it operators broadcast in a way of their own, and onnxruntime runs few of them."""
@@ -23,7 +23,7 @@ _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 @dataclass(frozen=True)
-class LiftOpset(ir.passes.InPlacePass):
+class UpgradeOpset(ir.passes.InPlacePass):
     """Write a model of an opset before 7 in the operators of opset 7 that compute the same.
 
     1. An operator that opset 7 has in the same version stays as it is.
@@ -35,45 +35,45 @@ class LiftOpset(ir.passes.InPlacePass):
 
     A model of opset 7 or later is left alone.
 
-    ``onnx.version_converter`` would not do: it stops at the usual ``broadcast=1, axis=1``, lifts
+    ``onnx.version_converter`` would not do: it stops at the usual ``broadcast=1, axis=1``, upgrades
     PRelu to another function, and takes all weights in one protobuf.
 
     Raises:
-        RefusedError: If a node cannot be lifted (then nothing is changed).
+        RefusedError: If a node cannot be upgraded (then nothing is changed).
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Plan every lift, then carry them out."""
+        """Plan every upgrade, then carry them out."""
         opset = model.opset_imports.get("", OLDEST_OPSET)
         if opset >= OLDEST_OPSET:
             return ir.passes.PassResult(model, modified=False)
         old = OldModel(GraphWriter(model), _ranks(model))
-        for node, lift in _planned(old):
-            lift(node)
+        for node, upgrade in _planned(old):
+            upgrade(node)
         model.graph.opset_imports[""] = OLDEST_OPSET
         return ir.passes.PassResult(model, modified=True)
 
 
-def _planned(old: OldModel) -> list[tuple[ir.Node, Lift]]:
-    """The lift of each node that needs one.
+def _planned(old: OldModel) -> list[tuple[ir.Node, Upgrade]]:
+    """The upgrade of each node that needs one.
 
     Raises:
-        RefusedError: If a node cannot be lifted.
+        RefusedError: If a node cannot be upgraded.
     """
-    lifts: list[tuple[ir.Node, Lift]] = []
+    upgrades: list[tuple[ir.Node, Upgrade]] = []
     refusals: list[Refusal] = []
     for node in old.writer.graph:
-        found = _lift(old, node)
+        found = _upgrade(old, node)
         if isinstance(found, Refusal):
             refusals.append(found)
         elif found is not None:
-            lifts.append((node, found))
+            upgrades.append((node, found))
     if refusals:
         raise RefusedError(refusals)
-    return lifts
+    return upgrades
 
 
-def _lift(old: OldModel, node: ir.Node) -> Lift | Refusal | None:
+def _upgrade(old: OldModel, node: ir.Node) -> Upgrade | Refusal | None:
     if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
         return old.refuse(node, "has a subgraph")
     if node.domain:
@@ -81,9 +81,9 @@ def _lift(old: OldModel, node: ir.Node) -> Lift | Refusal | None:
     version = _version(node.op_type, old.writer.opset)
     if version is not None and version == _version(node.op_type, OLDEST_OPSET):
         return None
-    rule = LIFTS.get(node.op_type)
+    rule = UPGRADES.get(node.op_type)
     if rule is None:
-        return old.refuse(node, f"is {node.op_type}-{version}, which no rule lifts")
+        return old.refuse(node, f"is {node.op_type}-{version}, which no rule upgrades")
     return rule(old, node)
 
 
@@ -108,8 +108,8 @@ def _ranks(model: ir.Model) -> Mapping[str, int]:
             node.op_type = "Identity"
             node.attributes.clear()
             node.resize_inputs(1)
-        elif callable(lift := _lift(old, node)):
-            lift(node)
+        elif callable(upgrade := _upgrade(old, node)):
+            upgrade(node)
     sketch.graph.opset_imports[""] = OLDEST_OPSET
     ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(sketch)
     values = [*sketch.graph.inputs, *sketch.graph.initializers.values()]

@@ -18,7 +18,7 @@ from onnx_fc2conv.equivalence.tracing.interface import same_interface
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.pipeline import inspect
 
-__all__ = ["LargerSizes", "Subject", "window_strides"]
+__all__ = ["Claim", "LargerSizes", "window_strides"]
 
 LargerSizes = Literal["none", "other", "same", "windows"]
 """Possible comparisons at other sizes: none; the same outputs where any symbolic dims have
@@ -26,8 +26,8 @@ other lengths; the same outputs on larger images; cells with windows."""
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A pair, with the claims about its converted model.
+class Claim:
+    """A pair and what its converted model is taken to be.
 
     Attributes:
         pair: The models.
@@ -55,8 +55,8 @@ class Subject:
     expect: Expect | None = None
 
     @property
-    def is_lifted(self) -> bool:
-        """Whether the reference is the original's lift from an old opset."""
+    def is_upgraded(self) -> bool:
+        """Whether the reference is the original's upgrade from an old opset."""
         opset, now = (m.opset_imports.get("", 0) for m in (self.original, self.pair.reference))
         return opset < now
 
@@ -88,8 +88,8 @@ class Subject:
 
     def of_windows(
         self, reference: ir.Model, input_shapes: Mapping[str, tuple[int, ...]] | None
-    ) -> Subject:
-        """Give a map the geometry of `--pool window` where the original pools the whole image.
+    ) -> Claim:
+        """A map where the original pools the whole image: of each window, then, by its meaning.
 
         Args:
             reference: The original.

@@ -11,11 +11,11 @@ from types import MappingProxyType
 
 from onnx_fc2conv.errors import Refusal
 
-__all__ = ["REMEDIES", "what_to_do"]
+__all__ = ["HINTS", "what_to_do"]
 
 _STATIC = "`--static` leaves it as it is and converts the layers around it, for one image size."
 
-REMEDIES: Mapping[str, str] = MappingProxyType(
+HINTS: Mapping[str, str] = MappingProxyType(
     {
         "attention": _STATIC,
         "baked-size": f"Export that reshape by channels, that resize by `scale_factor`. {_STATIC}",
@@ -80,4 +80,4 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
 def what_to_do(refusals: Iterable[Refusal]) -> list[str]:
     """Return a line of advice for each code among the refusals."""
     codes = dict.fromkeys(refusal.code for refusal in refusals)
-    return [f"what to do [{code}]: {REMEDIES[code]}" for code in codes]
+    return [f"what to do [{code}]: {HINTS[code]}" for code in codes]

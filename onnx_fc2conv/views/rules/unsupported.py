@@ -8,7 +8,7 @@ from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.plan import MICROSOFT
 from onnx_fc2conv.views.registry import rule
 
-__all__ = ["triangle", "unknown"]
+__all__ = ["triangle", "unknown_operator"]
 
 _ML = "ai.onnx.ml"
 _STANDARD = ("", "ai.onnx")
@@ -90,8 +90,8 @@ def triangle(ctx: Context) -> NoReturn:
     )
 
 
-def unknown(ctx: Context) -> NoReturn:
-    """Refuse an operator that has no rule."""
+def unknown_operator(ctx: Context) -> NoReturn:
+    """The refusal of an operator that has no rule."""
     domain = ctx.node.domain
     if domain == _ML:
         ctx.refuse(

@@ -10,16 +10,16 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.blocks import regridded
-from onnx_fc2conv.views.maps.channels import picked_channels, settled, settled_channels
+from onnx_fc2conv.views.maps.channels import materialized, materialized_channels, picked_channels
 from onnx_fc2conv.views.maps.grids import joined_field, parting
 from onnx_fc2conv.views.maps.labels import IntArray
 from onnx_fc2conv.views.maps.view import Affine, FeatureMap, FeatureView, channels_first
-from onnx_fc2conv.views.tape import Restored
+from onnx_fc2conv.views.tape import Materialized
 
 __all__ = [
-    "as_map",
+    "as_feature_map",
+    "as_feature_maps",
     "channels_as_map",
-    "restored",
     "single_map",
 ]
 
@@ -60,17 +60,17 @@ def channels_as_map(ctx: Context, view: FeatureView) -> FeatureMap:
         NodeRefused: If the view shows more than single cells of a map.
     """
     source, local = single_map(ctx, view)
-    if not source.is_cell:
+    if not source.is_single_cell:
         ctx.refuse(
             "flattened-features",
             f"its input holds all {list(source.per_sample_shape)} elements of feature map "
             f"{source.name} at once, which no cell of a larger map can hold",
         )
-    return settled_channels(ctx, source, local.reshape(-1))
+    return materialized_channels(ctx, source, local.reshape(-1))
 
 
-def as_map(ctx: Context, view: FeatureView) -> FeatureMap:
-    """Return the view as a map [N, C, *spatial], its channels shuffled, split or joined.
+def as_feature_map(ctx: Context, view: FeatureView) -> FeatureMap:
+    """The map [N, C, *spatial] that the view is, its channels shuffled, split or joined.
 
     Raises:
         NodeRefused: Unless the view has every position of each of its channels, in order, or whole
@@ -87,17 +87,19 @@ def as_map(ctx: Context, view: FeatureView) -> FeatureMap:
     made = _gathered(ctx, source.base or source, local)
     if made is None:
         _refuse_baked(ctx, view)
-    if source.pending is None:
+    if source.deferred is None:
         return made
-    waits = Affine(*(a.reshape(-1)[local] for a in (source.pending.scale, source.pending.shift)))
-    made = ctx.new_map(made, name=ctx.fresh(made.name), pending=waits, base=made)
+    deferred = Affine(
+        *(a.reshape(-1)[local] for a in (source.deferred.scale, source.deferred.shift))
+    )
+    made = ctx.new_map(made, name=ctx.fresh(made.name), deferred=deferred, base=made)
     if not made.scales_by_channel:
         ctx.refuse(
             "positional-constant",
             f"reads {source.name} {list(source.extent)} after a scale or shift that differs from "
             "position to position; only a layer of a whole window can take that in",
         )
-    return settled(ctx, made)
+    return materialized(ctx, made)
 
 
 def _refuse_baked(ctx: Context, view: FeatureView) -> NoReturn:
@@ -118,8 +120,8 @@ def _gathered(ctx: Context, source: FeatureMap, local: IntArray) -> FeatureMap |
     return picked_channels(ctx, source, by_channel[:, 0] // positions)
 
 
-def restored(ctx: Context, *, any_layout: bool = False) -> tuple[FeatureMap, ...]:
-    """Return the operands that depend on the image as maps [N, C, *spatial] for the node to read.
+def as_feature_maps(ctx: Context, *, any_layout: bool = False) -> tuple[FeatureMap, ...]:
+    """The operands that depend on the image as maps [N, C, *spatial], which the node is to read.
 
     Args:
         ctx: The node, which stays, and its operands.
@@ -142,7 +144,7 @@ def restored(ctx: Context, *, any_layout: bool = False) -> tuple[FeatureMap, ...
             continue
         if value not in made:
             with ctx.attempt() as plainly:
-                made[value] = as_map(ctx, fact)
+                made[value] = as_feature_map(ctx, fact)
             if value not in made:
                 cell = _spread_cell(ctx, value, fact) if any_layout else None
                 if cell is None:
@@ -150,7 +152,7 @@ def restored(ctx: Context, *, any_layout: bool = False) -> tuple[FeatureMap, ...
                 spread.add(fact.shape[2:])
                 made[value] = cell
             if fact.layout is None:
-                ctx.tape.append(Restored(value, made[value]))
+                ctx.tape.append(Materialized(value, made[value]))
         maps.append(made[value])
     if spread - {feature_map.extent for feature_map in maps}:
         ctx.refuse("baked-size", "combines cells of the whole image, spread to a fixed size")
@@ -165,14 +167,14 @@ def _spread_cell(ctx: Context, value: ir.Value, view: FeatureView) -> FeatureMap
     source = view.only_map
     if source is None or len(view.shape) != 2 + len(source.extent) or view.batch_axis != 0:
         return None
-    if not source.is_cell or any(axis.stride for axis in source.field):
+    if not source.is_single_cell or any(axis.stride for axis in source.field):
         return None
     if len(value.uses()) > 1 or value.is_graph_output():
         return None
     by_channel = view.local_index(source).reshape(view.shape[1], -1)
     if not (by_channel == by_channel[:, :1]).all():
         return None
-    return settled_channels(ctx, source, by_channel[:, 0])
+    return materialized_channels(ctx, source, by_channel[:, 0])
 
 
 def _starts(maps: tuple[FeatureMap, ...]) -> list[int]:
@@ -185,7 +187,7 @@ def _concatenated(ctx: Context, maps: tuple[FeatureMap, ...]) -> FeatureMap:
     names = " and ".join(f"{m.name} {list(m.extent)}" for m in features)
     if len({m.extent for m in features}) > 1:
         ctx.refuse("several-maps", f"draws on feature maps of several sizes: {names}")
-    if any(m.pending is not None for m in features):
+    if any(m.deferred is not None for m in features):
         ctx.refuse("several-maps", f"scales one of several maps by position: {names}")
     field = joined_field(ctx, features, broadcasts=False)
     if len(features) == 1:
@@ -207,7 +209,7 @@ def _padded(ctx: Context, feature_map: FeatureMap, constants: tuple[FeatureMap, 
     """Append constants as channels of the map: a Pad for each run of equal ones."""
     values = [value for m in constants if m.constant is not None for value in m.constant]
     runs = [(value, len(list(run))) for value, run in groupby(values)]
-    if constants and (len(runs) > _MAX_PADS or not feature_map.is_cell):
+    if constants and (len(runs) > _MAX_PADS or not feature_map.is_single_cell):
         ctx.refuse(
             "constant-features",
             f"joins {feature_map} with {len(values)} constants; only a layer can take that in",

@@ -1,4 +1,4 @@
-"""Tensors that are no views of the image: with a known value, or opaque."""
+"""Tensors that are no views of the image: constants, and those of which nothing is known."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import onnx_ir as ir
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import Batches
 
-__all__ = ["A_NUMBER", "Known", "NotComputable", "Opaque", "Quantized"]
+__all__ = ["A_NUMBER", "Constant", "NotComputable", "Quantized", "Unknown"]
 
 
 class NotComputable(ValueError):  # noqa: N818 - an outcome that becomes a refusal
     """A constant tensor's value cannot be computed here."""
 
 
-class Known:
+class Constant:
     """A tensor that does not depend on the image's pixels.
 
     Attributes:
@@ -45,7 +45,7 @@ class Known:
         self.quantized = quantized
 
     @classmethod
-    def stored(cls, tensor: ir.TensorProtocol, batches: Batches) -> Known:
+    def of_tensor(cls, tensor: ir.TensorProtocol, batches: Batches) -> Constant:
         """A stored tensor: an initializer or the value of a Constant node."""
         return cls(lambda _: tensor.numpy(), batches, tensor=tensor)
 
@@ -93,9 +93,9 @@ class Quantized:
         domain: Domain of the DequantizeLinear.
     """
 
-    integers: Known
-    scale: Known
-    zero: Known
+    integers: Constant
+    scale: Constant
+    zero: Constant
     domain: str
 
     def values(self) -> AnyArray:
@@ -107,8 +107,8 @@ class Quantized:
 
 
 @dataclass(frozen=True, slots=True)
-class Opaque:
-    """A tensor about which nothing is known: no rule led further.
+class Unknown:
+    """A tensor of which nothing is known here: no rule led further.
 
     Attributes:
         from_image: Whether it depends on an image input, by way of a refused node.
@@ -119,5 +119,5 @@ class Opaque:
     uniform: tuple[int, ...] | None = None
 
 
-A_NUMBER = Opaque(from_image=False, uniform=())
+A_NUMBER = Unknown(from_image=False, uniform=())
 """One number, the same for all samples."""

@@ -16,16 +16,16 @@ import onnx_ir as ir
 
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.views.context import Context
-from onnx_fc2conv.views.maps.known import Known, Opaque
+from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
 from onnx_fc2conv.views.registry import Fact
 
-__all__ = ["constant_map", "with_sides"]
+__all__ = ["constant_map", "with_side_inputs"]
 
 
-def with_sides(ctx: Context, *, constants: bool = False) -> Context:
-    """Return the node with every operand beside the image as a view of a map of one cell.
+def with_side_inputs(ctx: Context, *, constants: bool = False) -> Context:
+    """The node with each operand that is not from the image as a view of a map of one cell.
 
     Args:
         ctx: The node.
@@ -36,12 +36,12 @@ def with_sides(ctx: Context, *, constants: bool = False) -> Context:
     """
     operands: list[Fact | None] = []
     for value, fact in zip(ctx.node.inputs, ctx.operands, strict=True):
-        if isinstance(fact, Opaque) and value is not None:
+        if isinstance(fact, Unknown) and value is not None:
             if fact.uniform is None:
-                operands.append(_side(ctx, value, constants=constants))
+                operands.append(_side_input(ctx, value, constants=constants))
             else:
                 operands.append(_uniform(ctx, value, fact.uniform))
-        elif isinstance(fact, Known) and constants:
+        elif isinstance(fact, Constant) and constants:
             operands.append(_constant(ctx, fact))
         else:
             operands.append(fact)
@@ -71,8 +71,8 @@ def _one_cell(ctx: Context, name: str, channels: int, rank: int, dtype: ir.DataT
     )
 
 
-def _side(ctx: Context, value: ir.Value, *, constants: bool) -> FeatureView:
-    """Return a tensor [N, …] of the model as a view of a map of one cell."""
+def _side_input(ctx: Context, value: ir.Value, *, constants: bool) -> FeatureView:
+    """A tensor [N, …] of the model."""
     shape, name = value.shape, value.name or ""
     if shape is None or value.dtype is None or len(shape) < 1:
         ctx.refuse("other-input", f"is given {name}, of which the shape is not known")
@@ -126,11 +126,11 @@ def _uniform(ctx: Context, value: ir.Value, shape: tuple[int, ...]) -> FeatureVi
     return FeatureView.of_index(ctx.space, ctx.batches, index, batch, any_batch=any_batch)
 
 
-def _constant(ctx: Context, known: Known) -> FeatureView:
-    """Return a constant with the axes of the views that it is joined with."""
+def _constant(ctx: Context, constant: Constant) -> FeatureView:
+    """A constant with the axes of the views that it is joined with."""
     view = next(fact for fact in ctx.operands if isinstance(fact, FeatureView))
     axis = view.batch_axis
-    array = known.array
+    array = constant.array
     if array.ndim != len(view.shape):
         ctx.refuse("invalid-node", f"is given a constant of shape {list(array.shape)}")
     if axis is not None:
@@ -139,5 +139,5 @@ def _constant(ctx: Context, known: Known) -> FeatureView:
         array = array.take(0, axis=axis)
     made = constant_map(ctx, np.ascontiguousarray(array.reshape(-1)))
     index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(array.shape)
-    any_batch = known.sized and axis is not None and view.labels.other is not None
+    any_batch = constant.sized and axis is not None and view.labels.other is not None
     return FeatureView.of_index(ctx.space, ctx.batches, index, axis, any_batch=any_batch)

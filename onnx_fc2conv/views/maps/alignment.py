@@ -1,4 +1,4 @@
-"""Frames: elements of several views that an operator combines, as channels × positions.
+"""Alignment: elements of several views that an operator brings together, as channels × positions.
 
 An elementwise operator combines element d of one view with element d of another. It can work on
 whole maps if the two elements always lie at the same position: then channel ``channels[0][t]`` of
@@ -17,23 +17,23 @@ import numpy as np
 from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
 from onnx_fc2conv.views.maps.view import FeatureMap, LabelSpace
 
-__all__ = ["Frame", "NoFrame", "frames"]
+__all__ = ["Alignment", "NotAligned", "alignments"]
 
 
-class NoFrame(ValueError):  # noqa: N818 - an outcome that the caller turns into a refusal
+class NotAligned(ValueError):  # noqa: N818 - an outcome that the caller turns into a refusal
     """Elements of different positions meet."""
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
-    """Elements for which each operand draws on one map.
+class Alignment:
+    """Elements of which each operand draws on one map.
 
     Attributes:
         sources: The map of each operand.
-        channels: For each operand, the channel of its map in channel t of the frame, [T].
-        extent: Spatial extent of the frame: that of the largest map.
-        where: Row-major positions of these elements in the views, [n].
-        elements: Row-major positions of these elements in the frame (T, *extent), [n].
+        channels: For each operand, the channel of its map that channel t of the result shows, [T].
+        extent: Spatial extent of the alignment: that of the largest map.
+        where: Which elements of the views these are, as row-major positions; [n].
+        elements: Which elements of the alignment, row-major (T, *extent); [n].
     """
 
     sources: tuple[FeatureMap, ...]
@@ -44,17 +44,17 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Number of elements of the frame."""
+        """Number of elements of the alignment."""
         return self.channels[0].size * prod(self.extent)
 
     @cached_property
     def is_covered(self) -> bool:
-        """Whether the views show every element of the frame."""
+        """Whether the views show every element of the alignment."""
         return np.unique(self.elements).size == self.size
 
     @cached_property
     def shows_all_channels(self) -> bool:
-        """Whether the frame is the only operand's map, channel by channel."""
+        """Whether the alignment is the only operand's map, channel by channel."""
         channels = self.channels[0]
         return (
             len(self.sources) == 1
@@ -77,21 +77,21 @@ class Frame:
         table[self.elements] = values
         return table.reshape(-1, *self.extent)
 
-    def widened(self) -> Frame:
-        """Return the frame of all channels of the only operand's map, shown or not."""
+    def widened(self) -> Alignment:
+        """The alignment of all channels of the only operand's map, shown or not."""
         (source,), (channels,) = self.sources, self.channels
         if np.unique(channels).size != channels.size:
             return self
         positions = prod(self.extent)
         elements = channels[self.elements // positions] * positions + self.elements % positions
         everything = np.arange(source.channels, dtype=np.int64)
-        return Frame(self.sources, (everything,), self.extent, self.where, elements)
+        return Alignment(self.sources, (everything,), self.extent, self.where, elements)
 
 
-def frames(
+def alignments(
     space: LabelSpace, indices: Sequence[IntArray], constants: Sequence[AnyArray]
-) -> list[Frame]:
-    """Return the frames of operands that show elements ``indices``, each of the result's shape.
+) -> list[Alignment]:
+    """The alignments of operands that show elements ``indices``, one of the result's shape each.
 
     Args:
         space: Says which map an element belongs to.
@@ -100,7 +100,7 @@ def frames(
             gets a channel for each.
 
     Raises:
-        NoFrame: If elements of different positions meet.
+        NotAligned: If elements of different positions meet.
     """
     flat = [index.reshape(-1) for index in indices]
     maps = [space.maps(index) for index in flat]
@@ -110,7 +110,7 @@ def frames(
             for found, index in zip(maps, flat, strict=True)
         ]
     )
-    made: list[Frame] = []
+    made: list[Alignment] = []
     for combination in np.unique(numbers, axis=1).T:
         (where,) = np.nonzero((numbers == combination[:, None]).all(axis=0))
         sources = tuple(found[n] for found, n in zip(maps, combination, strict=True))
@@ -118,16 +118,16 @@ def frames(
             index[where] - source.first_label for index, source in zip(flat, sources, strict=True)
         ]
         values = [constant.reshape(-1)[where] for constant in constants]
-        made.append(_frame(sources, local, where, values))
+        made.append(_alignment(sources, local, where, values))
     return made
 
 
-def _frame(
+def _alignment(
     sources: tuple[FeatureMap, ...],
     local: list[IntArray],
     where: IntArray,
     constants: list[AnyArray],
-) -> Frame:
+) -> Alignment:
     extent, at = _positions(sources, local)
     keys = [
         elements // (source.size // source.channels)
@@ -138,15 +138,15 @@ def _frame(
     if not all(_is_function(elements, values) for values in constants):
         channels, of = _numbered([*keys, _occurrence(elements)])
         elements = of * prod(extent) + at
-    return Frame(sources, tuple(channels[: len(sources)]), extent, where, elements)
+    return Alignment(sources, tuple(channels[: len(sources)]), extent, where, elements)
 
 
 def _positions(
     sources: tuple[FeatureMap, ...], local: list[IntArray]
 ) -> tuple[tuple[int, ...], IntArray]:
-    """Return the extent of the frame, and the position of each element in it."""
+    """The extent of the alignment, and the position of each element in it."""
     if len({len(source.extent) for source in sources}) > 1:
-        raise NoFrame("combines maps of different rank")
+        raise NotAligned("combines maps of different rank")
     extent = tuple(max(lengths) for lengths in zip(*(s.extent for s in sources), strict=True))
     where = [np.zeros_like(local[0]) for _ in extent]
     known = [False] * len(extent)
@@ -157,10 +157,10 @@ def _positions(
                 continue
             if length != extent[axis]:
                 listed = " and ".join(str(list(s.extent)) for s in sources)
-                raise NoFrame(f"combines maps of sizes {listed}")
+                raise NotAligned(f"combines maps of sizes {listed}")
             if known[axis] and not np.array_equal(where[axis], coordinates[axis]):
                 names = " and ".join(s.name for s in sources)
-                raise NoFrame(f"combines different positions of {names}")
+                raise NotAligned(f"combines different positions of {names}")
             where[axis], known[axis] = coordinates[axis], True
     if not extent:
         return extent, np.zeros_like(local[0])

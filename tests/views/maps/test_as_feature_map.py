@@ -80,7 +80,7 @@ def test_a_gate_of_the_channels_computed_by_a_layer() -> None:
     assert "GlobalAveragePool" in geometry.why
 
 
-def test_a_restored_map_as_an_output() -> None:
+def test_a_materialized_map_as_an_output() -> None:
     net = Net()
     y = _shuffled(net, conv(net, net.x, (6, 8), channels=6), 3)
     model = net.model(net.head(conv(net, y, (4, 6))), y)
