@@ -5,22 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.cli.conftest import MODELS, Run, runner
-
-
-class OneThread(onnxruntime.SessionOptions):  # type: ignore[misc]
-    """Each worker of the tests keeps one core busy; threads that wait for each other keep all."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.intra_op_num_threads = self.inter_op_num_threads = 1
-
-
-onnxruntime.SessionOptions = OneThread
 
 settings.register_profile(
     "ci",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+import pytest
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.equivalence.running.byte_products import PRODUCTS
@@ -197,15 +198,24 @@ BYTE_OPERATORS = {"DequantizeLinear"} | {op_type for _, op_type in PRODUCTS}
 """Of models whose products of bytes onnxruntime may get wrong on this CPU."""
 
 
+class OneThread(ort.SessionOptions):  # type: ignore[misc]
+    """Each worker of the tests keeps one core busy; threads that wait for each other keep all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intra_op_num_threads = self.inter_op_num_threads = 1
+
+
 def session(model: onnx.ModelProto | ir.Model) -> Run:
     """The model as a function from named inputs to named outputs; products of bytes are exact."""
     proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
     if {node.op_type for node in proto.graph.node} & BYTE_OPERATORS:
-        return Session(ir.from_proto(proto)).run
-    options = ort.SessionOptions()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ort, "SessionOptions", OneThread)
+            return Session(ir.from_proto(proto)).run
+    options = OneThread()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.log_severity_level = 4  # what fails is raised
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
     runner = ort.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
