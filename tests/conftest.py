@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.cli.conftest import MODELS, Run, runner
+from tests.nets import OneThread
+
+onnxruntime.SessionOptions = OneThread  # each worker of the tests keeps one core busy
 
 settings.register_profile(
     "ci",

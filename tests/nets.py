@@ -11,7 +11,6 @@ import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-import pytest
 from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.equivalence.running.byte_products import PRODUCTS
@@ -210,9 +209,7 @@ def session(model: onnx.ModelProto | ir.Model) -> Run:
     """The model as a function from named inputs to named outputs; products of bytes are exact."""
     proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
     if {node.op_type for node in proto.graph.node} & BYTE_OPERATORS:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ort, "SessionOptions", OneThread)
-            return Session(ir.from_proto(proto)).run
+        return Session(ir.from_proto(proto)).run
     options = OneThread()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.log_severity_level = 4  # what fails is raised
