@@ -31,28 +31,20 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-SLOW_PLACES = (
-    *("cli", "properties", "scanning", "detection", "equivalence", "files"),
-    *("test_dask", "test_every_operator", "test_examples", "test_faults", "test_fuzz_findings"),
-    *("test_ci_integration", "test_gpu_tool", "test_measured", "test_quantized"),
-    *("test_quantized_linear", "test_quantized_maps", "test_quantized_models", "test_refusals"),
-    *(
-        "test_report_schema",
-        "test_sweep",
-        "test_there_and_back",
-        "test_windows",
-        "test_image_norms",
-    ),
-    *("test_pooling", "test_reduction", "test_resize", "test_selection", "test_constants"),
+QUICK = (
+    *("graphs", "comparing", "reporting", "test_golden", "test_import_contract", "test_tape"),
+    *("test_public_api", "test_refusal_catalog", "test_byte_products", "test_table"),
+    *("test_cell_count", "test_receptive_field", "test_output", "test_growth", "test_weights"),
+    *("test_fc_to_conv", "test_free_input_size", "test_linear", "test_movement", "test_sliding"),
 )
-"""Folders and files that the quick suite leaves out: what runs programs, or checks whole models."""
+"""Folders and files of the quick suite: what most changes break first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the quick suite: rules, maps, passes, geometry, golden texts, contracts."""
+    """Mark the quick suite."""
     for item in items:
         path = Path(item.path).relative_to(Path(__file__).parent).with_suffix("")
-        if not set(path.parts) & set(SLOW_PLACES):
+        if set(path.parts) & set(QUICK):
             item.add_marker(pytest.mark.quick)
 
 
