@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import update_wrapper
+from inspect import signature
+from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import GEOMETRY_KEY, Geometry, write_geometry
+from onnx_fc2conv.options import Options, Reduce
 from onnx_fc2conv.passes import (
     FcToConv,
     FreeInputSize,
@@ -19,7 +23,6 @@ from onnx_fc2conv.passes import (
     SplitKernels,
 )
 from onnx_fc2conv.passes.fc_to_conv import has_fc_layer
-from onnx_fc2conv.passes.reduce_outputs import Reduce
 from onnx_fc2conv.passes.refinement import refined_strides
 from onnx_fc2conv.views import (
     FcLayer,
@@ -27,7 +30,6 @@ from onnx_fc2conv.views import (
     LeftAlone,
     OutputMap,
     Plan,
-    Pool,
     WindowPooling,
     interpret,
     output_geometry,
@@ -97,52 +99,43 @@ class Conversion:
     lifted: OpsetUpgrade | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of `convert`, which documents them."""
-
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None
-    static: bool = False
-    stride: int | tuple[int, ...] | None = None
-    pool: Pool = "keep"
-    reduce: Reduce = "none"
-    all_linear: bool = False
-    max_kernel: int | None = None
-    max_depth: int | None = None
+Keywords = ParamSpec("Keywords")
+Result = TypeVar("Result")
 
 
-def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
-    model: ModelSource,
-    *,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    static: bool = False,
-    stride: int | tuple[int, ...] | None = None,
-    pool: Pool = "keep",
-    reduce: Reduce = "none",
-    all_linear: bool = False,
-    max_kernel: int | None = None,
-    max_depth: int | None = None,
-) -> Conversion:
+def _by_keyword(
+    options: Callable[Keywords, Options],
+) -> Callable[
+    [Callable[[ModelSource, Options], Result]],
+    Callable[Concatenate[ModelSource, Keywords], Result],
+]:
+    """Let a function of a model and `Options` take each field of the options as a keyword."""
+
+    def decorate(
+        function: Callable[[ModelSource, Options], Result],
+    ) -> Callable[Concatenate[ModelSource, Keywords], Result]:
+        def called(model: ModelSource, *args: Keywords.args, **given: Keywords.kwargs) -> Result:
+            return function(model, options(*args, **given))
+
+        update_wrapper(called, function)
+        own = signature(function)
+        keywords = signature(options).parameters.values()
+        called.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[own.parameters["model"], *keywords]
+        )
+        called.__doc__ = f"{function.__doc__}\n    {Options.__doc__}"
+        return called  # type: ignore[return-value] # a Callable cannot say that it has a name
+
+    return decorate
+
+
+@_by_keyword(Options)
+def convert(model: ModelSource, options: Options) -> Conversion:
     """Rewrite a classifier so that it slides over images of any size.
 
     Args:
         model: A path, an ``onnx.ModelProto`` or an ``onnx_ir.Model``; never changed.
-        input_shapes: Native shape by input name, such as ``{"image": (1, 3, 224, 224)}``, for
-            inputs whose shape in the model is symbolic.
-        static: Keep the model's sizes and interface; only its fully connected layers change, and
-            one that cannot be converted is left alone.
-        stride: Pixels between neighboring windows, one number or one an axis, which must divide
-            what the model's layers make it (`RefineStride`); None leaves that as it is.
-        pool: What a global pooling of the head becomes: with ``"keep"`` it sees the whole image,
-            and the output is one cell at any size; with ``"window"`` it pools each window, and the
-            output is a map. A gate (squeeze-and-excite) sees the whole image either way.
-        reduce: What is taken over all cells of each output map, so that an image of any size gives
-            [N, K] again: ``"mean"``, ``"max"``, or ``"none"``.
-        all_linear: Convert every Gemm and MatMul by a constant matrix, in transformers and MLPs
-            too, not only those that an image leads to; with ``static`` only.
-        max_kernel: Largest extent of an emitted kernel along any spatial axis; a larger one is
-            split into a sum of Convs (see `SplitKernels`).
-        max_depth: Largest number of weights C·kh·kw that an output channel of one Conv may have.
+        options: The fields of `onnx_fc2conv.options.Options`, each as a keyword of its own.
 
     Returns:
         The conversion, with a model. Its image inputs have symbolic batch and spatial dims; each
@@ -162,49 +155,45 @@ def convert(  # noqa: PLR0913 - the contract's options, all keyword-only
         >>> conversion.after.outputs["scores"]
         ('N', 2, 'scores_H', 'scores_W')
     """
-    options = Options(
-        input_shapes=input_shapes,
-        static=static,
-        stride=stride,
-        pool=pool,
-        reduce=reduce,
-        all_linear=all_linear,
-        max_kernel=max_kernel,
-        max_depth=max_depth,
-    )
     conversion = attempt(model, options)
     if conversion.refusals:
         raise RefusedError(conversion.refusals)
     return conversion
 
 
-def inspect(  # noqa: PLR0913 - the contract's options, all keyword-only
-    model: ModelSource,
-    *,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    static: bool = False,
-    stride: int | tuple[int, ...] | None = None,
-    pool: Pool = "keep",
-    reduce: Reduce = "none",
-    all_linear: bool = False,
-    max_kernel: int | None = None,
-    max_depth: int | None = None,
-) -> Conversion:
+@_by_keyword(Options)
+def inspect(model: ModelSource, options: Options) -> Conversion:
     """Say what `convert` would do: refusals are returned, not raised, and no model is.
 
     Arguments and the other errors are those of `convert`.
     """
-    options = Options(
-        input_shapes=input_shapes,
-        static=static,
-        stride=stride,
-        pool=pool,
-        reduce=reduce,
-        all_linear=all_linear,
-        max_kernel=max_kernel,
-        max_depth=max_depth,
-    )
     return replace(attempt(model, options), model=None)
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """The passes of a conversion, set up with its options."""
+
+    fc_to_conv: FcToConv
+    refine: RefineStride | None
+    reduce: ReduceOutputs
+    split: SplitKernels
+
+    @classmethod
+    def of(cls, options: Options) -> _Passes:
+        shapes = options.input_shapes or {}
+        if options.stride is not None and options.static:
+            raise ArgumentError("static mode has one window only: leave out --stride")
+        if options.stride is not None and options.reduce != "none":
+            raise ArgumentError("--stride makes a denser map, of which --reduce leaves one vector")
+        if options.static and options.reduce != "none":
+            raise ArgumentError("static mode keeps the outputs as they are: leave out --reduce")
+        return cls(
+            FcToConv(shapes, options.static, options.pool, options.all_linear),
+            None if options.stride is None else RefineStride(options.stride, shapes),
+            ReduceOutputs(options.reduce, shapes),
+            SplitKernels(options.max_kernel, options.max_depth),
+        )
 
 
 def attempt(model: ModelSource, options: Options) -> Conversion:
@@ -212,103 +201,81 @@ def attempt(model: ModelSource, options: Options) -> Conversion:
 
     The errors are those of `convert`.
     """
-    shapes = options.input_shapes or {}
-    return _convert(
-        as_model(model),
-        FcToConv(shapes, options.static, options.pool, options.all_linear),
-        ReduceOutputs(options.reduce, shapes),
-        SplitKernels(options.max_kernel, options.max_depth),
-        None if options.stride is None else RefineStride(options.stride, shapes),
-    )
-
-
-def _convert(
-    source: ir.Model,
-    fc_to_conv: FcToConv,
-    reduction: ReduceOutputs,
-    splitting: SplitKernels,
-    refining: RefineStride | None,
-) -> Conversion:
-    """Convert ``source`` in place, as far as that is possible."""
-    if refining is not None and fc_to_conv.static:
-        raise ArgumentError("static mode has one window only: leave out --stride")
-    if refining is not None and reduction.reduce != "none":
-        raise ArgumentError("--stride makes a denser map, of which --reduce leaves one vector")
-    if fc_to_conv.static and reduction.reduce != "none":
-        raise ArgumentError("static mode keeps the outputs as they are: leave out --reduce")
-    before = Interface.of(source)
+    source = as_model(model)
+    passes = _Passes.of(options)
+    found = Conversion(None, (), (), (), {}, Interface.of(source), None)
     opset = source.opset_imports.get("")
     try:
         Normalize()(source)
+        found = replace(found, lifted=_upgrade(opset, source.opset_imports.get("")))
+        _require_layers(source, passes.fc_to_conv)
+        plan = passes.fc_to_conv.plan(source)
+        geometry = {
+            output.value.name or "": _geometry(output, plan.inputs, options.reduce)
+            for output in plan.outputs
+        }
+        found = replace(
+            found,
+            heads=plan.layers,
+            left_alone=plan.left_alone,
+            geometry=geometry,
+            poolings=plan.poolings,
+        )
+        _require_feasible(plan, passes.fc_to_conv)
+        passes.fc_to_conv.apply(plan, source)
+        if not options.static:
+            geometry = _freed(source, passes, plan, geometry)
+        heads = _split(source, passes.split, plan.layers)
     except RefusedError as error:
-        return Conversion(None, (), (), error.refusals, {}, before, None)
-    now = source.opset_imports.get("")
-    upgrade = (
-        OpsetUpgrade(opset, now) if opset is not None and now is not None and opset < now else None
-    )
-    done = _rewrite(source, fc_to_conv, reduction, splitting, refining, before)
-    return replace(done, lifted=upgrade)
+        return replace(found, refusals=error.refusals)
+    if not options.static:
+        write_geometry(source, geometry)
+    after = Interface.of(source)
+    return replace(found, model=source, heads=heads, geometry=geometry, after=after)
 
 
-def _rewrite(  # noqa: PLR0913 - the passes
-    source: ir.Model,
-    fc_to_conv: FcToConv,
-    reduction: ReduceOutputs,
-    splitting: SplitKernels,
-    refining: RefineStride | None,
-    before: Interface,
-) -> Conversion:
-    """Convert a normalized model in place, as far as that is possible."""
-    if not (has_fc_layer(source) or fc_to_conv.pool == "window"):
-        reason = "the model has no Gemm or MatMul: there is nothing to convert"
-        if GEOMETRY_KEY in source.metadata_props:
-            reason = (
-                "it is a conversion already, there is nothing to convert; "
-                f"{GEOMETRY_KEY} in its metadata says what its cells mean"
-            )
-        return Conversion(None, (), (), (_nothing(reason),), {}, before, None)
-    try:
-        plan = fc_to_conv.plan(source)
-    except RefusedError as error:
-        return Conversion(None, (), (), error.refusals, {}, before, None)
-    geometry = {
-        output.value.name or "": _geometry(output, plan.inputs, reduction.reduce)
-        for output in plan.outputs
-    }
-    refusals = plan.refusals or _nothing_found(plan, fc_to_conv)
-    layers = plan.layers
-    if not fc_to_conv.static:
-        refusals = refusals or _subdivided(plan)
-    if not refusals:
-        FcToConv.apply(plan, source)
-        if not fc_to_conv.static:
-            native = {
-                image.value.name or "": image.feature_map.stored_shape(1) for image in plan.inputs
-            }
-            steps: list[ir.passes.InPlacePass] = [FreeInputSize(fc_to_conv.input_shapes)]
-            if refining is not None:
-                steps.insert(0, replace(refining, input_shapes=native))
-            refusals = _refusals_of(source, *steps, replace(reduction, input_shapes=native))
-            if refining is not None and not refusals:
-                geometry = _refined(source, native, geometry, refining.stride)
-    if not refusals:
-        layers = _split(source, splitting, layers)
-        if not fc_to_conv.static:
-            write_geometry(source, geometry)
-    model, after = (None, None) if refusals else (source, Interface.of(source))
-    return Conversion(
-        model, layers, plan.left_alone, refusals, geometry, before, after, plan.poolings
-    )
+def _upgrade(before: int | None, after: int | None) -> OpsetUpgrade | None:
+    """The upgrade of the opset, None if there was none."""
+    if before is None or after is None or before >= after:
+        return None
+    return OpsetUpgrade(before, after)
 
 
-def _refusals_of(source: ir.Model, *steps: ir.passes.InPlacePass) -> tuple[Refusal, ...]:
-    """Run the passes; why not, if one cannot be run."""
-    try:
-        for step in steps:
-            step(source)
-    except RefusedError as error:
-        return error.refusals
-    return ()
+def _require_layers(source: ir.Model, fc_to_conv: FcToConv) -> None:
+    """Refuse a model without any operator that `FcToConv` would convert."""
+    if has_fc_layer(source) or fc_to_conv.pool == "window":
+        return
+    if GEOMETRY_KEY in source.metadata_props:
+        _refuse_nothing(
+            "it is a conversion already, there is nothing to convert; "
+            f"{GEOMETRY_KEY} in its metadata says what its cells mean"
+        )
+    _refuse_nothing("the model has no Gemm or MatMul: there is nothing to convert")
+
+
+def _require_feasible(plan: Plan, fc_to_conv: FcToConv) -> None:
+    """Refuse a plan that has refusals, converts nothing, or gives cells without a window."""
+    if plan.refusals:
+        raise RefusedError(plan.refusals)
+    if not (plan.layers or plan.poolings):
+        _refuse_nothing(_no_layer(plan, fc_to_conv))
+    subdivided = () if fc_to_conv.static else _subdivided(plan)
+    if subdivided:
+        raise RefusedError(subdivided)
+
+
+def _freed(
+    source: ir.Model, passes: _Passes, plan: Plan, geometry: dict[str, Geometry]
+) -> dict[str, Geometry]:
+    """Run the passes after `FcToConv` that change sizes; what the cells mean then."""
+    native = {image.value.name or "": image.feature_map.stored_shape(1) for image in plan.inputs}
+    if passes.refine is not None:
+        replace(passes.refine, input_shapes=native)(source)
+    FreeInputSize(passes.fc_to_conv.input_shapes)(source)
+    replace(passes.reduce, input_shapes=native)(source)
+    if passes.refine is None:
+        return geometry
+    return _refined(source, native, geometry, passes.refine.stride)
 
 
 def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -> Geometry:
@@ -383,22 +350,18 @@ def _split(
     )
 
 
-def _nothing_found(plan: Plan, fc_to_conv: FcToConv) -> tuple[Refusal, ...]:
-    """A refusal if the plan converts no layer and no pooling."""
-    if plan.layers or plan.poolings:
-        return ()
-    if fc_to_conv.all_linear:
-        found = "; ".join(f"{layer.node}: {layer.reason}" for layer in plan.left_alone[:3])
-        return (_nothing(f"no Gemm or MatMul is a layer with a constant matrix ({found})"),)
+def _no_layer(plan: Plan, fc_to_conv: FcToConv) -> str:
+    """Why a plan converts no layer and no pooling."""
     reasons = "; ".join(f"{layer.node}: {layer.reason}" for layer in plan.left_alone[:3])
+    if fc_to_conv.all_linear:
+        return f"no Gemm or MatMul is a layer with a constant matrix ({reasons})"
     why = f" ({reasons})" if reasons else ""
     more = "; --all-linear converts the others too" if why and fc_to_conv.static else ""
-    reason = f"no fully connected layer follows a feature map of an image input{why}{more}"
-    return (_nothing(reason),)
+    return f"no fully connected layer follows a feature map of an image input{why}{more}"
 
 
-def _nothing(reason: str) -> Refusal:
-    return Refusal("nothing-to-convert", "model", reason)
+def _refuse_nothing(reason: str) -> NoReturn:
+    raise RefusedError([Refusal("nothing-to-convert", "model", reason)])
 
 
 def _dims(value: ir.Value) -> tuple[int | str, ...]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "onnx_fc2conv"
 
 ROOMS = (
-    ("errors", "interrupts", "streams", "hints"),
+    ("errors", "interrupts", "streams", "hints", "options"),
     ("files",),
     ("geometry", "graphs"),
     ("views", "matrices"),

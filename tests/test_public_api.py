@@ -3,6 +3,9 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import fields
+from inspect import Parameter, signature
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import onnx_fc2conv
 from onnx_fc2conv import pipeline, testing, to_fc
 from onnx_fc2conv.detection import append
 from onnx_fc2conv.matrices import layer
+from onnx_fc2conv.options import Options
 
 MODULES = (onnx_fc2conv, append, pipeline, testing, to_fc, layer)
 
@@ -61,6 +65,15 @@ def test_the_public_names_for_tests() -> None:
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     thing = getattr(onnx_fc2conv, name)
     assert (thing.__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("function", [onnx_fc2conv.convert, onnx_fc2conv.inspect])
+def test_each_option_is_a_keyword(function: Callable[..., object]) -> None:
+    model, *options = signature(function).parameters.values()
+    assert (model.name, model.default) == ("model", model.empty)
+    assert [(o.name, o.default) for o in options] == [(f.name, f.default) for f in fields(Options)]
+    assert {option.kind for option in options} == {Parameter.KEYWORD_ONLY}
+    assert all(f"{option.name}:" in (function.__doc__ or "") for option in options)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

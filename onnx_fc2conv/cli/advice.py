@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from onnx_fc2conv.hints import what_to_do
+from onnx_fc2conv.options import Options
 
 if TYPE_CHECKING:
     from onnx_fc2conv.cli.console import Terminal
@@ -19,9 +19,9 @@ def explain_refusals(
     terminal: Terminal,
     planned: Conversion,
     source: ModelSource,
-    shapes: Mapping[str, tuple[int, ...]],
+    options: Options,
     *,
-    static: bool,
+    detector: bool = False,
 ) -> None:
     """Print the refusals, the hint for each code, and what ``--static`` would make of the model.
 
@@ -29,17 +29,17 @@ def explain_refusals(
         terminal: The terminal; its standard error is used.
         planned: The conversion that was refused, if one was.
         source: The model.
-        shapes: Native shapes of its inputs.
-        static: Whether the refused conversion was a static one.
+        options: The options of the conversion.
+        detector: Whether a detector was asked for, which static mode does not have.
     """
-    from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415 - lazy: --help must be quick
+    from onnx_fc2conv.pipeline import attempt  # noqa: PLC0415 - lazy: --help must be quick
 
     terminal.refusals(planned.refusals)
     for line in what_to_do(planned.refusals):
         terminal.error(line)
-    if static or not planned.refusals:
+    if options.static or detector or not planned.refusals:
         return
-    kept = inspect(source, input_shapes=shapes, static=True)
+    kept = attempt(source, Options(input_shapes=options.input_shapes, static=True))
     if kept.heads and not kept.refusals:
         layers = len(kept.heads) + len(kept.left_alone)
         terminal.error(

@@ -10,14 +10,11 @@ import typer
 from onnx_fc2conv.cli.options import (
     InputShapes,
     ModelPath,
-    Pool,
-    PoolName,
     Quiet,
-    Stride,
-    parse_input_shapes,
-    parse_stride,
+    option,
 )
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.options import Pool, parse_input_shapes, parse_stride
 
 if TYPE_CHECKING:
     from onnx_fc2conv.benchmark import BenchReport
@@ -33,8 +30,8 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
         list[str],
         typer.Option("--size", metavar="H,W", help="Size of the image, in pixels. Repeatable."),
     ],
-    stride: Stride = None,
-    pool: Pool = PoolName.KEEP,
+    stride: Annotated[str | None, option("stride")] = None,
+    pool: Annotated[Pool, option("pool")] = "keep",
     input_shape: InputShapes = None,
     batch: Annotated[
         int, typer.Option("--batch", min=1, help="Crops per run of the original.")
@@ -87,7 +84,7 @@ a process of its own, in turns, on random pixels.
             model,
             sizes,
             stride=parse_stride(stride),
-            pool=pool.value,
+            pool=pool,
             input_shapes=parse_input_shapes(input_shape),
             batch=batch,
             repeats=repeats,

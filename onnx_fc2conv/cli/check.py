@@ -17,10 +17,10 @@ from onnx_fc2conv.cli.options import (
     Rtol,
     Seed,
     parse_bounds,
-    parse_input_shapes,
     parse_providers,
     parse_sizes,
 )
+from onnx_fc2conv.options import parse_input_shapes
 
 __all__ = ["check_command"]
 

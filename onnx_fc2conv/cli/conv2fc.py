@@ -20,10 +20,10 @@ from onnx_fc2conv.cli.options import (
     Rtol,
     Seed,
     parse_bounds,
-    parse_input_shapes,
 )
 from onnx_fc2conv.cli.running import run
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.options import parse_input_shapes
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -21,28 +21,18 @@ from onnx_fc2conv.cli.box_options import (
 )
 from onnx_fc2conv.cli.detector import detector_step
 from onnx_fc2conv.cli.options import (
-    AllLinear,
     Atol,
-    InputShapes,
-    MaxDepth,
-    MaxKernel,
     ModelPath,
-    Pool,
-    PoolName,
     Providers,
     Quiet,
-    Reduce,
-    ReduceName,
     Reports,
     Rtol,
     Seed,
-    Static,
-    Stride,
     parse_bounds,
-    parse_input_shapes,
     parse_providers,
-    parse_stride,
+    with_options,
 )
+from onnx_fc2conv.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,17 +42,11 @@ if TYPE_CHECKING:
 __all__ = ["convert_command"]
 
 
+@with_options
 def convert_command(  # noqa: PLR0913, PLR0915 - one parameter an option, then one step after the other
     model: ModelPath,
     output: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The model to write.")],
-    input_shape: InputShapes = None,
-    static: Static = False,
-    stride: Stride = None,
-    pool: Pool = PoolName.KEEP,
-    reduce: Reduce = ReduceName.NONE,
-    all_linear: AllLinear = False,
-    max_kernel: MaxKernel = None,
-    max_depth: MaxDepth = None,
+    options: Options,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Prove that OUT computes what IN does.")
     ] = True,
@@ -157,20 +141,19 @@ writes them all.
     )
     from onnx_fc2conv.files.reading import load  # noqa: PLC0415
     from onnx_fc2conv.files.staging import check_writable, data_beside, staged  # noqa: PLC0415
-    from onnx_fc2conv.pipeline import Options, attempt  # noqa: PLC0415
+    from onnx_fc2conv.pipeline import attempt  # noqa: PLC0415
     from onnx_fc2conv.report_files import check_report_paths, write_reports  # noqa: PLC0415
 
     start = time.perf_counter()
     terminal = Terminal(quiet=quiet)
-    shapes = parse_input_shapes(input_shape)
     reports = check_report_paths(report)
     rtols, atols = parse_bounds("--rtol", rtol), parse_bounds("--atol", atol)
     store = _preprocessing(preprocess)
     detecting = detector_step(
         BoxOptions(threshold, wanted, background, iou, agnostic, map_output),
         wanted=detector,
-        static=static,
-        reduced=reduce != ReduceName.NONE,
+        static=options.static,
+        reduced=options.reduce != "none",
     )
     target = output.absolute()
     if not dry_run:
@@ -180,16 +163,6 @@ writes them all.
         source = load(model)
         if link_weights:
             require_data_beside(source, target)
-        options = Options(
-            input_shapes=shapes,
-            static=static,
-            stride=parse_stride(stride),
-            pool=pool.value,
-            reduce=reduce.value,
-            all_linear=all_linear,
-            max_kernel=max_kernel,
-            max_depth=max_depth,
-        )
         conversion = attempt(source, options)
         if detecting is not None:
             conversion = detecting.planned(conversion)
@@ -197,7 +170,7 @@ writes them all.
     terminal.conversion(done)
     if conversion.model is None or dry_run:
         write_reports(done, reports)
-        explain_refusals(terminal, conversion, source, shapes, static=static or detector)
+        explain_refusals(terminal, conversion, source, options, detector=detector)
         if conversion.refusals:
             raise typer.Exit(3)
         terminal.line("Dry run: nothing was written.")
@@ -218,7 +191,7 @@ writes them all.
                     equivalence = run_check(
                         source,
                         conversion.model if detecting is not None else load(pending, data_folder),
-                        input_shapes=shapes,
+                        input_shapes=options.input_shapes,
                         geometry=conversion.geometry,
                         providers=parse_providers(provider),
                         rtol=rtols,

@@ -7,35 +7,16 @@ from typing import Annotated
 import typer
 
 from onnx_fc2conv.cli.advice import explain_refusals
-from onnx_fc2conv.cli.options import (
-    AllLinear,
-    InputShapes,
-    MaxDepth,
-    MaxKernel,
-    ModelPath,
-    Pool,
-    PoolName,
-    Reduce,
-    ReduceName,
-    Static,
-    Stride,
-    parse_input_shapes,
-    parse_stride,
-)
+from onnx_fc2conv.cli.options import ModelPath, with_options
+from onnx_fc2conv.options import Options
 
 __all__ = ["inspect_command"]
 
 
-def inspect_command(  # noqa: PLR0913 - one parameter an option
+@with_options
+def inspect_command(
     model: ModelPath,
-    input_shape: InputShapes = None,
-    static: Static = False,
-    stride: Stride = None,
-    pool: Pool = PoolName.KEEP,
-    reduce: Reduce = ReduceName.NONE,
-    all_linear: AllLinear = False,
-    max_kernel: MaxKernel = None,
-    max_depth: MaxDepth = None,
+    options: Options,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Show which FC layers a model has and what each would become; write nothing.
@@ -53,22 +34,11 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.conversion_report import ConversionReport  # noqa: PLC0415
     from onnx_fc2conv.geometry import read_geometry  # noqa: PLC0415
-    from onnx_fc2conv.pipeline import inspect  # noqa: PLC0415
+    from onnx_fc2conv.pipeline import attempt  # noqa: PLC0415
     from onnx_fc2conv.streams import reaches_stdout  # noqa: PLC0415
 
     terminal = Terminal()
-    shapes = parse_input_shapes(input_shape)
-    conversion = inspect(
-        model,
-        input_shapes=shapes,
-        static=static,
-        stride=parse_stride(stride),
-        pool=pool.value,
-        reduce=reduce.value,
-        all_linear=all_linear,
-        max_kernel=max_kernel,
-        max_depth=max_depth,
-    )
+    conversion = attempt(model, options)
     report = ConversionReport(str(model), None, conversion)
     if json:
         typer.echo(report.to_json(), nl=False)
@@ -78,6 +48,6 @@ def inspect_command(  # noqa: PLR0913 - one parameter an option
         terminal.conversion(report)
         if conversion.refusals and (stored := read_geometry(model)):
             terminal.grid(stored)
-        explain_refusals(terminal, conversion, model, shapes, static=static)
+        explain_refusals(terminal, conversion, model, options)
     if conversion.refusals:
         raise typer.Exit(3)

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from enum import StrEnum
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.options import Options
 
 if TYPE_CHECKING:
     from onnx_fc2conv.equivalence.running.start import Provider
 
 __all__ = [
-    "AllLinear",
     "Atol",
     "InputShapes",
-    "MaxDepth",
-    "MaxKernel",
     "ModelPath",
-    "Pool",
-    "PoolName",
     "ProviderName",
     "Providers",
     "Quiet",
-    "Reduce",
-    "ReduceName",
     "Reports",
     "Rtol",
     "Seed",
-    "Static",
-    "Stride",
+    "option",
     "parse_bounds",
-    "parse_input_shapes",
     "parse_providers",
     "parse_sizes",
-    "parse_stride",
+    "with_options",
 ]
+
+_FIELDS = {field.name: field for field in fields(Options)}
+_OF_PYTHON = ("given", "read")
 
 
 class ProviderName(StrEnum):
@@ -48,61 +46,14 @@ class ProviderName(StrEnum):
     CUDA = "cuda"
 
 
-class PoolName(StrEnum):
-    """The treatment of a global pooling in the head."""
-
-    KEEP = "keep"
-    WINDOW = "window"
-
-
-class ReduceName(StrEnum):
-    """The reduction over all positions of an output map."""
-
-    NONE = "none"
-    MEAN = "mean"
-    MAX = "max"
+def option(name: str, *default: Any) -> Any:
+    """The form of a field of `Options` on the command line, as its metadata have it."""
+    form = {key: value for key, value in _FIELDS[name].metadata.items() if key not in _OF_PYTHON}
+    return typer.Option(*default, form.pop("flag", f"--{name.replace('_', '-')}"), **form)
 
 
 ModelPath = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The model to read.")]
-InputShapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input-shape",
-        metavar="NAME:1,3,224,224",
-        help="Native shape of an input whose dims are symbolic in the model. Repeatable.",
-    ),
-]
-Static = Annotated[
-    bool,
-    typer.Option(
-        "--static", help="Keep sizes and interface; only the FC layers become convolutions."
-    ),
-]
-Stride = Annotated[
-    str | None,
-    typer.Option(
-        "--stride",
-        metavar="N|H,W",
-        help="Pixels between neighboring windows, a divisor of the layers' own stride: a denser "
-        "map, by dilating the layers after those that lose their stride (à trous).",
-    ),
-]
-Pool = Annotated[
-    PoolName,
-    typer.Option(
-        "--pool",
-        help="Global pooling in the head: keep pools the whole image (one cell at "
-        "any size), window pools each window (a map).",
-    ),
-]
-Reduce = Annotated[
-    ReduceName,
-    typer.Option(
-        "--reduce",
-        help="Reduce all cells of the output map, so that an image of any size gives "
-        "one vector of scores.",
-    ),
-]
+InputShapes = Annotated[list[str] | None, option("input_shapes")]
 Reports = Annotated[
     list[Path] | None,
     typer.Option(
@@ -139,57 +90,34 @@ Atol = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the check's random inputs.")]
-AllLinear = Annotated[
-    bool,
-    typer.Option(
-        "--all-linear",
-        help="With --static: convert every Gemm and MatMul by a constant matrix, in transformers "
-        "and MLPs too, not only those that depend on an image.",
-    ),
-]
-MaxKernel = Annotated[
-    int | None,
-    typer.Option(
-        "--max-kernel",
-        metavar="N",
-        min=1,
-        help="Largest extent of an emitted kernel along any axis; a larger one is split into a sum "
-        "of Convs. TI TIDL: 7. AMD DPU: 16.",
-    ),
-]
-MaxDepth = Annotated[
-    int | None,
-    typer.Option(
-        "--max-depth",
-        metavar="N",
-        min=1,
-        help="Most weights that one output channel of an emitted Conv may have (channels × kernel "
-        "height × width); more are split into a sum of Convs. AMD DPU: channel_parallel × "
-        "bank_depth, 32768 for DPUCZDX8G.",
-    ),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
-def parse_input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """``["image:1,3,224,224"]`` as ``{"image": (1, 3, 224, 224)}``.
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of `Options`, which it gets as ``options``.
 
-    Raises:
-        ArgumentError: If one is not written like that.
+    They stand in the place of that parameter.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts or ():
-        name, colon, dims = text.rpartition(":")
-        try:
-            shape = tuple(int(dim) for dim in dims.split(","))
-        except ValueError:
-            shape = ()
-        if not colon or not name or not shape:
-            raise ArgumentError(
-                f"--input-shape {text!r} is not written like --input-shape image:1,3,224,224"
-            )
-        shapes[name] = shape
-    return shapes
+    parameters: list[Parameter] = []
+    types = get_type_hints(Options)
+    for own in signature(command, eval_str=True).parameters.values():
+        if own.name != "options":
+            parameters.append(own)
+            continue
+        for name, field in _FIELDS.items():
+            given, form = field.metadata.get("given", types[name]), option(name, field.default)
+            parameters.append(own.replace(name=name, annotation=given, default=form))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        values = {name: given.pop(name) for name in _FIELDS}
+        for name, field in _FIELDS.items():
+            if "read" in field.metadata:
+                values[name] = field.metadata["read"](values[name])
+        command(options=Options(**values), **given)
+
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return run
 
 
 def parse_bounds(option: str, texts: Sequence[str] | None) -> dict[str, float] | None:
@@ -233,18 +161,3 @@ def parse_sizes(text: str | None) -> tuple[tuple[int, ...], ...]:
     if not all(sizes) or any(length < 1 for size in sizes for length in size):
         raise ArgumentError(f"--sizes {text!r} is not written like --sizes 512x1024,300x200")
     return tuple(sizes)
-
-
-def parse_stride(text: str | None) -> int | tuple[int, ...] | None:
-    """``"4"`` as ``4``, ``"4,8"`` as ``(4, 8)``.
-
-    Raises:
-        ArgumentError: If it is not written like that.
-    """
-    if text is None:
-        return None
-    try:
-        strides = tuple(map(int, text.split(",")))
-    except ValueError:
-        raise ArgumentError(f"--stride {text!r} is not written like --stride 4 or 4,8") from None
-    return strides[0] if len(strides) == 1 else strides

@@ -19,9 +19,10 @@ from onnx_fc2conv.cli.box_options import (
     Thresholds,
     parse_thresholds,
 )
-from onnx_fc2conv.cli.options import InputShapes, Quiet, parse_input_shapes
+from onnx_fc2conv.cli.options import InputShapes, Quiet
 from onnx_fc2conv.errors import ArgumentError, Fc2ConvError
 from onnx_fc2conv.interrupts import Interrupted
+from onnx_fc2conv.options import parse_input_shapes
 
 if TYPE_CHECKING:
     from onnx_fc2conv.cli.console import Terminal

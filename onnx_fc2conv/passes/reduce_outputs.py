@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.graphs.writer import GraphWriter
+from onnx_fc2conv.options import Reduce
 from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views import OutputMap, interpret
 
-__all__ = ["Reduce", "ReduceOutputs"]
-
-Reduce = Literal["none", "mean", "max"]
-"""The reduction over all positions of an output map."""
+__all__ = ["ReduceOutputs"]
 
 _OPERATORS = {"mean": "ReduceMean", "max": "ReduceMax"}
 

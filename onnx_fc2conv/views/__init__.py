@@ -1,5 +1,6 @@
 """Interpreting the head of a classifier as views of feature maps; see `view` for the idea."""
 
+from onnx_fc2conv.options import Pool
 from onnx_fc2conv.views.interpreter import interpret
 from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
@@ -9,7 +10,6 @@ from onnx_fc2conv.views.plan import (
     LeftAlone,
     OutputMap,
     Plan,
-    Pool,
     WindowPooling,
 )
 from onnx_fc2conv.views.static import interpret_statically

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
 from onnx_fc2conv.graphs.names import NameScope, describe, node_name
+from onnx_fc2conv.options import Pool
 from onnx_fc2conv.views.bodies import captured_values, inner_nodes
 from onnx_fc2conv.views.computed import computed, uniform_shape
 from onnx_fc2conv.views.context import Context
@@ -36,7 +37,6 @@ from onnx_fc2conv.views.plan import (
     LeftAlone,
     OutputMap,
     Plan,
-    Pool,
     Step,
     WindowPooling,
 )

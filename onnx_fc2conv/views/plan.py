@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import onnx_ir as ir
 
@@ -25,7 +24,6 @@ __all__ = [
     "OutputMap",
     "Plan",
     "PointwiseLayer",
-    "Pool",
     "Rebuilt",
     "Step",
     "WindowPooling",
@@ -42,9 +40,6 @@ FC_OPERATORS = (
 
 MICROSOFT = "com.microsoft"
 """The domain of onnxruntime's own operators."""
-
-Pool = Literal["keep", "window"]
-"""Whether a global pooling of the head stays, or pools each window."""
 
 AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
 

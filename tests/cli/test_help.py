@@ -3,11 +3,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from onnx_fc2conv.options import Options
 from tests.cli.conftest import Run
 
 
@@ -22,6 +24,13 @@ def test_help_teaches_by_example(run: Run, arguments: list[str]) -> None:
     assert result.code == 0
     assert "Examples" in result.out
     assert re.search(r"fc2conv (inspect )?classifier\.onnx", result.out)
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect"])
+def test_help_has_every_option_of_a_conversion(run: Run, command: str) -> None:
+    flags = [f.metadata.get("flag", f"--{f.name.replace('_', '-')}") for f in fields(Options)]
+    shown = run(command, "--help").out
+    assert [flag for flag in flags if flag not in shown] == []
 
 
 def test_help_states_the_exit_codes(run: Run) -> None:
