@@ -91,7 +91,6 @@ _HOMES = {
         "Normalize",
         "ReduceOutputs",
         "RefineStride",
-        "RefineStride",
         "SplitKernels",
     ),
     "pipeline": ("Conversion", "convert", "inspect"),

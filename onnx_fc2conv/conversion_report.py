@@ -1,4 +1,4 @@
-"""What a conversion did and what the check found, for people and for machines."""
+"""The report of a conversion and its check, for people and for machines."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ConversionReport:
     Attributes:
         source: The file that was converted.
         target: The file that was written or would have been; None if none was asked for.
-        conversion: What was planned.
-        equivalence: What the check found; None if there was none.
+        conversion: The planned conversion.
+        equivalence: The result of the check; None if there was none.
     """
 
     source: str
@@ -138,7 +138,7 @@ def times(shape: tuple[int | str, ...]) -> str:
 
 
 def upgrade_line(upgrade: OpsetUpgrade) -> str:
-    """What was done to the opset, in one line."""
+    """The upgrade of the opset, in one line."""
     return (
         f"upgraded from opset {upgrade.before} to {upgrade.after}: the model is written in the "
         f"operators of opset {upgrade.after}"

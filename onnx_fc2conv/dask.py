@@ -1,9 +1,8 @@
-"""Score maps as dask arrays: any scheduler computes them, on one machine or on many.
+"""Score maps as dask arrays, which any scheduler computes, on one machine or on many.
 
-The image is cut into the tiles of `onnx_fc2conv.scan`: crops with the exact halo, which overlap and
-begin at multiples of the stride, each a task. (``map_overlap`` has one depth for all chunks and
-knows no stride; a tile beyond the image's own border is cut as `TileCells` allows.) So the map is
-that of the whole image.
+The image is cut into the tiles of `onnx_fc2conv.scan`, and each tile is a task. Tiles begin at
+multiples of the stride and overlap by the exact halo (`TileCells`), so the map equals that of the
+whole image. (``map_overlap`` would not do: it has one depth for all chunks, and no stride.)
 """
 
 from __future__ import annotations
@@ -53,16 +52,16 @@ def scores(  # noqa: PLR0913 - those options of scan that a map depends on
     output: str | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dask.array.Array:
-    """The score of every window of an image, lazily: nothing is read or run before it is computed.
+    """The score of every window of an image, as an array that is computed lazily.
 
-    A model is sent to the workers in the task graph, and each process loads it once. One that does
-    not fit into a single ONNX file is not sent: workers read it where it lies.
+    The model is sent to the workers in the task graph, and each process loads it once. Workers
+    read a model that does not fit into a single ONNX file from its own path.
 
     Args:
         array: The image, [H, W] or [H, W, C], in any chunks.
         model: A converted model, or an original one that is converted on the fly.
         preprocess: As for `onnx_fc2conv.scan`.
-        memory: What the tensors of one tile may take on a worker; the tiles are as large.
+        memory: Memory for the tensors of one tile on a worker, which limits the size of the tiles.
         output: The output to read, where there are several.
         input_shapes: As for `onnx_fc2conv.convert`.
 
@@ -103,10 +102,10 @@ def scores(  # noqa: PLR0913 - those options of scan that a map depends on
 
 @dataclass(frozen=True)
 class _Sent:
-    """What a worker needs.
+    """What a worker needs to run the model.
 
     Attributes:
-        digest: Tells it from others.
+        digest: Identifies the model.
         source: The converted model as one protobuf, or the path of a model.
         input_shapes: As for `scores`.
         output: Name of the map.
@@ -127,7 +126,11 @@ class _Sent:
         given: ModelSource,
         input_shapes: Mapping[str, tuple[int, ...]],
     ) -> _Sent:
-        """In bytes where one protobuf can hold the model."""
+        """Send the model as bytes if one protobuf can hold it, else as the path that was given.
+
+        Raises:
+            ArgumentError: If it is too large, and was not given as a path.
+        """
         source: bytes | str
         if not needs_data_file(scanning.model):
             whole = ir.to_proto(scanning.model).SerializeToString()
@@ -151,7 +154,7 @@ class _Sent:
 
 
 def _crops(da: Any, image: Any, plan: TilePlan) -> Any:
-    """All tiles beside and below each other, each one chunk; what they share is there twice."""
+    """The tiles side by side, one chunk each; pixels that tiles share are repeated."""
     for axis, (tiles, length) in enumerate(
         ((plan.rows.tiles, plan.rows.length), (plan.columns.tiles, plan.columns.length))
     ):
@@ -169,7 +172,7 @@ def _cells(
     columns: tuple[AxisTile, ...],
     block_id: tuple[int, int, int],
 ) -> AnyArray:
-    """The task: the cells [K, h, w] that a tile [C, H, W] gives."""
+    """Compute the cells [K, h, w] of one tile [C, H, W]."""
     inner = rows[block_id[1]].inner, columns[block_id[2]].inner
     with _LOADING:
         scanner = _scanner(sent)
@@ -178,7 +181,7 @@ def _cells(
 
 @lru_cache(_SESSIONS)
 def _scanner(sent: _Sent) -> Scanner:
-    """The model that was sent, loaded once a process."""
+    """The model that was sent, loaded once in each process."""
     return sent.load()
 
 

@@ -1,6 +1,6 @@
-"""Ctrl-C: one line and exit code 130, from the first import to the last file that is removed.
+"""Ctrl-C ends the program with one line and exit code 130, at any moment of its run.
 
-Imports next to nothing, so that it is in force before anything else is imported.
+Imports next to nothing, since it takes effect before anything else is imported.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Interrupted", "interruptible"]
 
 
 class Interrupted(BaseException):
-    """Ctrl-C was pressed. No `KeyboardInterrupt`: typer would end without a word at that."""
+    """Ctrl-C was pressed. At a `KeyboardInterrupt`, typer would exit without a message."""
 
 
 _pressed = False
@@ -27,7 +27,9 @@ _later: threading.Timer | None = None
 def interruptible(program: str) -> Generator[None]:
     """Run a program's work; exit with one line and code 130 if Ctrl-C is pressed meanwhile."""
     global _pressed  # noqa: PLW0603 - a signal belongs to the process
-    if threading.current_thread() is not threading.main_thread():  # which has no say in signals
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread gets signals
         yield
         return
     _pressed = False
@@ -36,10 +38,10 @@ def interruptible(program: str) -> Generator[None]:
         yield
     except SystemExit:
         raise
-    except BaseException:  # extension modules make other exceptions of it, as an ImportError
+    except BaseException:  # extension modules turn it into others, such as ImportError
         if not _pressed:
             raise
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # some press it twice
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press it twice
         sys.stderr.write(f"{program}: interrupted\n")
         raise SystemExit(130) from None
     finally:
@@ -48,7 +50,7 @@ def interruptible(program: str) -> Generator[None]:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _pressed, _later  # noqa: PLW0603
-    if _initialises_an_extension(frame):  # some abort the process at any exception: a moment later
+    if _initialises_an_extension(frame):  # some abort the process at any exception: wait
         if _later is None or not _later.is_alive():
             _later = threading.Timer(0.02, signal.raise_signal, (number,))
             _later.start()

@@ -1,4 +1,4 @@
-"""convert(): which passes, in which order; plan first, then apply."""
+"""convert() and inspect(): the passes of a conversion, in their order."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ __all__ = ["Conversion", "Interface", "OpsetUpgrade", "Options", "attempt", "con
 
 @dataclass(frozen=True)
 class OpsetUpgrade:
-    """That an old model was written in newer operators before anything else.
+    """The upgrade of an old model to newer operators, which comes before anything else.
 
     Attributes:
-        before: Its opset.
+        before: The opset of the original model.
         after: The opset of the converted model.
     """
 
@@ -267,7 +267,7 @@ def _require_feasible(plan: Plan, fc_to_conv: FcToConv) -> None:
 def _freed(
     source: ir.Model, passes: _Passes, plan: Plan, geometry: dict[str, Geometry]
 ) -> dict[str, Geometry]:
-    """Run the passes after `FcToConv` that change sizes; what the cells mean then."""
+    """Run the passes after `FcToConv` that change sizes; return the geometry after them."""
     native = {image.value.name or "": image.feature_map.stored_shape(1) for image in plan.inputs}
     if passes.refine is not None:
         replace(passes.refine, input_shapes=native)(source)
@@ -279,7 +279,7 @@ def _freed(
 
 
 def _geometry(output: OutputMap, images: Sequence[ImageInput], reduce: Reduce) -> Geometry:
-    """What the cells of an output mean once `ReduceOutputs` has run."""
+    """The geometry of an output after `ReduceOutputs` has run."""
     meaning = output_geometry(output, images)
     if reduce == "none" or not output.feature_map.is_single_cell:
         return meaning
@@ -292,14 +292,14 @@ def _refined(
     geometry: Mapping[str, Geometry],
     stride: int | tuple[int, ...],
 ) -> dict[str, Geometry]:
-    """What the cells of a model mean once `RefineStride` has run, and at which sizes it does."""
+    """The geometry after `RefineStride`: its strides, and the sizes at which the model runs."""
     plan = interpret(source, native)
     now = {o.value.name or "": output_geometry(o, plan.inputs) for o in plan.outputs}
     refined: dict[str, Geometry] = {}
     for name, meaning in geometry.items():
         counts = now.get(name, meaning)
         strides = refined_strides(meaning.stride, stride)
-        # A window may have room for more cells than before: these are windows that reach out of it.
+        # A window may hold more cells than before: the windows of the last ones exceed it.
         over = (
             rest + (many - own) * step
             for rest, many, own, step in zip(

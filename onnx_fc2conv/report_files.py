@@ -1,4 +1,4 @@
-"""Writing a report to a file, in the format that the file name's ending says."""
+"""Writes reports to files; the ending of a file's name chooses the format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Report", "check_report_paths", "write_reports"]
 
 
 class Report(Protocol):
-    """What can be written."""
+    """A report that has all formats."""
 
     def to_json(self) -> str: ...  # noqa: D102 - the reports say it
     def to_markdown(self) -> str: ...  # noqa: D102
@@ -27,10 +27,10 @@ _FORMATS: Mapping[str, Callable[[Report], str]] = {
 
 
 def check_report_paths(paths: Iterable[Path] | None) -> list[Path]:
-    """The report files, refused before any work if their format is unknown.
+    """Return the report files, after checking that they can be written.
 
     Raises:
-        ArgumentError: If an ending says no known format, or the folder does not exist.
+        ArgumentError: If the ending of one is unknown, or its folder does not exist.
     """
     for path in paths or ():
         if path.suffix not in _FORMATS:
@@ -51,7 +51,7 @@ def write_reports(report: Report, paths: Iterable[Path]) -> None:
     for path in paths:
         text = _FORMATS[path.suffix](report)
         try:
-            # A file's name may be no text; what stands for its bytes is written as an escape.
+            # A file's name may hold bytes that are no text; they are written as escapes.
             path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
         except OSError as error:
             reason = error.strerror or error

@@ -1,13 +1,13 @@
-"""Standard output and error that never stop the work, whatever takes what is printed.
+"""Standard output and error that never stop the work.
 
-What is printed is a log. No encoding that lacks a character, no reader that has gone, no full disk
-and no closed stream may change what is written to files, or the exit code:
+What is printed is a log. It must not change the written files or the exit code, whatever happens to
+the stream: its encoding lacks a character, its reader has gone, its disk is full, it is closed.
 
-- a character that the stream's encoding lacks gets a stand-in of ASCII, or its escape;
-- a stream that fails once gets nothing more; unless only its reader has gone, which is the reader's
-  choice (``| head``), one line on standard error says so in the end.
+- A character that the encoding lacks is replaced by ASCII, or by its escape.
+- A stream that has failed gets nothing more. At the end, one line on standard error says so, unless
+  its reader has gone, as that of ``| head`` does.
 
-Imports next to nothing: it is in force before anything else is imported.
+Imports next to nothing, since it takes effect before anything else is imported.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ STAND_INS = {
     "ε": "epsilon",
     "à": "a",
 }
-"""What stands for the characters of this program's own texts where an encoding lacks them."""
+"""ASCII for the characters in this program's own texts that an encoding may lack."""
 
 _READER_GONE = (errno.EPIPE, errno.EINVAL)
-"""Of a write to a pipe that nobody reads any more; Windows says EINVAL."""
+"""The errors of writing to a pipe without a reader; Windows says EINVAL."""
 
 
 class _Lasting(io.RawIOBase):
     """A stream's raw end, on which every write succeeds.
 
     Attributes:
-        failure: Why nothing is written any more; None while all is well.
+        failure: The error after which nothing is written any more; None if there was none.
     """
 
     def __init__(self, raw: io.RawIOBase) -> None:
@@ -80,7 +80,7 @@ class _Lasting(io.RawIOBase):
                 written = self._raw.write(data)
                 if written is not None:
                     return written
-                select.select([], [self], [])  # a pipe that does not block, and is full
+                select.select([], [self], [])  # a full pipe that does not block
         except OSError as error:
             self.failure = error
         return memoryview(data).nbytes
@@ -88,7 +88,7 @@ class _Lasting(io.RawIOBase):
 
 @contextmanager
 def lasting_streams(program: str) -> Generator[None]:
-    """Let a program print to standard output and error without a thought, from here to its end."""
+    """Let a program print to streams that may fail, from here to its end."""
     codecs.register_error("fc2conv", _stand_in)
     _occupy_descriptors()
     sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
@@ -103,13 +103,13 @@ def lasting_streams(program: str) -> Generator[None]:
 
 
 def reaches_stdout() -> bool:
-    """Whether all that was printed so far is where it should be, or nobody wants it."""
+    """Whether all that was printed so far has been written, or its reader has gone."""
     sys.stdout.flush()
     return _failure(sys.stdout) is None
 
 
 def _failure(stream: TextIO) -> OSError | None:
-    """Why a stream has lost something that somebody may want."""
+    """The error by which a stream lost output; None if none was lost, or its reader has gone."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     failure = raw.failure if isinstance(raw, _Lasting) else None
     return None if failure is None or failure.errno in _READER_GONE else failure
@@ -132,7 +132,7 @@ def _lasting(stream: TextIO | None) -> TextIO:
 def _occupy_descriptors() -> None:
     """Open descriptors 0 to 2 where they are closed.
 
-    The next file would get that number, and libraries would log into the model.
+    The next file to be opened would get such a number, and libraries would log into the model.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -140,7 +140,7 @@ def _occupy_descriptors() -> None:
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
-    """An error handler for codecs: what is written for characters that the encoding lacks."""
+    """The error handler for codecs: replaces characters that the encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     return "".join(STAND_INS.get(c) or _escaped(c) for c in lacking), error.end

@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 class CheckOptions(TypedDict, total=False):
-    """The options of `onnx_fc2conv.check`, which says what they mean."""
+    """The options of `onnx_fc2conv.check`, which documents them."""
 
     providers: Sequence[Provider]
     input_shapes: Mapping[str, tuple[int, ...]] | None
@@ -60,7 +60,7 @@ def assert_equivalent(
 
 
 def _short(report: EquivalenceReport) -> str:
-    """The failures in a few lines."""
+    """The first failures, one line each."""
     lines = [f"not equivalent ({report.relation.words}; seed {report.seed})"]
     for run in report.runs:
         for result in run.results:

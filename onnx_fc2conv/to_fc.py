@@ -1,4 +1,4 @@
-"""convert_to_fc(): the other direction, convolutions as matrix products."""
+"""convert_to_fc(): the inverse conversion, of convolutions to matrix products."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.passes import ConvToFc, Normalize
-from onnx_fc2conv.passes.conv_to_fc import Form, MatrixLayer, MatrixPlan
+from onnx_fc2conv.passes.conv_to_fc import Form, MatrixLayer
 
 __all__ = ["FcConversion", "convert_to_fc", "plan_to_fc"]
-
-_MAX_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ def convert_to_fc(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     form: Form = "im2col",
     layers: Sequence[str] = (),
-    max_bytes: int = _MAX_BYTES,
+    max_bytes: int = 2_000_000_000,
 ) -> FcConversion:
     """Write a model's convolutions as matrix products (Ma & Lu 2017, arXiv 1712.01252).
 
@@ -64,38 +62,20 @@ def convert_to_fc(
         >>> [(layer.node, layer.shape) for layer in conversion.layers]
         [('Conv /0/Conv', (864, 64)), ('Conv /2/Conv', (512, 864))]
     """
-    source = as_model(model)
-    Normalize()(source)
     rewrite = ConvToFc(form, input_shapes or {}, layers, max_bytes)
-    plan = _planned(rewrite, source)
+    source, planned = plan_to_fc(model, rewrite)
     rewrite(source)
-    return FcConversion(source, plan.layers)
+    return FcConversion(source, planned)
 
 
-def plan_to_fc(
-    model: ModelSource,
-    *,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    form: Form = "im2col",
-    layers: Sequence[str] = (),
-    max_bytes: int = _MAX_BYTES,
-) -> MatrixPlan:
-    """Say what `convert_to_fc` would do and how large it would be; arguments and errors are its."""
+def plan_to_fc(model: ModelSource, rewrite: ConvToFc) -> tuple[ir.Model, tuple[MatrixLayer, ...]]:
+    """Return a copy of the model, ready for the pass, and the layers that it will rewrite.
+
+    The errors are those of `convert_to_fc`.
+    """
     source = as_model(model)
     Normalize()(source)
-    return _planned(ConvToFc(form, input_shapes or {}, layers, max_bytes), source)
-
-
-def _planned(rewrite: ConvToFc, source: ir.Model) -> MatrixPlan:
-    """The plan.
-
-    Raises:
-        RefusedError: If it has refusals or no layer.
-    """
-    plan = rewrite.plan(source)
-    refusals = plan.refusals
-    if not refusals and not plan.layers:
-        refusals = (Refusal("nothing-to-convert", "model", "the model has no Conv"),)
-    if refusals:
-        raise RefusedError(refusals)
-    return plan
+    planned = rewrite.plan(source)
+    if not planned:
+        raise RefusedError([Refusal("nothing-to-convert", "model", "the model has no Conv")])
+    return source, planned

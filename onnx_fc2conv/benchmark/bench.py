@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.benchmark.macs import multiply_adds
 from onnx_fc2conv.benchmark.measuring import Task, measure
 from onnx_fc2conv.benchmark.report import BenchReport, Latency, SizeResult
 from onnx_fc2conv.equivalence.running.session import runtime_version
 from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.files.reading import load
 from onnx_fc2conv.geometry import Geometry
+from onnx_fc2conv.graphs.cost import multiply_adds
+from onnx_fc2conv.graphs.shapes import shapes_at
 from onnx_fc2conv.pipeline import Conversion, convert
 from onnx_fc2conv.scanning.tiles import TilePlan, plan_tiles
 from onnx_fc2conv.views import Pool
@@ -180,7 +181,8 @@ class _Subject:
             )
         timings = measure(tasks, repeats, lambda step: say(f"{text}: {step}"))
         name = self.meaning.input
-        per_run = multiply_adds(self.source, {name: (single, self.channels, *window)})
+        crops = shapes_at(self.source, {name: (single, self.channels, *window)})
+        per_run = multiply_adds(self.source, crops)
         return SizeResult(
             size,
             stride,
@@ -191,7 +193,7 @@ class _Subject:
             timings.get("tiles"),
             None if tiles is None else tiles.tile_size,
             self.batch,
-            multiply_adds(self.converted, {name: shape}),
+            multiply_adds(self.converted, shapes_at(self.converted, {name: shape})),
             None if per_run is None else per_run // single,
         )
 

@@ -119,7 +119,8 @@ passes.
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415 - lazy: --help must be quick
     from onnx_fc2conv.files.reading import load  # noqa: PLC0415
     from onnx_fc2conv.files.staging import check_writable, staged  # noqa: PLC0415
-    from onnx_fc2conv.to_fc import convert_to_fc, plan_to_fc  # noqa: PLC0415
+    from onnx_fc2conv.passes import ConvToFc  # noqa: PLC0415
+    from onnx_fc2conv.to_fc import plan_to_fc  # noqa: PLC0415
 
     start = time.perf_counter()
     terminal = Terminal("conv2fc", quiet=quiet)
@@ -130,20 +131,15 @@ passes.
         check_writable(target, overwrite=overwrite, source=model)
     with terminal.progress("Reading and planning"):
         source = load(model)
-        planned = plan_to_fc(
-            source, input_shapes=shapes, form=form.value, layers=layers or (), max_bytes=limit
-        )
-    terminal.matrices(planned.layers, form.value)
+        rewrite = ConvToFc(form.value, shapes, layers or (), limit)
+        rewritten, planned = plan_to_fc(source, rewrite)
+    terminal.matrices(planned, form.value)
     if dry_run:
         terminal.line("Dry run: nothing was written.")
         return
     with terminal.progress("Writing matrices"):
-        conversion = convert_to_fc(
-            source, input_shapes=shapes, form=form.value, layers=layers or (), max_bytes=limit
-        )
-    with staged(
-        target, conversion.model, overwrite=overwrite, write=write, source=source
-    ) as pending:
+        rewrite(rewritten)
+    with staged(target, rewritten, overwrite=overwrite, write=write, source=source) as pending:
         if check:
             bounds = (parse_bounds("--rtol", rtol), parse_bounds("--atol", atol))
             with terminal.progress("Checking") as say:

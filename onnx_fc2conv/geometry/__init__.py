@@ -4,7 +4,7 @@ from onnx_fc2conv.geometry.cell_count import CellCount, output_length
 from onnx_fc2conv.geometry.metadata import GEOMETRY_KEY, read_geometry, write_geometry
 from onnx_fc2conv.geometry.output import Geometry
 from onnx_fc2conv.geometry.receptive_field import AxisField, Misaligned
-from onnx_fc2conv.geometry.sliding_window import SlidingWindow
+from onnx_fc2conv.geometry.sliding_window import NoCell, SlidingWindow
 from onnx_fc2conv.geometry.verdict import (
     CleanCells,
     ReceptiveField,
@@ -20,6 +20,7 @@ __all__ = [
     "CleanCells",
     "Geometry",
     "Misaligned",
+    "NoCell",
     "ReceptiveField",
     "SizeRule",
     "SlidingWindow",

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["SlidingWindow"]
+    from onnx_fc2conv.geometry.receptive_field import AxisField
+
+__all__ = ["NoCell", "SlidingWindow"]
+
+
+class NoCell(ValueError):  # noqa: N818 - an outcome that the caller turns into a refusal
+    """A sliding layer has no output at this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ class SlidingWindow:
         """Resolve the operator's attributes at this size (Conv-1/11/22, AveragePool-1 to 22).
 
         Raises:
-            ValueError: If they contradict each other or give no output; the message says why.
+            NoCell: If the kernel is larger than the padded input.
+            ValueError: If they contradict each other; the message says why.
         """
         rank = len(extent)
         strides = tuple(strides or (1,) * rank)
@@ -84,22 +91,33 @@ class SlidingWindow:
                 ends[axis] = max(ends[axis], (cells - 1) * strides[axis] + span - whole)
         window = cls(tuple(extent), tuple(kernel), strides, dilations, tuple(begins), tuple(ends))
         if min(window.output_extent, default=1) < 1:
-            raise ValueError(f"its kernel {list(kernel)} does not fit an input of {list(extent)}")
+            raise NoCell(f"its kernel {list(kernel)} does not fit an input of {list(extent)}")
         return window
+
+    @property
+    def axes(self) -> tuple[tuple[int, int, int, int, int], ...]:
+        """Kernel, stride, dilation, leading and end padding of each axis."""
+        along = (self.kernel, self.strides, self.dilations, self.begins, self.ends)
+        return tuple(zip(*along, strict=True))
+
+    @property
+    def pads(self) -> tuple[int, ...]:
+        """The padding as the operators have it: all before the input, then all after it."""
+        return (*self.begins, *self.ends)
 
     @property
     def output_extent(self) -> tuple[int, ...]:
         """Size of the output."""
         return tuple(
-            output_length(
-                self.extent[a],
-                self.kernel[a],
-                self.strides[a],
-                self.dilations[a],
-                self.begins[a] + self.ends[a],
+            output_length(length, kernel, stride, dilation, begin + end)
+            for length, (kernel, stride, dilation, begin, end) in zip(
+                self.extent, self.axes, strict=True
             )
-            for a in range(len(self.extent))
         )
+
+    def slide(self, field: Sequence[AxisField]) -> tuple[AxisField, ...]:
+        """The receptive field of the output, per axis, from that of the input."""
+        return tuple(of_axis.slide(*axis) for of_axis, axis in zip(field, self.axes, strict=True))
 
     def positions(self) -> npt.NDArray[np.int64]:
         """The index map of the patches (Ma & Lu 2017, eq. 8), over row-major positions.

@@ -1,1 +1,1 @@
-"""Graphs of onnx_ir: names, and what is true of them whatever is done to them."""
+"""Graphs of onnx_ir: names, a writer, shapes, cost, and what ONNX says of its operators."""

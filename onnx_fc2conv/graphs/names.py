@@ -1,4 +1,4 @@
-"""How nodes and tensors are called: in reports, and in a graph where a name may be taken."""
+"""Names of nodes and tensors: in reports, and fresh ones for what is added to a graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-__all__ = ["NameScope", "describe", "node_name"]
+__all__ = ["ORIGIN", "NameScope", "describe", "node_name"]
+
+ORIGIN = "fc2conv.origin"
+"""Key in the metadata of an emitted node: operator and name of the node that it replaces."""
 
 
 def node_name(node: ir.Node) -> str:
@@ -35,11 +38,11 @@ class NameScope:
         return cls(names)
 
     def take(self, name: str) -> None:
-        """Hand this name out no more."""
+        """Mark this name as taken."""
         self._taken.add(name)
 
     def fresh(self, wanted: str) -> str:
-        """``wanted``, with a number behind it if the name is taken."""
+        """``wanted``, with a number appended if that name is taken; it is taken then."""
         name, count = wanted, 1
         while name in self._taken:
             count += 1

@@ -17,17 +17,17 @@ __all__ = ["AttributeValue", "GraphWriter", "Operand", "Place"]
 AttributeValue = ir.Attr | int | float | str | Sequence[int] | Sequence[float]
 
 Operand = ir.Value | npt.NDArray[Any] | Sequence[int] | Sequence[float] | None
-"""What a node reads: a tensor, or numbers that become an initializer; None where it reads none.
+"""An input of a node: a tensor, or numbers that become an initializer; None for an absent one.
 
-Python's integers are int64, its floating-point numbers float32.
+Python's integers become int64, its floating-point numbers float32.
 """
 
 
 class GraphWriter:
-    """Stores constants in the graph of a model, and knows the places for new nodes.
+    """Stores constants in the graph of a model, and gives places for new nodes.
 
     Attributes:
-        owner: Stands before the names of what is given none.
+        owner: Prefix of the names of what is given none.
         graph: The graph.
         opset: Version of its operator set.
         names: Names that are taken.
@@ -38,7 +38,7 @@ class GraphWriter:
 
         Args:
             model: The model.
-            owner: Stands before the names of nodes and constants that are given none; without an
+            owner: Prefix of the names of nodes and constants that are given none; without an
                 owner onnx_ir numbers the nodes.
         """
         self.owner = owner
@@ -53,11 +53,11 @@ class GraphWriter:
     def before(
         self, node: ir.Node, stamp: Mapping[str, str] | None = None, *, typed: bool = False
     ) -> Place:
-        """The place before a node; `Place` says what the rest is."""
+        """The place before a node; `Place` documents the other arguments."""
         return Place(self, partial(self.graph.insert_before, node), stamp or {}, typed=typed)
 
     def after(self, node: ir.Node) -> Place:
-        """The place behind a node: the nodes that are put there follow each other."""
+        """The place after a node; nodes that are put there stand in their order."""
         last = node
 
         def insert(new: ir.Node) -> None:
@@ -68,11 +68,11 @@ class GraphWriter:
         return Place(self, insert, {})
 
     def at_end(self) -> Place:
-        """The place behind all nodes."""
+        """The place after all nodes."""
         return Place(self, self.graph.append, {})
 
     def stored(self, name: str, make: Callable[[], ir.TensorProtocol]) -> ir.Value:
-        """The initializer of this very name; its tensor is made the first time."""
+        """The initializer of exactly this name; its tensor is made at the first call."""
         if name not in self._stored:
             tensor = make()
             tensor.name = name
@@ -85,12 +85,12 @@ class GraphWriter:
         return self._stored[name]
 
     def constant(self, name: str, held: npt.NDArray[Any] | ir.TensorProtocol) -> ir.Value:
-        """A new initializer; its name has a number behind it if the graph has that name."""
+        """A new initializer; a number is appended to its name if that is taken."""
         tensor = ir.Tensor(held) if isinstance(held, np.ndarray) else held
         return self.stored(self.names.fresh(name), lambda: tensor)
 
     def integers(self, values: Sequence[int]) -> ir.Value:
-        """A list of integers, such as axes; one initializer for all lists that are alike."""
+        """A list of integers, such as axes; equal lists share an initializer."""
         key = tuple(values)
         if key not in self._integers:
             name = f"{self.owner or 'fc2conv'}.integers{len(self._integers)}"
@@ -110,7 +110,7 @@ class GraphWriter:
 
 
 class Place:
-    """A place in a graph where nodes are put, one behind the other."""
+    """A place in a graph, where nodes are put one after the other."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Place:
         self._typed = typed
 
     def put(self, node: ir.Node) -> ir.Value:
-        """A node that was made elsewhere; its first output."""
+        """Put a node that was made elsewhere; return its first output."""
         node.metadata_props.update(self._stamp)
         if node.name is None and self.writer.owner is not None:
             self._name(node, f"{self.writer.owner}.{node.op_type}")
@@ -152,7 +152,7 @@ class Place:
         name: str | None = None,
         **attributes: AttributeValue,
     ) -> ir.Value:
-        """A new node; its only output, which is named after it if it is given a name."""
+        """Put a new node; return its only output, which is named after a node with a name."""
         node = ir.node(op_type, [self.writer.operand(o) for o in operands], attributes)
         if name is not None:
             self._name(node, name)
@@ -164,7 +164,7 @@ class Place:
             output.name = self.writer.names.fresh(f"{name}_output")
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """The tensor as another type."""
+        """The tensor cast to another type."""
         return self.node("Cast", value, to=int(dtype))
 
     def transpose(
@@ -200,8 +200,8 @@ class Place:
 
         Args:
             value: The tensor.
-            pads: How many before each axis, then how many behind each.
-            fill: What they hold, a scalar of the tensor's type; 0 if it is None.
+            pads: Number of cells before each axis, then after each.
+            fill: The value of the new cells, a scalar of the tensor's type; None for 0.
             name: Name of the node.
         """
         if self.writer.opset < 11:
@@ -232,7 +232,7 @@ class Place:
         return self.node(op_type, value, axes, name=name, keepdims=0)
 
     def _along(self, op_type: str, value: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """An operator whose axes have been an input since opset 13, and were an attribute."""
+        """An operator whose axes are an input since opset 13, and an attribute before."""
         if self.writer.opset < 13:
             return self.node(op_type, value, axes=axes)
         return self.node(op_type, value, axes)

@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_fc2conv.graphs.names import NameScope, describe
+from onnx_fc2conv.graphs.names import ORIGIN, NameScope, describe
+from onnx_fc2conv.graphs.operators import CONVOLUTIONS
 from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.passes.pointwise import write_pointwise
 from onnx_fc2conv.views.maps.view import FeatureMap
 from onnx_fc2conv.views.plan import (
-    ORIGIN,
     AttributeValue,
     ConstantTensor,
     Intermediate,
@@ -25,8 +25,6 @@ from onnx_fc2conv.views.plan import (
 )
 
 __all__ = ["ORIGIN", "apply", "write_attributes"]
-
-_CONVS = ("Conv", "QLinearConv", "ConvInteger")
 
 
 def apply(plan: Plan, model: ir.Model) -> bool:
@@ -99,7 +97,7 @@ class _Builder:
         source = step.source
         if not source.name:
             return None
-        if step.op_type in (source.op_type, *_CONVS) and source not in self.named:
+        if step.op_type in (source.op_type, *CONVOLUTIONS) and source not in self.named:
             return source.name
         return step.output.name if step.output.name != source.name else None
 

@@ -8,16 +8,17 @@ from typing import Literal, get_args
 
 import onnx_ir as ir
 from onnx_ir.convenience import get_const_tensor
-from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.graphs.names import describe
+from onnx_fc2conv.graphs.shapes import forget_shapes, infer_shapes
 from onnx_fc2conv.matrices import ConvLayer, MatrixSize
 from onnx_fc2conv.passes.flat_layers import FlatLayers
 from onnx_fc2conv.passes.patch_products import PatchProducts
 from onnx_fc2conv.views.inputs import model_inputs
 
-__all__ = ["ConvToFc", "Form", "MatrixLayer", "MatrixPlan"]
+__all__ = ["ConvToFc", "Form", "MatrixLayer"]
 
 Form = Literal["im2col", "dense", "sparse"]
 """How a convolution is written: patches times filters, or one matrix for the whole layer.
@@ -43,19 +44,6 @@ class MatrixLayer:
     shape: tuple[int, ...]
     nonzeros: int
     nbytes: int
-
-
-@dataclass(frozen=True)
-class MatrixPlan:
-    """The changes that `ConvToFc` would make to a model.
-
-    Attributes:
-        layers: The layers that become matrix products, in graph order.
-        refusals: Why it cannot be done.
-    """
-
-    layers: tuple[MatrixLayer, ...]
-    refusals: tuple[Refusal, ...]
 
 
 @dataclass(frozen=True)
@@ -98,42 +86,41 @@ class ConvToFc(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Plan on a copy, then apply."""
-        plan = self.plan(model)
-        if plan.refusals:
-            raise RefusedError(plan.refusals)
-        if not plan.layers:
+        if not self.plan(model):
             return ir.passes.PassResult(model, modified=False)
         self._fix_sizes(model)
-        chosen, _ = self._chosen(model)
+        chosen = self._chosen(model)
         if self.form == "im2col":
             PatchProducts(model).apply(chosen)
         else:
             FlatLayers(model, chosen).apply()
         RemoveUnusedNodesPass()(model)
-        ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+        infer_shapes(model)
         return ir.passes.PassResult(model, modified=True)
 
-    def plan(self, model: ir.Model) -> MatrixPlan:
-        """Plan the rewrite, with the size of every matrix; nothing is allocated.
+    def plan(self, model: ir.Model) -> tuple[MatrixLayer, ...]:
+        """The layers that become matrix products, in graph order; nothing is allocated.
 
         Raises:
+            RefusedError: If a chosen layer cannot be rewritten, or all together are too large.
             ArgumentError: If there is no such layer or input.
         """
         copy = model.clone()
         self._fix_sizes(copy)
-        chosen, refusals = self._chosen(copy)
-        if refusals or not chosen:
-            return MatrixPlan((), refusals)
+        chosen = self._chosen(copy)
+        if not chosen:
+            return ()
         if self.form == "im2col":
             layers = [_im2col(describe(node), layer) for node, layer in chosen.items()]
         else:
             flat = FlatLayers(copy, chosen)
             flat.apply()
             layers = [self._matrix(name, size) for name, size in flat.sizes.items()]
-        return MatrixPlan(tuple(layers), self._too_large(layers))
+        self._require_room(layers)
+        return tuple(layers)
 
-    def _chosen(self, model: ir.Model) -> tuple[dict[ir.Node, ConvLayer], tuple[Refusal, ...]]:
-        """The Conv nodes to rewrite, and why some of them cannot be."""
+    def _chosen(self, model: ir.Model) -> dict[ir.Node, ConvLayer]:
+        """The Conv nodes to rewrite."""
         convolutions = [n for n in model.graph if n.op_type == "Conv" and n.domain == ""]
         names = {node.name for node in convolutions}
         for name in self.layers:
@@ -149,7 +136,9 @@ class ConvToFc(ir.passes.InPlacePass):
                 chosen[node] = self._layer(node)
             except ValueError as error:
                 refusals.append(Refusal("not-a-matrix", describe(node), str(error)))
-        return chosen, tuple(refusals)
+        if refusals:
+            raise RefusedError(refusals)
+        return chosen
 
     def _layer(self, node: ir.Node) -> ConvLayer:
         value = node.inputs[0] if node.inputs else None
@@ -175,20 +164,18 @@ class ConvToFc(ir.passes.InPlacePass):
                 raise ArgumentError(f"input {name!r} has {len(value.shape)} axes, not {len(given)}")
             batch = given[0] if value.shape is None else value.shape[0]
             value.shape = ir.Shape([batch, *given[1:]])
-        for node in ir.traversal.RecursiveGraphIterator(model.graph):
-            for value in node.outputs:
-                value.shape = None
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+        forget_shapes(model)
+        infer_shapes(model)
 
     def _matrix(self, name: str, size: MatrixSize) -> MatrixLayer:
         nbytes = size.sparse_bytes if self.form == "sparse" else size.dense_bytes
         return MatrixLayer(name, (size.rows, size.columns), size.nonzeros, nbytes)
 
-    def _too_large(self, layers: Sequence[MatrixLayer]) -> tuple[Refusal, ...]:
-        """A refusal of the largest layer, if all together exceed the limit."""
+    def _require_room(self, layers: Sequence[MatrixLayer]) -> None:
+        """Refuse the largest layer, if all together exceed the limit."""
         total = sum(layer.nbytes for layer in layers)
         if total <= self.max_bytes:
-            return ()
+            return
         largest = max(layers, key=lambda layer: layer.nbytes)
         rows, columns = largest.shape[-2:]
         what = f"its index map takes {_in_units(largest.nbytes)}"
@@ -199,7 +186,7 @@ class ConvToFc(ir.passes.InPlacePass):
             )
         together = f"; all {len(layers)} layers take {_in_units(total)}" if layers[1:] else ""
         limit = f"more than --max-bytes {self.max_bytes:,}"
-        return (Refusal("too-large", largest.node, f"{what}{together}: {limit}"),)
+        raise RefusedError([Refusal("too-large", largest.node, f"{what}{together}: {limit}")])
 
 
 def _im2col(name: str, layer: ConvLayer) -> MatrixLayer:

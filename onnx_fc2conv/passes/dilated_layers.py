@@ -24,16 +24,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import NoReturn
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.plan import AttributeValue
 
-__all__ = ["DilatedLayer", "Grid", "dilated", "refusal"]
+__all__ = ["DilatedLayer", "Grid", "dilated", "refuse_dilation"]
 
 _SINCE = {"Conv": 1, "ConvInteger": 10, "QLinearConv": 10}
 _POOLINGS_SINCE = {"MaxPool": 10, "LpPool": 18, "AveragePool": 19}
@@ -141,8 +142,8 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
     after: Grid,
     channels: int,
     frozen: Mapping[str, AttributeValue | None],
-) -> DilatedLayer | Refusal:
-    """Return a convolution or pooling with hyperparameters for two new grids, or a refusal.
+) -> DilatedLayer:
+    """Return a convolution or pooling with hyperparameters for two new grids.
 
     Args:
         node: A node whose output has another grid or another receptive field than its input.
@@ -151,11 +152,16 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
         after: Grid of its output.
         channels: Number of channels of its input.
         frozen: Attributes that override those of the node.
+
+    Raises:
+        RefusedError: If the node cannot be carried to a denser grid.
     """
     layer, rank = _Layer(node, opset, frozen), len(before.strides)
     op_type = node.op_type if node.domain == "" else f"{node.domain}.{node.op_type}"
     if op_type not in _SINCE and op_type not in _POOLINGS_SINCE:
-        return refusal(node, f"its input has {before.text} cells for each, and it has no dilations")
+        refuse_dilation(
+            node, f"its input has {before.text} cells for each, and it has no dilations"
+        )
     window = layer.window(rank)
     old = layer.ints("dilations", (1,) * rank)
     # A window of one cell has nothing to dilate, and stays as every opset and device knows it.
@@ -182,7 +188,9 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
             f"its input has {before.text} cells for each, and {node.op_type} has dilations since "
             f"opset {since}, while the model is of opset {opset}"
         )
-        return refusal(node, why) if op_type != "AveragePool" else _as_conv(wanted, why)
+        if op_type != "AveragePool":
+            refuse_dilation(node, why)
+        return _as_conv(wanted, why)
     if op_type not in _POOLINGS_SINCE or all(p < k for p, k in zip(pads, reach * 2, strict=True)):
         return replace(wanted, window=())
     # onnxruntime wants the pads of a pooling to be smaller than its kernel, however dilated.
@@ -193,18 +201,18 @@ def dilated(  # noqa: PLR0913 - a layer between two grids
     )
 
 
-def _as_conv(layer: DilatedLayer, why: str) -> DilatedLayer | Refusal:
+def _as_conv(layer: DilatedLayer, why: str) -> DilatedLayer:
     """Return a mean of windows as a depthwise convolution, which takes any dilations and pads."""
     pads = layer.attributes.get("pads")
     counted = bool(layer.node.attributes.get_int("count_include_pad", 0))
     if isinstance(pads, tuple) and any(pads) and not counted:
-        return refusal(layer.node, f"{why}; no convolution leaves its padding uncounted")
+        refuse_dilation(layer.node, f"{why}; no convolution leaves its padding uncounted")
     kept = {"strides", "dilations", "pads", "auto_pad"}
     attributes = {name: value for name, value in layer.attributes.items() if name in kept}
     attributes |= {"kernel_shape": layer.window, "group": layer.channels}
     return replace(layer, attributes=attributes)
 
 
-def refusal(node: ir.Node, why: str) -> Refusal:
-    """Return a refusal to carry a node to a denser grid."""
-    return Refusal("no-dilation", describe(node), f"--stride: {why}")
+def refuse_dilation(node: ir.Node, why: str) -> NoReturn:
+    """Refuse to carry a node to a denser grid."""
+    raise RefusedError([Refusal("no-dilation", describe(node), f"--stride: {why}")])

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import ArgumentError, RefusedError
+from onnx_fc2conv.graphs.operators import FC_OPERATORS, MICROSOFT
+from onnx_fc2conv.graphs.shapes import infer_shapes
 from onnx_fc2conv.passes.apply import apply
 from onnx_fc2conv.views import Plan, Pool, interpret, interpret_statically
-from onnx_fc2conv.views.plan import FC_OPERATORS, MICROSOFT
 
 __all__ = ["FcToConv", "has_fc_layer"]
 
@@ -89,7 +89,7 @@ class FcToConv(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)
         modified = self.apply(plan, model)
         if modified:
-            ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+            infer_shapes(model)
         return ir.passes.PassResult(model, modified=modified)
 
     def plan(self, model: ir.Model) -> Plan:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.graphs.names import NameScope, describe
+from onnx_fc2conv.graphs.shapes import forget_shapes, infer_shapes
 from onnx_fc2conv.views import Plan, interpret
 from onnx_fc2conv.views.inputs import image_axes
 from onnx_fc2conv.views.maps.view import FeatureMap
-from onnx_fc2conv.views.plan import ORIGIN
 
-__all__ = ["FreeInputSize", "forget_shapes"]
+__all__ = ["FreeInputSize"]
 
 _AXES = {1: ("L",), 2: ("H", "W"), 3: ("D", "H", "W")}
 
@@ -61,7 +60,7 @@ class FreeInputSize(ir.passes.InPlacePass):
         batch: int | str = 1 if single else symbol
         forget_shapes(model)
         self._declare_outputs(plan, batch, names)
-        ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+        infer_shapes(model)
         return ir.passes.PassResult(model, modified=_signature(model) != before)
 
     @staticmethod
@@ -154,21 +153,6 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
 def _letters(rank: int) -> tuple[str, ...]:
     """Return the names of an image's spatial dims."""
     return _AXES.get(rank, tuple(f"S{axis}" for axis in range(rank)))
-
-
-def forget_shapes(model: ir.Model) -> None:
-    """Forget all shapes, except rank and channels of a map from a Reshape to a computed size.
-
-    Shape inference would not find these.
-    """
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        computed = node.op_type == "Reshape" and ORIGIN in node.metadata_props
-        for value in node.outputs:
-            shape = value.shape
-            if not computed or shape is None or len(shape) < 3:
-                value.shape = None
-                continue
-            value.shape = ir.Shape([None, shape[1], *[None] * (len(shape) - 2)])
 
 
 def _symbols(model: ir.Model, plan: Plan) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
+from onnx_fc2conv.graphs.shapes import infer_shapes
 from onnx_fc2conv.passes.fold_constant_if import FoldConstantIf
 from onnx_fc2conv.passes.upgrade_opset import UpgradeOpset
 from onnx_fc2conv.views.growth import check_sizes
@@ -53,7 +54,7 @@ def _lower_casts(model: ir.Model) -> bool:
     """Turn each CastLike into a Cast, where its type is known."""
     found = [n for n in model.graph if n.op_type == "CastLike" and not n.domain]
     if any(_type_of(node) is None for node in found):
-        ShapeInferencePass(check_type=False, strict_mode=False)(model)
+        infer_shapes(model)
     lowered = False
     for node in found:
         dtype = _type_of(node)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import Refusal
+from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.graphs.writer import GraphWriter
 
@@ -32,11 +33,11 @@ class OldModel:
     writer: GraphWriter
     ranks: Mapping[str, int]
 
-    def refuse(self, node: ir.Node, why: str) -> Refusal:
-        """Return a refusal that names the node and the model's opset."""
+    def refuse(self, node: ir.Node, why: str) -> NoReturn:
+        """Refuse the node, with the model's opset in the reason."""
         opset = self.writer.opset
         reason = f"{why}, and the model's opset {opset} must be upgraded to be converted"
-        return Refusal("old-opset", describe(node), reason)
+        raise RefusedError([Refusal("old-opset", describe(node), reason)])
 
     def rank(self, node: ir.Node, position: int) -> int | None:
         """Rank of an operand."""
@@ -44,32 +45,33 @@ class OldModel:
         return None if value is None else self.ranks.get(value.name or "")
 
 
-Rule = Callable[[OldModel, ir.Node], "Upgrade | Refusal"]
+Rule = Callable[[OldModel, ir.Node], Upgrade]
+"""Gives the upgrade of a node; raises RefusedError where there is none."""
 
 
-def _broadcasting(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _broadcasting(old: OldModel, node: ir.Node) -> Upgrade:
     """Align the second operand at ``axis``, by default with the last axes (Add-1/6)."""
     axis = node.attributes.get_int("axis", None)
     if axis is None or not node.attributes.get_int("broadcast", 0):
         return _aligned(0, 0)
     rank, inner = old.rank(node, 0), old.rank(node, 1)
     if rank is None or inner is None:
-        return old.refuse(node, f"broadcasts from axis {axis} of a tensor of unknown rank")
+        old.refuse(node, f"broadcasts from axis {axis} of a tensor of unknown rank")
     if axis < 0 and axis != -inner:
-        return old.refuse(node, f"broadcasts {inner} axes from axis {axis}, which has two readings")
+        old.refuse(node, f"broadcasts {inner} axes from axis {axis}, which has two readings")
     trailing = rank - inner - axis % rank
     if trailing < 0:
-        return old.refuse(node, f"broadcasts {inner} axes from axis {axis} of {rank}")
+        old.refuse(node, f"broadcasts {inner} axes from axis {axis} of {rank}")
     return _aligned(inner, trailing)
 
 
-def _prelu(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _prelu(old: OldModel, node: ir.Node) -> Upgrade:
     """PRelu-1/6 has one slope for all, or one for each channel, which is axis 1."""
     slope, rank = node.inputs[1], old.rank(node, 0)
     if slope is None or slope.shape is None or rank is None:
-        return old.refuse(node, "has a slope, or an input, of unknown shape")
+        old.refuse(node, "has a slope, or an input, of unknown shape")
     if len(slope.shape) != 1:
-        return old.refuse(node, f"has a slope of shape {list(slope.shape)}, not one a channel")
+        old.refuse(node, f"has a slope of shape {list(slope.shape)}, not one a channel")
     return _aligned(1, 0 if slope.shape[0] == 1 else max(0, rank - 2))
 
 
@@ -89,19 +91,19 @@ def _aligned(rank: int, trailing: int) -> Upgrade:
     return upgrade
 
 
-def _inference(_: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _inference(_: OldModel, node: ir.Node) -> Upgrade:
     """BatchNormalization-1/6 and Dropout-1/6 train unless ``is_test`` is set."""
     if not node.attributes.get_int("is_test", 0):
         reason = "is in training mode, its is_test is not 1: export the model for inference"
-        return Refusal("training-mode", describe(node), reason)
+        raise RefusedError([Refusal("training-mode", describe(node), reason)])
     return _without("consumed_inputs", "is_test")
 
 
-def _cast(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _cast(old: OldModel, node: ir.Node) -> Upgrade:
     """Cast-1 has the type as a string."""
     name = node.attributes.get_string("to", None) or ""
     if name not in ir.DataType.__members__:
-        return old.refuse(node, f"casts to {name!r}, which is no type")
+        old.refuse(node, f"casts to {name!r}, which is no type")
 
     def upgrade(node: ir.Node) -> None:
         node.attributes.add(ir.AttrInt64("to", ir.DataType[name].value))
@@ -109,11 +111,11 @@ def _cast(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     return upgrade
 
 
-def _reshape(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _reshape(old: OldModel, node: ir.Node) -> Upgrade:
     """Reshape-1 has its shape in an attribute."""
     shape = node.attributes.get_ints("shape", None)
     if shape is None:
-        return old.refuse(node, "has no shape")
+        old.refuse(node, "has no shape")
 
     def upgrade(node: ir.Node) -> None:
         _drop(node, "consumed_inputs", "shape")
@@ -124,17 +126,17 @@ def _reshape(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     return upgrade
 
 
-def _concat(_: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _concat(_: OldModel, node: ir.Node) -> Upgrade:
     """Concat-1 joins along axis 1 unless told otherwise."""
     axis = node.attributes.get_int("axis", 1)
     return lambda node: node.attributes.add(ir.AttrInt64("axis", axis))
 
 
-def _pad(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _pad(old: OldModel, node: ir.Node) -> Upgrade:
     """Pad-1 calls its pads ``paddings``."""
     pads = node.attributes.get_ints("paddings", None)
     if pads is None:
-        return old.refuse(node, "has no paddings")
+        old.refuse(node, "has no paddings")
 
     def upgrade(node: ir.Node) -> None:
         _drop(node, "paddings")
@@ -143,7 +145,7 @@ def _pad(old: OldModel, node: ir.Node) -> Upgrade | Refusal:
     return upgrade
 
 
-def _selu(_: OldModel, node: ir.Node) -> Upgrade | Refusal:
+def _selu(_: OldModel, node: ir.Node) -> Upgrade:
     """Selu-1 has default constants of five digits."""
     alpha = node.attributes.get_float("alpha", 1.6732)
     gamma = node.attributes.get_float("gamma", 1.0507)

@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.graphs.names import describe
+from onnx_fc2conv.graphs.names import ORIGIN, describe
 from onnx_fc2conv.graphs.writer import GraphWriter, Place
-from onnx_fc2conv.views.plan import ORIGIN, ConstantTensor, PointwiseLayer
+from onnx_fc2conv.views.plan import ConstantTensor, PointwiseLayer
 
 __all__ = ["write_pointwise"]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
-from onnx_fc2conv.graphs.names import describe
+from onnx_fc2conv.graphs.names import ORIGIN, describe
 from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.options import Reduce
-from onnx_fc2conv.passes.apply import ORIGIN
 from onnx_fc2conv.views import OutputMap, interpret
 
 __all__ = ["ReduceOutputs"]
@@ -58,7 +57,7 @@ class ReduceOutputs(ir.passes.InPlacePass):
             return ir.passes.PassResult(model, modified=False)
         plan = interpret(model, self.input_shapes)
         maps = [output for output in plan.outputs if _is_map_of_cells(output)]
-        refusals = (*plan.refusals, *(r for output in maps if (r := _refusal(output)) is not None))
+        refusals = (*plan.refusals, *_integers(maps))
         if refusals:
             raise RefusedError(refusals)
         writer = GraphWriter(model)
@@ -88,14 +87,16 @@ def _is_map_of_cells(output: OutputMap) -> bool:
     return output.stays and made and output.feature_map.is_single_cell
 
 
-def _refusal(output: OutputMap) -> Refusal | None:
-    """Return why a map cannot be reduced, None if it can."""
-    dtype, node = output.feature_map.dtype, output.value.producer()
-    if node is None or dtype.is_floating_point():
-        return None
-    return Refusal(
-        "reduced-integers",
-        node.metadata_props.get(ORIGIN, describe(node)),
-        f"output {output.value.name!r} holds {dtype}, of which a mean or maximum over positions "
-        "says nothing",
-    )
+def _integers(maps: Sequence[OutputMap]) -> list[Refusal]:
+    """A refusal for each map of integers, of which no mean or maximum can be taken."""
+    return [
+        Refusal(
+            "reduced-integers",
+            node.metadata_props.get(ORIGIN, describe(node)),
+            f"output {output.value.name!r} holds {output.feature_map.dtype}, of which a mean or "
+            "maximum over positions says nothing",
+        )
+        for output in maps
+        if (node := output.value.producer()) is not None
+        and not output.feature_map.dtype.is_floating_point()
+    ]

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import RefusedError
+from onnx_fc2conv.graphs.shapes import forget_shapes, infer_shapes
 from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.passes.apply import write_attributes
 from onnx_fc2conv.passes.dilated_layers import DilatedLayer
-from onnx_fc2conv.passes.free_input_size import forget_shapes
 from onnx_fc2conv.passes.refinement import (
     Refinement,
     ScaledPad,
@@ -77,23 +76,19 @@ class RefineStride(ir.passes.InPlacePass):
         """Plan the refinement of the model.
 
         Raises:
+            RefusedError: If a node cannot be carried to a denser grid, or is tied to the native
+                size.
             ArgumentError: If ``stride`` does not fit the model, or a native size is missing.
         """
         interpreter = Interpreter(model, self.input_shapes)
         plan = interpreter.run()
         if plan.refusals:
-            return Refinement((), (), (), plan.refusals)
+            raise RefusedError(plan.refusals)
         return plan_refinement(interpreter, plan, self.stride)
 
     @staticmethod
     def apply(plan: Refinement, model: ir.Model) -> bool:
-        """Carry out a plan that was made for this very model.
-
-        Raises:
-            RefusedError: If the plan has refusals.
-        """
-        if plan.refusals:
-            raise RefusedError(plan.refusals)
+        """Carry out a plan that was made for this very model."""
         if not (plan.layers or plan.pads or plan.thinnings):
             return False
         writer = GraphWriter(model)
@@ -106,7 +101,7 @@ class RefineStride(ir.passes.InPlacePass):
         for thinning in plan.thinnings:
             _thin(thinning, writer)
         forget_shapes(model)
-        ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+        infer_shapes(model)
         return True
 
 

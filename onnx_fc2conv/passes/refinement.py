@@ -8,9 +8,9 @@ from math import gcd
 
 import onnx_ir as ir
 
-from onnx_fc2conv.errors import ArgumentError, Refusal
+from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.graphs.names import describe
-from onnx_fc2conv.passes.dilated_layers import DilatedLayer, Grid, dilated, refusal
+from onnx_fc2conv.passes.dilated_layers import DilatedLayer, Grid, dilated, refuse_dilation
 from onnx_fc2conv.views.interpreter import Interpreter
 from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
@@ -60,13 +60,11 @@ class Refinement:
         layers: Convolutions and poolings with new hyperparameters.
         pads: Pads with new amounts.
         thinnings: Poolings of the whole image.
-        refusals: The nodes that cannot be carried to a denser grid.
     """
 
     layers: tuple[DilatedLayer, ...]
     pads: tuple[ScaledPad, ...]
     thinnings: tuple[Thinning, ...]
-    refusals: tuple[Refusal, ...]
 
 
 def plan_refinement(
@@ -75,6 +73,7 @@ def plan_refinement(
     """Plan the refinement of a model that was interpreted without refusals.
 
     Raises:
+        RefusedError: If nodes cannot be carried to a denser grid.
         ArgumentError: If ``stride`` does not divide the stride of an output, or none has windows.
     """
     _demand_divisor(plan, stride)
@@ -145,14 +144,17 @@ class _Planner:
         self.layers: list[DilatedLayer] = []
         self.pads: list[ScaledPad] = []
         self.thinnings: list[Thinning] = []
-        self.refusals: list[Refusal] = []
 
     def run(self) -> Refinement:
+        refusals: list[Refusal] = []
         for node in self.interpreter.graph:
-            self._visit(node)
-        return Refinement(
-            tuple(self.layers), tuple(self.pads), tuple(self.thinnings), tuple(self.refusals)
-        )
+            try:
+                self._visit(node)
+            except RefusedError as error:
+                refusals += error.refusals
+        if refusals:
+            raise RefusedError(refusals)
+        return Refinement(tuple(self.layers), tuple(self.pads), tuple(self.thinnings))
 
     def _grid(self, feature_map: FeatureMap) -> Grid:
         strides = tuple(axis.stride for axis in feature_map.field)
@@ -201,11 +203,7 @@ class _Planner:
         opset = self.interpreter.opsets.get(node.domain, 1)
         before, after = self._grid(source), self._grid(output)
         frozen = self.frozen.get(node, {})
-        found = dilated(node, opset, before, after, source.channels, frozen)
-        if isinstance(found, Refusal):
-            self.refusals.append(found)
-        else:
-            self.layers.append(found)
+        self.layers.append(dilated(node, opset, before, after, source.channels, frozen))
 
     def _pad(self, node: ir.Node, source: FeatureMap) -> None:
         """Plan a Pad, whose zeros (or other constant) grow by the factor of its map."""
@@ -215,13 +213,11 @@ class _Planner:
         if amounts is None and isinstance(fact, Constant):
             amounts = [int(amount) for amount in fact.array]
         if node.attributes.get_string("mode", "constant") != "constant":
-            self._refuse(
+            refuse_dilation(
                 node, "it pads with cells from the end of the map, and these move with the size"
             )
-            return
         if amounts is None or len(amounts) != 2 * len(source.layout):
-            self._refuse(node, "it names the axes that it pads")
-            return
+            refuse_dilation(node, "it names the axes that it pads")
         factors = (1, 1, *self._grid(source).factors)
         each = [factors[source.layout.index(axis)] for axis in range(len(source.layout))]
         scaled = tuple(p * f for p, f in zip(amounts, each * 2, strict=True))
@@ -231,14 +227,10 @@ class _Planner:
     def _thin(self, node: ir.Node, source: FeatureMap, output: FeatureMap) -> None:
         """Plan a pooling of the whole image along some axes."""
         if self._grid(output).is_denser:
-            self._refuse(node, "it pools the whole image along some axes only")
-        elif source.layout != channels_first(len(source.layout)):
-            self._refuse(node, "it pools the whole image, channels last")
-        else:
-            self.thinnings.append(Thinning(node, self._grid(source).factors))
-
-    def _refuse(self, node: ir.Node, why: str) -> None:
-        self.refusals.append(refusal(node, why))
+            refuse_dilation(node, "it pools the whole image along some axes only")
+        if source.layout != channels_first(len(source.layout)):
+            refuse_dilation(node, "it pools the whole image, channels last")
+        self.thinnings.append(Thinning(node, self._grid(source).factors))
 
 
 def _pixels(maps: Sequence[FeatureMap]) -> tuple[tuple[int, int], ...]:

@@ -10,12 +10,14 @@ from math import prod
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from onnx_fc2conv.errors import ArgumentError
-from onnx_fc2conv.graphs.names import NameScope
+from onnx_fc2conv.graphs.names import ORIGIN, NameScope
+from onnx_fc2conv.graphs.operators import FC_OPERATORS
+from onnx_fc2conv.graphs.shapes import infer_shapes
 from onnx_fc2conv.graphs.writer import GraphWriter, Place
-from onnx_fc2conv.views.plan import FC_OPERATORS, ORIGIN, ConstantTensor
+from onnx_fc2conv.views.plan import ConstantTensor
 
 __all__ = ["Block", "SplitKernel", "SplitKernels"]
 
@@ -135,7 +137,7 @@ class SplitKernels(ir.passes.InPlacePass):
             _split(writer, split)
         if plan:
             RemoveUnusedNodesPass()(model)
-            ShapeInferencePass(check_type=False, strict_mode=False)(model)
+            infer_shapes(model)
 
     def _blocks(self, shape: tuple[int, ...]) -> tuple[Block, ...]:
         """The blocks of a kernel [K, C, *S]."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
+from onnx_fc2conv.graphs.shapes import known_shapes
 from onnx_fc2conv.graphs.writer import GraphWriter
 from onnx_fc2conv.passes.old_operators import ALIGNED, UPGRADES, OldModel, Upgrade
 
@@ -63,19 +64,25 @@ def _planned(old: OldModel) -> list[tuple[ir.Node, Upgrade]]:
     upgrades: list[tuple[ir.Node, Upgrade]] = []
     refusals: list[Refusal] = []
     for node in old.writer.graph:
-        found = _upgrade(old, node)
-        if isinstance(found, Refusal):
-            refusals.append(found)
-        elif found is not None:
-            upgrades.append((node, found))
+        try:
+            upgrade = _upgrade(old, node)
+        except RefusedError as error:
+            refusals += error.refusals
+        else:
+            upgrades += [] if upgrade is None else [(node, upgrade)]
     if refusals:
         raise RefusedError(refusals)
     return upgrades
 
 
-def _upgrade(old: OldModel, node: ir.Node) -> Upgrade | Refusal | None:
+def _upgrade(old: OldModel, node: ir.Node) -> Upgrade | None:
+    """The upgrade of a node, None if it needs none.
+
+    Raises:
+        RefusedError: If there is none that computes the same.
+    """
     if any(attribute.type in _GRAPHS for attribute in node.attributes.values()):
-        return old.refuse(node, "has a subgraph")
+        old.refuse(node, "has a subgraph")
     if node.domain:
         return None
     version = _version(node.op_type, old.writer.opset)
@@ -83,7 +90,7 @@ def _upgrade(old: OldModel, node: ir.Node) -> Upgrade | Refusal | None:
         return None
     rule = UPGRADES.get(node.op_type)
     if rule is None:
-        return old.refuse(node, f"is {node.op_type}-{version}, which no rule upgrades")
+        old.refuse(node, f"is {node.op_type}-{version}, which no rule upgrades")
     return rule(old, node)
 
 
@@ -108,10 +115,9 @@ def _ranks(model: ir.Model) -> Mapping[str, int]:
             node.op_type = "Identity"
             node.attributes.clear()
             node.resize_inputs(1)
-        elif callable(upgrade := _upgrade(old, node)):
-            upgrade(node)
+            continue
+        with suppress(RefusedError):
+            if (upgrade := _upgrade(old, node)) is not None:
+                upgrade(node)
     sketch.graph.opset_imports[""] = OLDEST_OPSET
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(sketch)
-    values = [*sketch.graph.inputs, *sketch.graph.initializers.values()]
-    values.extend(value for node in sketch.graph for value in node.outputs)
-    return {value.name or "": len(value.shape) for value in values if value.shape is not None}
+    return {name: len(shape) for name, shape in known_shapes(sketch).items()}

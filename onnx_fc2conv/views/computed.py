@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.operators import SIZES
 from onnx_fc2conv.views.growth import check_growth, repeated
 from onnx_fc2conv.views.layers.dequantized import quantized_array, quantized_constant
 from onnx_fc2conv.views.maps.constant import Constant, Unknown
@@ -55,7 +56,7 @@ def computed(
 def _counts_axes(node: ir.Node) -> bool:
     """Whether the node gives the rank of a tensor, which is the same at any size."""
     shape = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    return node.op_type in ("Shape", "Size") and shape is not None and shape.op_type == "Shape"
+    return node.op_type in SIZES and shape is not None and shape.op_type == "Shape"
 
 
 def _stand_in(fact: Fact | None, batch: int, batches: Batches) -> AnyArray | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NoReturn, TypeVar
@@ -107,6 +107,51 @@ class Context:
         """
         raise NodeRefused(Refusal(code, describe(self.node), reason))
 
+    def require_several_cells(self, source: FeatureMap, does: str) -> None:
+        """Refuse the node if the map is the single cell that a layer gives for each window.
+
+        Args:
+            source: The map.
+            does: What the node does with several cells, such as ``pads``.
+
+        Raises:
+            NodeRefused: If so: on a larger image it would reach into neighboring windows.
+        """
+        if source.one_per_window:
+            self.refuse(
+                "slides-after-fc",
+                f"{does} the single cell that an FC layer gives; on a map it would reach into the "
+                "neighboring windows",
+            )
+
+    def feature_axes(
+        self, view: FeatureView, given: Iterable[int], does: str, *, and_later: bool = False
+    ) -> tuple[int, ...]:
+        """Axes of a view, which may be counted from the end, in order and counted from 0.
+
+        Args:
+            view: The view.
+            given: The axes.
+            does: What the node does with them, such as ``normalizes over``.
+            and_later: Whether all axes behind them belong to them.
+
+        Raises:
+            NodeRefused: If one does not exist, or holds the samples.
+        """
+        rank, listed = len(view.shape), list(given)
+        if any(not -rank <= axis < rank for axis in listed):
+            self.refuse("invalid-node", f"axes {listed} do not exist in {list(view.shape)}")
+        axes = {axis % rank for axis in listed}
+        if and_later:
+            axes = set(range(min(axes), rank))
+        if view.batch_axis in axes:
+            self.refuse("batch-mixing", f"{does} axis {view.batch_axis}, which holds the samples")
+        return tuple(sorted(axes))
+
+    def carried(self, *names: str) -> tuple[str, ...]:
+        """Those of these attributes that the node has."""
+        return tuple(name for name in names if name in self.node.attributes)
+
     def attempt(self) -> Attempt:
         """A block that may refuse the node without ending the rule."""
         return Attempt(self.tape)
@@ -153,6 +198,11 @@ class Context:
         """Keep the node; return its output, a map ``like`` this one except for the ``changes``."""
         made = self.new_map(like, **{"value": self.node.outputs[0], **changes})
         return FeatureView.of(made, self.space, self.batches)
+
+    def kept_in_layout(self, view: FeatureView, **changes: Any) -> FeatureView:
+        """Keep the node, which reads a whole map; return its output, in the layout of the map."""
+        assert view.whole_map is not None
+        return self.kept(view.whole_map, layout=view.layout, **changes)
 
     def freeze(self, attributes: Mapping[str, AttributeValue | None]) -> None:
         """Write these attributes into the node, which stays (None removes one)."""

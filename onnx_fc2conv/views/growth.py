@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import InvalidModelError
+from onnx_fc2conv.graphs.operators import REARRANGING, SIZES
 from onnx_fc2conv.views.maps.constant import NotComputable
 from onnx_fc2conv.views.maps.labels import AnyArray
 
@@ -26,11 +27,6 @@ _MOST_REPEATED = 1 << 28
 
 _ANY_MEMORY = 1 << 40
 """Elements that no machine holds."""
-
-_VIEWS = {
-    *("Shape", "Size", "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"),
-}
-"""Operators that read no element, or copy none."""
 
 _GROWING = {"ConstantOfShape", "Expand", "OneHot", "Range", "Resize", "Tile", "Upsample"}
 _SMALL = 1 << 10
@@ -57,7 +53,7 @@ def check_growth(node: ir.Node, inputs: Sequence[AnyArray | None]) -> None:
     elements = _elements(node, inputs)
     if elements > _LIMITS.get(node.op_type, _MOST):
         raise NotComputable(f"{node.op_type} would make a tensor of {elements:.3g} elements")
-    if node.op_type in _VIEWS:
+    if node.op_type in (*SIZES, *REARRANGING):  # NumPy copies no element for these
         return
     for array in inputs:
         if array is not None and array.size > _MOST and not any(array.strides):

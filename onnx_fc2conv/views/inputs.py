@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnx_fc2conv.errors import ArgumentError, Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
+from onnx_fc2conv.graphs.operators import BROADCASTING, SLIDING, UNARY
 from onnx_fc2conv.views.maps.view import FeatureMap, LabelSpace
 
 __all__ = [
@@ -26,15 +27,11 @@ InputShapes = Mapping[str, tuple[int, ...]]
 ImageAxes = tuple[int | None, ...]
 """The axes of an input in the order [N, C, *spatial]; None for one that it lacks."""
 
-_SLIDING = {
-    *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"),
-    *("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "QLinearConv", "ConvInteger"),
+_KEEPING_AXES = {
+    *(*UNARY, *BROADCASTING, "Identity", "Cast", "Dropout", "Pad", "BatchNormalization"),
+    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
 }
-_FOLLOWED = {
-    *("Identity", "Cast", "Dropout", "Add", "Sub", "Mul", "Div", "Pad", "Relu", "Clip"),
-    *("BatchNormalization", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "QuantizeLinear"),
-    *("DequantizeLinear", "DynamicQuantizeLinear"),
-}
+"""The axes of the output are those of the first input."""
 
 
 def model_inputs(graph: ir.Graph) -> list[ir.Value]:
@@ -137,7 +134,7 @@ def _axes_at_first_slide(start: ir.Value, axes: ImageAxes) -> ImageAxes | None:
     lacking: ImageAxes | None = None
     for value, seen_as in queue:
         for node in value.consumers():
-            if node.op_type in _SLIDING:
+            if node.op_type in SLIDING:
                 spatial = seen_as[2:]
                 if spatial and None not in spatial:
                     return seen_as
@@ -168,7 +165,7 @@ def _axes_after(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | 
         case "Reshape":
             return _axes_after_reshape(node, axes, image)
         case _:
-            return axes if node.op_type in _FOLLOWED else None
+            return axes if node.op_type in _KEEPING_AXES else None
 
 
 def _axes_after_reshape(node: ir.Node, axes: ImageAxes, image: ir.Value) -> ImageAxes | None:

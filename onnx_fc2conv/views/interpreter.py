@@ -11,7 +11,8 @@ from collections.abc import Container, Mapping, Sequence
 import onnx_ir as ir
 
 from onnx_fc2conv.errors import Refusal
-from onnx_fc2conv.graphs.names import NameScope, describe, node_name
+from onnx_fc2conv.graphs.names import ORIGIN, NameScope, describe, node_name
+from onnx_fc2conv.graphs.operators import FC_OPERATORS, SIZES
 from onnx_fc2conv.options import Pool
 from onnx_fc2conv.views.bodies import captured_values, inner_nodes
 from onnx_fc2conv.views.computed import computed, uniform_shape
@@ -30,8 +31,6 @@ from onnx_fc2conv.views.maps.constant import Constant, NotComputable, Unknown
 from onnx_fc2conv.views.maps.view import Batches, FeatureView, LabelSpace, Mixed
 from onnx_fc2conv.views.output_map import output_map
 from onnx_fc2conv.views.plan import (
-    FC_OPERATORS,
-    ORIGIN,
     FcLayer,
     ImageInput,
     LeftAlone,
@@ -185,7 +184,7 @@ class Interpreter:
     def _apply_rule(
         self, node: ir.Node, operands: tuple[Fact | None, ...], captured: Sequence[Fact]
     ) -> None:
-        if (node.domain, node.op_type) in {("", "Shape"), ("", "Size")}:
+        if node.op_type in SIZES and node.domain == "":
             self._know(node, operands)
             return
         if any(isinstance(fact, Unknown) and fact.from_image for fact in operands):

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.names import ORIGIN
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.as_feature_map import as_feature_map, channels_as_map
 from onnx_fc2conv.views.maps.groups import regrouped
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, channels_first
-from onnx_fc2conv.views.plan import ORIGIN, OutputMap
+from onnx_fc2conv.views.plan import OutputMap
 from onnx_fc2conv.views.tape import NodeRefused, Tape
 
 __all__ = ["output_map"]

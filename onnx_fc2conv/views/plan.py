@@ -12,9 +12,6 @@ from onnx_fc2conv.views.maps.labels import IntArray
 from onnx_fc2conv.views.maps.view import FeatureMap
 
 __all__ = [
-    "FC_OPERATORS",
-    "MICROSOFT",
-    "ORIGIN",
     "AttributeValue",
     "ConstantTensor",
     "FcLayer",
@@ -28,18 +25,6 @@ __all__ = [
     "Step",
     "WindowPooling",
 ]
-
-ORIGIN = "fc2conv.origin"
-"""Key in the metadata of an emitted node: operator and name of the node that it replaces."""
-
-FC_OPERATORS = (
-    *("Gemm", "MatMul", "Einsum", "QLinearMatMul", "MatMulInteger"),
-    *("QGemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
-)
-"""The operators that a fully connected layer is written with; the last three are onnxruntime's."""
-
-MICROSOFT = "com.microsoft"
-"""The domain of onnxruntime's own operators."""
 
 AttributeValue = int | float | str | tuple[int, ...] | tuple[float, ...]
 

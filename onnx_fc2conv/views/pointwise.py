@@ -15,7 +15,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import NameScope, node_name
+from onnx_fc2conv.graphs.shapes import Shapes
 from onnx_fc2conv.views.layers.kernel import Kernel, Weight, pointwise_kernel
+from onnx_fc2conv.views.layers.layer import as_fc_layer
 from onnx_fc2conv.views.maps.constant import Constant, NotComputable
 from onnx_fc2conv.views.plan import ConstantTensor, FcLayer, PointwiseLayer
 from onnx_fc2conv.views.registry import Fact
@@ -34,7 +36,7 @@ class PointwiseLayers:
     def __init__(
         self,
         facts: Mapping[ir.Value, Fact],
-        shapes: Mapping[str, tuple[int | None, ...]],
+        shapes: Shapes,
         names: NameScope,
     ) -> None:
         """Start.
@@ -101,16 +103,7 @@ class PointwiseLayers:
             added=added,
             beta=node.attributes.get_float("beta", 1.0),
         )
-        layer = FcLayer(
-            node=node_name(node),
-            op_type=node.op_type,
-            weight=weight.name,
-            weight_shape=weight.shape,
-            kernel=kernel.constant.name,
-            kernel_shape=kernel.constant.shape,
-            bytes_kept=kernel.bytes_kept,
-        )
-        return pointwise, layer
+        return pointwise, as_fc_layer(node, weight, [kernel])
 
     def _constant(self, value: ir.Value | None) -> Constant | None:
         fact = None if value is None else self._facts.get(value)

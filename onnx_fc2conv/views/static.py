@@ -7,15 +7,16 @@ no rule makes a convolution of a map becomes pointwise (see `pointwise`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.geometry import AxisField
 from onnx_fc2conv.graphs.names import node_name
+from onnx_fc2conv.graphs.operators import FC_OPERATORS
+from onnx_fc2conv.graphs.shapes import Shapes, known_shapes, shapes_at
 from onnx_fc2conv.views.bodies import captured_values
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.inputs import (
@@ -29,7 +30,6 @@ from onnx_fc2conv.views.interpreter import Interpreter
 from onnx_fc2conv.views.maps.constant import Unknown
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, Mixed, channels_first
 from onnx_fc2conv.views.plan import (
-    FC_OPERATORS,
     FcLayer,
     LeftAlone,
     Plan,
@@ -73,14 +73,17 @@ class _StaticInterpreter(Interpreter):
         images = _images(model.graph, given) if all_linear else None
         super().__init__(model, given, images=images)
         self.all_linear = all_linear
-        self.native = _native_value_shapes(model, self.shapes, self.batches.native)
+        self.native = self._shapes_at(model, self.batches.native)
         self.other = self.native
         if any(value.shape and not isinstance(value.shape[0], int) for value in self.images):
-            self.other = _native_value_shapes(model, self.shapes, self.batches.other)
-        self.pointwise_layers = PointwiseLayers(
-            self.facts, _value_shapes(model.clone()), self.names
-        )
+            self.other = self._shapes_at(model, self.batches.other)
+        self.pointwise_layers = PointwiseLayers(self.facts, known_shapes(model), self.names)
         self.pointwise: dict[ir.Node, PointwiseLayer] = {}
+
+    def _shapes_at(self, model: ir.Model, batch: int) -> Shapes:
+        """The shape of every tensor at the native size and a batch size."""
+        given = self.shapes.items()
+        return shapes_at(model, {n: [batch if d is None else d for d in dims] for n, dims in given})
 
     def run(self) -> Plan:
         """The plan: nothing is frozen, materialized or refused; tensors are rebuilt at need."""
@@ -267,33 +270,3 @@ def _images(graph: ir.Graph, given: InputShapes) -> dict[ir.Value, ImageAxes]:
     except RefusedError:
         return {}
     return images
-
-
-def _native_value_shapes(
-    model: ir.Model, inputs: Mapping[str, tuple[int | None, ...]], batch: int
-) -> dict[str, tuple[int | None, ...]]:
-    """The shape of every tensor at the native size and a batch size."""
-    copy = model.clone()
-    for value in copy.graph.inputs:
-        shape = inputs.get(value.name or "")
-        if shape is not None:
-            value.shape = ir.Shape([batch if dim is None else dim for dim in shape])
-    for node in copy.graph:
-        for value in node.outputs:
-            value.shape = None
-    return _value_shapes(copy)
-
-
-def _value_shapes(copy: ir.Model) -> dict[str, tuple[int | None, ...]]:
-    """The shape of every tensor, as far as ONNX shape inference knows it; None for symbolic dims.
-
-    Args:
-        copy: The model, to which the shapes are added.
-    """
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(copy)
-    made = (value for node in copy.graph for value in node.outputs)
-    return {
-        value.name or "": tuple(dim if isinstance(dim, int) else None for dim in value.shape)
-        for value in (*copy.graph.inputs, *made)
-        if value.shape is not None
-    }

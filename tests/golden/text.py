@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv import Conversion
-from onnx_fc2conv.views.plan import ORIGIN
+from onnx_fc2conv.graphs.names import ORIGIN
 from tests.nets import Array
 
 _SHOWN = 16

@@ -173,10 +173,7 @@ def slid_map(  # noqa: PLR0913 - a map before and after
 ) -> FeatureMap:
     """Return the map of a Conv with the kernel of a part."""
     source, slides = part.source, _sliding(part, strides)
-    along = zip(
-        *(slides.kernel, slides.strides, slides.dilations, slides.begins, slides.ends), strict=True
-    )
-    field = tuple(axis.slide(*window) for axis, window in zip(source.field, along, strict=True))
+    field = slides.slide(source.field)
     whole = part.sliding is None and part.window == source.extent
     return ctx.new_map(
         source,
@@ -186,7 +183,7 @@ def slid_map(  # noqa: PLR0913 - a map before and after
         field=field,
         dtype=dtype or source.dtype,
         one_per_window=any(axis.stride for axis in field) if whole else source.one_per_window,
-        pads=describe(ctx.node) if any((*slides.begins, *slides.ends)) else None,
+        pads=describe(ctx.node) if any(slides.pads) else None,
     )
 
 
@@ -209,6 +206,6 @@ def conv_attributes(
         attributes["strides"] = slides.strides
     if max(slides.dilations, default=1) > 1:
         attributes["dilations"] = slides.dilations
-    if any((*slides.begins, *slides.ends)):
-        attributes["pads"] = (*slides.begins, *slides.ends)
+    if any(slides.pads):
+        attributes["pads"] = slides.pads
     return attributes

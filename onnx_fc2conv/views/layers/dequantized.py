@@ -17,12 +17,11 @@ from typing import cast
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.operators import REARRANGING
 from onnx_fc2conv.views.maps.constant import Constant, Quantized
 from onnx_fc2conv.views.maps.labels import AnyArray, evaluate
 
 __all__ = ["quantized_array", "quantized_constant"]
-
-_MOVEMENT = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def quantized_constant(node: ir.Node, operands: Sequence[object], opset: int) -> Quantized | None:
@@ -41,7 +40,7 @@ def quantized_constant(node: ir.Node, operands: Sequence[object], opset: int) ->
         return None
     if node.op_type == "DequantizeLinear":
         return _dequantized(node, first, constants)
-    if node.op_type in _MOVEMENT and node.domain == "" and first.quantized is not None:
+    if node.op_type in REARRANGING and node.domain == "" and first.quantized is not None:
         return _moved(node, first.quantized, constants[1:], opset)
     return None
 

@@ -193,7 +193,7 @@ def _kernel(ctx: Context, layer: IntegerLayer) -> tuple[Reading, Part, Kernel]:
             "reads an element twice: the sum of two weights need not be an integer of their type",
         )
     kernel = make_kernel(ctx, layer.layer.weight, part)
-    ctx.tape.append(as_fc_layer(ctx, layer.layer.weight, [kernel]))
+    ctx.tape.append(as_fc_layer(ctx.node, layer.layer.weight, [kernel]))
     return reading, part, kernel
 
 

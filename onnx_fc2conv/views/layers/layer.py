@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import node_name
 from onnx_fc2conv.views.context import Context
@@ -66,13 +67,13 @@ def _require_features(ctx: Context, layer: Layer, features: int) -> None:
         ctx.refuse("batch-mixing", "contracts the batch axis: it mixes samples")
 
 
-def as_fc_layer(ctx: Context, weight: Weight, kernels: Sequence[Kernel]) -> FcLayer:
+def as_fc_layer(node: ir.Node, weight: Weight, kernels: Sequence[Kernel]) -> FcLayer:
     """Return the layer for reports, with the largest of its kernels."""
     assert weight.shape is not None
     largest = max(kernels, key=lambda kernel: prod(kernel.constant.shape))
     return FcLayer(
-        node=node_name(ctx.node),
-        op_type=ctx.node.op_type,
+        node=node_name(node),
+        op_type=node.op_type,
         weight=weight.name,
         weight_shape=weight.shape,
         kernel=largest.constant.name,

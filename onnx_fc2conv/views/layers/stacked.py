@@ -8,20 +8,20 @@ Where the groups read other channels at the same positions, it is a grouped Conv
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import NoReturn
 
 import numpy as np
 
-from onnx_fc2conv.graphs.names import node_name
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.contraction import Reading, conv_attributes, read, slid_map
 from onnx_fc2conv.views.layers.kernel import Kernel, Part, Weight, lazily, placed
-from onnx_fc2conv.views.layers.layer import Layer, operand_name, product_view
+from onnx_fc2conv.views.layers.layer import Layer, as_fc_layer, operand_name, product_view
 from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
 from onnx_fc2conv.views.maps.view import FeatureView
-from onnx_fc2conv.views.plan import ConstantTensor, FcLayer
+from onnx_fc2conv.views.plan import ConstantTensor
 
 __all__ = ["is_stack", "stacked_product"]
 
@@ -37,7 +37,6 @@ def stacked_product(ctx: Context, view: FeatureView, stack: Constant) -> Feature
     Raises:
         NodeRefused: Unless each group of rows reads equally many channels of its own.
     """
-    name = operand_name(ctx, 1)
     groups = stack.shape[:-2]
     batch = view.batch_axis
     first = len(view.shape) - len(stack.shape)
@@ -45,7 +44,7 @@ def stacked_product(ctx: Context, view: FeatureView, stack: Constant) -> Feature
         _refuse_weight(ctx, stack)
     if view.shape[-1] != stack.shape[-2]:
         ctx.refuse("shape-mismatch", f"multiplies {list(view.shape)} by {list(stack.shape)}")
-    weight = Weight(stack, True, 1.0, name, stacked=True)
+    weight = Weight(stack, True, 1.0, operand_name(ctx, 1), stacked=True)
     layer = Layer(view, -1, weight)
     reading = read(ctx, view, len(view.shape) - 1, stack.shape[-1])
     matrices = _matrix_of_lists(reading, groups)
@@ -57,16 +56,8 @@ def stacked_product(ctx: Context, view: FeatureView, stack: Constant) -> Feature
     output = slid_map(ctx, part, kernel, ctx.name)
     operands = (part.source, kernel.constant)
     ctx.emit("Conv", operands, output, conv_attributes(part, kernel))
-    of_layer = FcLayer(
-        node=node_name(ctx.node),
-        op_type=ctx.node.op_type,
-        weight=name,
-        weight_shape=(prod(groups) * stack.shape[-1], stack.shape[-2]),
-        kernel=kernel.constant.name,
-        kernel_shape=kernel.constant.shape,
-        bytes_kept=kernel.bytes_kept,
-    )
-    ctx.tape.append(of_layer)
+    shape = (prod(groups) * stack.shape[-1], stack.shape[-2])
+    ctx.tape.append(replace(as_fc_layer(ctx.node, weight, [kernel]), weight_shape=shape))
     return product_view(ctx, layer, reading, output)
 
 

@@ -32,10 +32,19 @@ def materialized_channels(ctx: Context, source: FeatureMap, channels: IntArray) 
 
 
 def materialized(ctx: Context, feature_map: FeatureMap) -> FeatureMap:
-    """The map with its deferred scale and shift carried out, one value per channel."""
+    """The map with its deferred scale and shift carried out, one value per channel.
+
+    Raises:
+        NodeRefused: If they differ from position to position.
+    """
     if feature_map.deferred is None or feature_map.base is None:
         return feature_map
-    assert feature_map.scales_by_channel
+    if not feature_map.scales_by_channel:
+        ctx.refuse(
+            "position-dependent",
+            f"follows a scale or shift that differs from position to position of "
+            f"{feature_map.name}; only a linear layer can take that in",
+        )
     dtype = feature_map.dtype.numpy()
     shape = (feature_map.channels, *[1] * len(feature_map.extent))
     scale, shift = (

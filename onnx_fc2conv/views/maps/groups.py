@@ -91,11 +91,6 @@ def _lists(
             "first, or take the means of groups of whole channels, as a group norm does: they are "
             "those of the whole image",
         )
-    if not source.scales_by_channel:
-        ctx.refuse(
-            "position-dependent",
-            f"follows a scale or shift that differs from position to position of {source.name}",
-        )
     places = np.broadcast_to(np.arange(rows.lists.shape[1]), rows.lists.shape)
     if symmetric:
         sorted_by = np.argsort(rows.lists, axis=1, kind="stable")

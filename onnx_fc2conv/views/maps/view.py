@@ -191,6 +191,11 @@ class FeatureView:
             return tuple(shape[self.layout.index(axis)] for axis in range(len(shape)))
         return tuple(self.labels.native.shape)
 
+    @property
+    def channel_axis(self) -> int | None:
+        """The axis of the channels if the tensor is a whole map; else None."""
+        return None if self.layout is None else self.layout[1]
+
     @cached_property
     def batch_axis(self) -> int | None:
         """The axis of the samples; None where the model dropped it (batch 1 only).

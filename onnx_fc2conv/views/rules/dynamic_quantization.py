@@ -40,10 +40,9 @@ class Ranged:
 def dynamic_quantize(ctx: Context) -> Answer:
     """DynamicQuantizeLinear-11."""
     view = ctx.first_view()
-    if view.layout is not None and view.whole_map is not None:
+    if view.whole_map is not None:
         _refuse_windows(ctx, view.whole_map)
-        kept = ctx.kept(view.whole_map, layout=view.layout, dtype=ir.DataType.UINT8)
-        return kept, A_NUMBER, A_NUMBER
+        return ctx.kept_in_layout(view, dtype=ir.DataType.UINT8), A_NUMBER, A_NUMBER
     found = quantized_by_range(ctx, view)
     for value, tensor in zip(ctx.node.outputs[1:], (found.scale, found.zero), strict=False):
         ctx.tape.append(Replaced(value, tensor))

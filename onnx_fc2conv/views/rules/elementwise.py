@@ -287,12 +287,6 @@ def _sources(ctx: Context, alignment: Alignment) -> tuple[FeatureMap, ...]:
     for position, (source, channels) in enumerate(
         zip(alignment.sources, alignment.channels, strict=True)
     ):
-        if not source.scales_by_channel:
-            ctx.refuse(
-                "position-dependent",
-                f"follows a scale or shift that differs from position to position of "
-                f"{source.name}; only a linear layer can take that in",
-            )
         wanted = channels[:1] if constant[position] and position != full else channels
         maps.append(materialized_channels(ctx, source, wanted))
     return tuple(maps)

@@ -9,7 +9,6 @@ import onnx_ir as ir
 
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.groups import Along, along_features
-from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.plan import ConstantTensor
 from onnx_fc2conv.views.registry import Answer, rule
 
@@ -24,18 +23,16 @@ def layer_normalization(ctx: Context) -> Answer:
         ctx.refuse("weight-not-constant", "its parameters are not constants")
     if any(output.uses() or output.is_graph_output() for output in ctx.node.outputs[1:]):
         ctx.refuse("training-mode", "its mean or deviation is used, as training does")
-    first = _axis(ctx, view, ctx.int_attribute("axis", -1))
-    axes = tuple(range(first, len(view.shape)))
-    if view.batch_axis in axes:
-        ctx.refuse("batch-mixing", f"normalizes over axis {view.batch_axis}, the samples")
-    if view.whole_map is not None and view.layout is not None and axes == (view.layout[1],):
-        return ctx.kept(view.whole_map, layout=view.layout)
+    first = ctx.int_attribute("axis", -1)
+    axes = ctx.feature_axes(view, [first], "normalizes over", and_later=True)
+    if axes == (view.channel_axis,):
+        return ctx.kept_in_layout(view)
     shape = tuple(view.shape[axis] for axis in axes)
     try:
         parameters = tuple(_parameter(ctx, n, shape) for n in range(1, len(ctx.operands)))
     except ValueError:
         ctx.refuse("shape-mismatch", f"its parameters do not fit {list(shape)}")
-    carried = tuple(name for name in ("epsilon", "stash_type") if name in ctx.node.attributes)
+    carried = ctx.carried("epsilon", "stash_type")
     along = Along(lambda axis: {"axis": axis}, lambda _: parameters, last=True, carried=carried)
     return along_features(ctx, view, axes, along)
 
@@ -55,14 +52,11 @@ def _parameter(ctx: Context, position: int, shape: tuple[int, ...]) -> ConstantT
 def lp_normalization(ctx: Context) -> Answer:
     """X / ‖x‖ along one axis (LpNormalization-1/22)."""
     view = ctx.first_view()
-    axis = _axis(ctx, view, ctx.int_attribute("axis", -1))
-    if view.batch_axis == axis:
-        ctx.refuse("batch-mixing", f"normalizes over axis {axis}, which holds the samples")
-    if view.whole_map is not None and view.layout is not None and axis == view.layout[1]:
-        return ctx.kept(view.whole_map, layout=view.layout)
-    carried = tuple(name for name in ("p",) if name in ctx.node.attributes)
-    along = Along(lambda axis: {"axis": axis}, symmetric=True, carried=carried)
-    return along_features(ctx, view, (axis,), along)
+    axes = ctx.feature_axes(view, [ctx.int_attribute("axis", -1)], "normalizes over")
+    if axes == (view.channel_axis,):
+        return ctx.kept_in_layout(view)
+    along = Along(lambda axis: {"axis": axis}, symmetric=True, carried=ctx.carried("p"))
+    return along_features(ctx, view, axes, along)
 
 
 @rule("TopK")
@@ -74,21 +68,18 @@ def top_k(ctx: Context) -> Answer:
         ctx.refuse("data-dependent", "takes a number of features that is not constant")
     if constant is not None:
         count = int(constant.array.reshape(-1)[0])
-    axis = _axis(ctx, view, ctx.int_attribute("axis", -1))
-    if view.batch_axis == axis:
-        ctx.refuse("batch-mixing", f"ranks along axis {axis}, which holds the samples")
-    if not 0 < count <= view.shape[axis]:
-        ctx.refuse("shape-mismatch", f"takes {count} of {view.shape[axis]} features")
-    carried = tuple(name for name in ("largest", "sorted") if name in ctx.node.attributes)
+    axes = ctx.feature_axes(view, [ctx.int_attribute("axis", -1)], "ranks along")
+    if not 0 < count <= view.shape[axes[0]]:
+        ctx.refuse("shape-mismatch", f"takes {count} of {view.shape[axes[0]]} features")
     old = ctx.opset < 10
     along = Along(
         lambda axis: {"axis": axis, "k": count} if old else {"axis": axis},
         lambda _: () if old else (ctx.integers(f"{ctx.name}.k", [count]),),
         width=count,
         dtypes=(None, ir.DataType.INT64),
-        carried=carried,
+        carried=ctx.carried("largest", "sorted"),
     )
-    return along_features(ctx, view, (axis,), along)
+    return along_features(ctx, view, axes, along)
 
 
 @rule("CumSum")
@@ -97,20 +88,10 @@ def cumulative_sum(ctx: Context) -> Answer:
     view, constant = ctx.view(0), ctx.constant_operand(1)
     if view is None or constant is None or constant.sized:
         ctx.refuse("data-dependent", "adds up along an axis that is not constant")
-    axis = _axis(ctx, view, int(constant.array.reshape(-1)[0]))
-    if view.batch_axis == axis:
-        ctx.refuse("batch-mixing", f"adds up along axis {axis}, which holds the samples")
-    carried = tuple(name for name in ("exclusive", "reverse") if name in ctx.node.attributes)
+    axes = ctx.feature_axes(view, [int(constant.array.reshape(-1)[0])], "adds up along")
     along = Along(
         lambda _: {},
         lambda axis: (ctx.constant(f"{ctx.name}.axis", np.array(axis, np.int64)),),
-        carried=carried,
+        carried=ctx.carried("exclusive", "reverse"),
     )
-    return along_features(ctx, view, (axis,), along)
-
-
-def _axis(ctx: Context, view: FeatureView, axis: int) -> int:
-    rank = len(view.shape)
-    if not -rank <= axis < rank:
-        ctx.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
-    return axis % rank
+    return along_features(ctx, view, axes, along)

@@ -56,16 +56,11 @@ def instance_normalization(ctx: Context) -> FeatureView:
 def _channels_in_groups(ctx: Context, view: FeatureView) -> FeatureMap:
     """Return the map whose whole channels axis 1 of the view holds in consecutive groups."""
     source, local = single_map(ctx, view)
+    ctx.require_several_cells(source, "normalizes")
     channels = _whole_channels(source, local.reshape(view.shape[1], -1))
     if channels is None:
-        ctx.refuse(
-            "flattened-features",
-            f"normalizes groups of elements of {source} that are not whole channels",
-        )
-    if source.one_per_window:
-        ctx.refuse("slides-after-fc", "normalizes the cell that an FC layer gives")
-    if not source.scales_by_channel:
-        ctx.refuse("position-dependent", "follows a scale that differs between positions")
+        why = f"normalizes groups of elements of {source} that are not whole channels"
+        ctx.refuse("flattened-features", why)
     return materialized_channels(ctx, source, channels)
 
 
@@ -115,8 +110,7 @@ def whole_image_normalization(ctx: Context) -> FeatureView:
     if any(not isinstance(fact, Constant) for fact in ctx.operands[1:] if fact is not None):
         ctx.refuse("weight-not-constant", "its parameters are not constants")
     (source,) = as_feature_maps(ctx)
-    if source.one_per_window:
-        ctx.refuse("slides-after-fc", "normalizes the single cell that an FC layer gives")
+    ctx.require_several_cells(source, "normalizes")
     return ctx.kept(source, mixes_positions=describe(ctx.node))
 
 

@@ -161,7 +161,7 @@ def convolve(ctx: Context, layer: Layer, bias: Bias | None) -> FeatureView:
     if not parts:
         ctx.refuse("constant-features", "is given constants only: nothing of the image")
     output, kernels = sum_of_convs(ctx, weight, parts, bias_input)
-    ctx.tape.append(as_fc_layer(ctx, weight, kernels))
+    ctx.tape.append(as_fc_layer(ctx.node, weight, kernels))
     return product_view(ctx, layer, reading, output)
 
 

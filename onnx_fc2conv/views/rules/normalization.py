@@ -93,17 +93,11 @@ def softmax(ctx: Context) -> Answer:
 def softmax_of(ctx: Context, along: Along, *, coerces: bool) -> Answer:
     """Apply a Softmax over the node's axis; if it ``coerces``, over that and all later axes."""
     view = ctx.first_view()
-    rank = len(view.shape)
     axis = ctx.int_attribute("axis", 1 if coerces else -1)
-    if not -rank <= axis < max(rank, 1):
-        ctx.refuse("invalid-node", f"axis {axis} does not exist in {list(view.shape)}")
-    axis %= rank
-    axes = set(range(axis, rank)) if coerces else {axis}
-    if view.batch_axis in axes:
-        ctx.refuse("batch-mixing", f"normalizes over axis {axis}, which holds the samples")
-    if view.layout is not None and view.whole_map is not None and axes == {view.layout[1]}:
-        return ctx.kept(view.whole_map, layout=view.layout)
-    return along_features(ctx, view, tuple(sorted(axes)), along)
+    axes = ctx.feature_axes(view, [axis], "normalizes over", and_later=coerces)
+    if axes == (view.channel_axis,):
+        return ctx.kept_in_layout(view)
+    return along_features(ctx, view, axes, along)
 
 
 @rule("LRN")

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.graphs.names import describe, node_name
+from onnx_fc2conv.graphs.operators import GLOBAL_POOLINGS
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.as_feature_map import as_feature_map, as_feature_maps
 from onnx_fc2conv.views.maps.labels import SAMPLE, IntArray
@@ -41,7 +42,7 @@ _WINDOWED = {
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
 
-@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+@rule(*GLOBAL_POOLINGS)
 def global_pool(ctx: Context) -> FeatureView:
     """GlobalAveragePool-1/22, GlobalMaxPool-1/22, GlobalLpPool-1/2/22, of axes 2 and up."""
     view = ctx.first_view()
@@ -103,11 +104,7 @@ def pooled_map(
     Raises:
         NodeRefused: If it is the single cell that a layer gives for each window.
     """
-    if source.one_per_window:
-        ctx.refuse(
-            "slides-after-fc",
-            "pools the single cell that an FC layer gives; on a map it would pool all windows",
-        )
+    ctx.require_several_cells(source, "pools")
     return ctx.new_map(
         source,
         extent=tuple(1 if a in spatial else e for a, e in enumerate(source.extent)),
@@ -153,7 +150,7 @@ def reduced(
 ) -> FeatureMap:
     """Emit the node itself on the map [N, C, *spatial], over these axes, which it keeps."""
     op_type = ctx.node.op_type
-    if op_type.startswith("Global"):
+    if op_type in GLOBAL_POOLINGS:
         return ctx.emit(op_type, (source,), output, carried=tuple(ctx.node.attributes))
     if ctx.opset < (13 if op_type == "ReduceSum" else 18):
         return ctx.emit(op_type, (source,), output, {"axes": axes, "keepdims": 1})
@@ -204,8 +201,7 @@ def _windowed(ctx: Context, source: FeatureMap, spatial: tuple[int, ...]) -> Fea
             most = ctx.emit(pooling, (negative,), inner("most", output), attributes)
             return ctx.emit("Neg", (most,), output)
         case _:
-            carried = tuple(name for name in ("p",) if name in ctx.node.attributes)
-            return ctx.emit(pooling, (source,), output, attributes, carried=carried)
+            return ctx.emit(pooling, (source,), output, attributes, carried=ctx.carried("p"))
 
 
 def _without_axes(  # noqa: PLR0913 - a view before and after

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.operators import MICROSOFT
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.layer import operand_name
 from onnx_fc2conv.views.maps.alignment import Alignment, alignments
@@ -19,7 +20,7 @@ from onnx_fc2conv.views.maps.channels import materialized_channels
 from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
-from onnx_fc2conv.views.plan import MICROSOFT, ConstantTensor
+from onnx_fc2conv.views.plan import ConstantTensor
 from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.elementwise import carried_out
 
@@ -97,9 +98,9 @@ def _apply(ctx: Context, dtype: ir.DataType) -> FeatureView:
             "invalid-node", f"its scale {list(scale.shape)} does not fit axis {axis} of its input"
         )
     axis %= rank
-    if view.layout is not None and view.whole_map is not None:
-        if axis == view.layout[1]:
-            return ctx.kept(view.whole_map, layout=view.layout, dtype=dtype)
+    if axis == view.channel_axis:
+        return ctx.kept_in_layout(view, dtype=dtype)
+    if view.layout is not None:
         ctx.refuse(
             "positional-constant",
             f"has a scale for each element of axis {axis}, which is not the channels",
@@ -132,7 +133,7 @@ def _on_alignment(
     by_channel = [
         alignment.spread(array).reshape(alignment.channels[0].size, -1) for array in spread
     ]
-    if not source.scales_by_channel or any((a != a[:, :1]).any() for a in by_channel):
+    if any((a != a[:, :1]).any() for a in by_channel):
         ctx.refuse(
             "position-dependent",
             f"has other scales at other positions of {source.name} {list(source.extent)}",

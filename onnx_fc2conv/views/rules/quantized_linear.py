@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnx_fc2conv.graphs.operators import MICROSOFT
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.integer_conv import (
     IntegerLayer,
@@ -31,7 +32,6 @@ from onnx_fc2conv.views.layers.layer import Layer, operand_name, product_view
 from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.labels import AnyArray
 from onnx_fc2conv.views.maps.view import FeatureView
-from onnx_fc2conv.views.plan import MICROSOFT
 from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.dynamic_quantization import quantized_by_range
 

@@ -6,11 +6,11 @@ constant number each.
 
 from __future__ import annotations
 
+from onnx_fc2conv.graphs.operators import MICROSOFT
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps
 from onnx_fc2conv.views.maps.groups import Along
 from onnx_fc2conv.views.maps.view import FeatureView
-from onnx_fc2conv.views.plan import MICROSOFT
 from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.elementwise import carried_out
 from onnx_fc2conv.views.rules.normalization import softmax_of

@@ -61,20 +61,13 @@ def arg_reduce(ctx: Context) -> Answer:
 def _reduced(
     ctx: Context, view: FeatureView, given: tuple[int, ...], dtype: ir.DataType | None
 ) -> Answer:
-    rank = len(view.shape)
-    if any(not -rank <= axis < rank for axis in given):
-        ctx.refuse("invalid-node", f"axes {list(given)} do not exist in {list(view.shape)}")
-    axes = tuple(sorted({axis % rank for axis in given}))
-    if view.batch_axis in axes:
-        ctx.refuse("batch-mixing", f"reduces axis {view.batch_axis}, which holds the samples")
+    axes = ctx.feature_axes(view, given, "reduces")
     keepdims = bool(ctx.int_attribute("keepdims", 1))
     spatial = pooled_axes(view, axes) if dtype is None else None
-    if keepdims and view.layout is not None and view.whole_map is not None:
-        if axes == (view.layout[1],):
-            dtype = dtype or view.whole_map.dtype
-            return ctx.kept(view.whole_map, layout=view.layout, channels=1, dtype=dtype)
-        if spatial is not None and not ctx.windowed:
-            return whole_pool(ctx, view.whole_map, spatial, layout=view.layout)
+    if keepdims and axes == (view.channel_axis,):
+        return ctx.kept_in_layout(view, channels=1, dtype=dtype or view.maps[0].dtype)
+    if keepdims and view.whole_map is not None and spatial is not None and not ctx.windowed:
+        return whole_pool(ctx, view.whole_map, spatial, layout=view.layout)
     if spatial is not None:
         return pool_view(ctx, view, axes, spatial, keepdims=keepdims)
     means = group_means(ctx, view, axes) if ctx.node.op_type == "ReduceMean" else None
@@ -86,13 +79,12 @@ def _reduced(
 def _along(ctx: Context, dtype: ir.DataType | None, *, keepdims: bool) -> Along:
     """Return the reduction along features; the axis stays in the map, as its channel."""
     if dtype is not None:
-        carried = tuple(name for name in ("select_last_index",) if name in ctx.node.attributes)
         return Along(
             lambda axis: {"axis": axis, "keepdims": 1},
             width=1,
             keepdims=keepdims,
             dtypes=(dtype,),
-            carried=carried,
+            carried=ctx.carried("select_last_index"),
         )
     if ctx.opset < (13 if ctx.node.op_type == "ReduceSum" else 18):
         return Along(lambda axis: {"axes": (axis,), "keepdims": 1}, width=1, keepdims=keepdims)

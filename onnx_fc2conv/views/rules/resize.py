@@ -107,8 +107,7 @@ def _axis(
     if factor == 1:
         return field, length
     field = field.slide(1 + 2 * beyond, pad=beyond, end_pad=beyond)
-    if source.one_per_window:
-        ctx.refuse("slides-after-fc", "resizes the single cell that an FC layer gives")
+    ctx.require_several_cells(source, "resizes")
     if factor.denominator == 1 and factor > 1:
         return subdivided(ctx, field, length, int(factor))
     if factor.numerator != 1 or coordinates == "half_pixel_symmetric":

@@ -93,8 +93,8 @@ def slice_(ctx: Context) -> Answer:
         field[axis] = field[axis].slide(1, pad=-begin, end_pad=-end).slide(1, cut.step)
     if channels < 1 or min(extent) < 1:
         return move(ctx)
-    if source.one_per_window and tuple(field) != source.field:
-        ctx.refuse("slides-after-fc", "cuts positions off the cell that an FC layer gives")
+    if tuple(field) != source.field:
+        ctx.require_several_cells(source, "cuts positions off")
     changes = {"channels": channels, "extent": tuple(extent), "field": tuple(field)}
     return ctx.kept(source, layout=layout, **changes)
 

@@ -7,48 +7,23 @@ at the native size, or the grid would move with the size of the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import onnx_ir as ir
 
-from onnx_fc2conv.geometry import output_length
+from onnx_fc2conv.geometry import NoCell, SlidingWindow
 from onnx_fc2conv.graphs.names import describe
+from onnx_fc2conv.graphs.operators import CONVOLUTIONS, POOLINGS
 from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.maps.as_feature_map import as_feature_maps
 from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.grids import joined_field, parting
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
-from onnx_fc2conv.views.plan import AttributeValue
 from onnx_fc2conv.views.registry import Answer, Fact, rule
 from onnx_fc2conv.views.rules.movement import concatenate, pad_features
 
 __all__ = ["conv", "joined_channels", "pool", "pooled"]
 
 
-@dataclass(frozen=True)
-class _Window:
-    """The hyperparameters of a sliding layer, one entry per spatial axis.
-
-    Attributes:
-        kernel, strides, dilations: As in the operator.
-        begins, ends: Padding before and after, auto_pad and ceil_mode resolved.
-        frozen: Attributes to write into the node.
-    """
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    begins: tuple[int, ...]
-    ends: tuple[int, ...]
-    frozen: Mapping[str, AttributeValue | None]
-
-    @property
-    def pads(self) -> bool:
-        return any(self.begins) or any(self.ends)
-
-
-@rule("Conv", "ConvInteger", "QLinearConv")
+@rule(*CONVOLUTIONS)
 def conv(ctx: Context) -> FeatureView:
     """Conv-1/11/22, ConvInteger-10 and QLinearConv-10 with a constant kernel."""
     op_type = ctx.node.op_type
@@ -61,8 +36,8 @@ def conv(ctx: Context) -> FeatureView:
         ctx.refuse("invalid-node", f"kernel {list(shape)} does not fit its input")
     if shape[1] * ctx.int_attribute("group", 1) != source.channels:
         ctx.refuse("invalid-node", f"kernel {list(shape)} does not fit {source.channels} channels")
-    window = _window(ctx, source, tuple(shape[2:]))
-    return _slide(ctx, source, window, channels=shape[0], dtype=_sum_type(ctx) or source.dtype)
+    dtype = _sum_type(ctx) or source.dtype
+    return _slide(ctx, source, tuple(shape[2:]), channels=shape[0], dtype=dtype)
 
 
 def _is_constant(fact: Fact | None) -> bool:
@@ -78,7 +53,7 @@ def _sum_type(ctx: Context) -> ir.DataType | None:
     return None if zero is None else ir.DataType.from_numpy(zero.array.dtype)
 
 
-@rule("MaxPool", "AveragePool", "LpPool")
+@rule(*POOLINGS)
 def pool(ctx: Context) -> FeatureView:
     """MaxPool-1/8/10/11/12/22, AveragePool-1/7/10/11/19/22, LpPool-2/11/18/22."""
     if len(ctx.node.outputs) > 1 and ctx.node.outputs[1].uses():
@@ -92,8 +67,7 @@ def pooled(ctx: Context) -> FeatureView:
     (source,) = as_feature_maps(ctx)
     if kernel is None or len(kernel) != len(source.extent):
         ctx.refuse("invalid-node", f"kernel_shape {kernel} does not fit its input")
-    window = _window(ctx, source, kernel)
-    return _slide(ctx, source, window, channels=source.channels, dtype=source.dtype)
+    return _slide(ctx, source, kernel)
 
 
 @rule("Concat")
@@ -152,8 +126,8 @@ def pad(ctx: Context) -> Answer:
     if begins[0] or ends[0]:
         axis = view.layout[0]
         ctx.refuse("batch-mixing", f"pads axis {axis}, which holds the samples")
-    if source.one_per_window and any((*begins[2:], *ends[2:])):
-        ctx.refuse("slides-after-fc", "pads the single cell that an FC layer gives")
+    if any((*begins[2:], *ends[2:])):
+        ctx.require_several_cells(source, "pads")
     channels = source.channels + begins[1] + ends[1]
     spatial = zip(source.field, source.extent, begins[2:], ends[2:], strict=True)
     field, extent = zip(
@@ -182,105 +156,37 @@ def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int
     return tuple(whole)
 
 
-def _window(ctx: Context, source: FeatureMap, kernel: tuple[int, ...]) -> _Window:
-    """Return the node's window with auto_pad and ceil_mode resolved at the native size."""
-    rank = len(source.extent)
-    strides = ctx.ints_attribute("strides") or (1,) * rank
-    dilations = ctx.ints_attribute("dilations") or (1,) * rank
-    pads = ctx.ints_attribute("pads") or (0,) * (2 * rank)
-    if not (len(strides) == len(dilations) == rank and len(pads) == 2 * rank):
-        ctx.refuse("invalid-node", f"strides, dilations or pads are not for {rank} axes")
-    if min(*strides, *dilations, *kernel) < 1:
-        ctx.refuse("invalid-node", "has a kernel, stride or dilation below 1")
-    begins, ends = list(pads[:rank]), list(pads[rank:])
-    frozen: dict[str, AttributeValue | None] = {}
-
-    auto_pad = ctx.node.attributes.get_string("auto_pad", "NOTSET")
-    if auto_pad == "VALID":
-        begins, ends = [0] * rank, [0] * rank
-    elif auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        for axis, length in enumerate(source.extent):
-            span = (kernel[axis] - 1) * dilations[axis] + 1
-            cells = -(-length // strides[axis])
-            total = max(0, (cells - 1) * strides[axis] + span - length)
-            small, large = total // 2, total - total // 2
-            begins[axis], ends[axis] = (
-                (small, large) if auto_pad == "SAME_UPPER" else (large, small)
-            )
-        frozen = {"auto_pad": None, "pads": (*begins, *ends)}
-    elif auto_pad != "NOTSET":
-        ctx.refuse("invalid-node", f"has auto_pad {auto_pad!r}")
-
-    if ctx.int_attribute("ceil_mode", 0):
-        extra = [
-            _ceil_extra(source.extent[a], kernel[a], strides[a], dilations[a], begins[a], ends[a])
-            for a in range(rank)
-        ]
-        if any(extra) and ctx.int_attribute("count_include_pad", 0):
-            ctx.refuse(
-                "ceil-mode", "averages over its padding with ceil_mode, which pads cannot express"
-            )
-        ends = [end + more for end, more in zip(ends, extra, strict=True)]
-        frozen = {**frozen, "ceil_mode": None, "auto_pad": None, "pads": (*begins, *ends)}
-    return _Window(kernel, strides, dilations, tuple(begins), tuple(ends), frozen)
-
-
-def _ceil_extra(  # noqa: PLR0913 - the hyperparameters of one axis
-    length: int, kernel: int, stride: int, dilation: int, begin: int, end: int
-) -> int:
-    """Return the end padding that gives, rounded down, the cells of ceil_mode (MaxPool-12).
-
-    A last window that would start in the end padding is not computed.
-    """
-    span = (kernel - 1) * dilation + 1
-    cells = -(-(length + begin + end - span) // stride) + 1
-    if (cells - 1) * stride >= length + begin:
-        cells -= 1
-    return max(0, (cells - 1) * stride + span - (length + begin + end))
-
-
 def _slide(
-    ctx: Context, source: FeatureMap, window: _Window, *, channels: int, dtype: ir.DataType
+    ctx: Context, source: FeatureMap, kernel: tuple[int, ...], **changes: object
 ) -> FeatureView:
-    if source.one_per_window and (window.pads or max(*window.kernel, *window.strides) > 1):
-        ctx.refuse(
-            "slides-after-fc",
-            f"slides a {'×'.join(map(str, window.kernel))} window over the single cell that an FC "
-            "layer gives; on a map it would reach into the neighboring windows",
-        )
-    axes = range(len(source.extent))
-    extent = tuple(
-        output_length(
-            source.extent[a],
-            window.kernel[a],
-            window.strides[a],
-            window.dilations[a],
-            window.begins[a] + window.ends[a],
-        )
-        for a in axes
-    )
-    if min(extent, default=1) < 1:
+    """Slide the node's window over the map; the result is a map with these ``changes``."""
+    strides, pads = ctx.ints_attribute("strides"), ctx.ints_attribute("pads")
+    if max((*kernel, *(strides or ()))) > 1 or any(pads or ()):
+        ctx.require_several_cells(source, f"slides a {'×'.join(map(str, kernel))} window over")
+    auto_pad = ctx.node.attributes.get_string("auto_pad", "NOTSET")
+    ceil_mode = bool(ctx.int_attribute("ceil_mode", 0))
+    given = (strides, ctx.ints_attribute("dilations"), pads, auto_pad)
+    try:
+        window = SlidingWindow.resolve(source.extent, kernel, *given, ceil_mode=ceil_mode)
+        floor = SlidingWindow.resolve(source.extent, kernel, *given) if ceil_mode else window
+    except NoCell:
         ctx.refuse(
             "shape-mismatch",
-            f"has no cell at the native size: kernel {list(window.kernel)} over "
-            f"{list(source.extent)}; check --input-shape",
+            f"has no cell at the native size: kernel {list(kernel)} over {list(source.extent)}; "
+            "check --input-shape",
         )
-    field = tuple(
-        source.field[a].slide(
-            window.kernel[a],
-            window.strides[a],
-            window.dilations[a],
-            window.begins[a],
-            window.ends[a],
+    except ValueError as error:
+        ctx.refuse("invalid-node", str(error))
+    if window != floor and ctx.int_attribute("count_include_pad", 0):
+        ctx.refuse(
+            "ceil-mode", "averages over its padding with ceil_mode, which pads cannot express"
         )
-        for a in axes
-    )
-    ctx.freeze(window.frozen)
+    if ceil_mode or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        ctx.freeze({"auto_pad": None, "ceil_mode": None, "pads": window.pads})
     return ctx.kept(
         source,
-        channels=channels,
-        extent=extent,
-        field=field,
-        dtype=dtype,
-        pads=describe(ctx.node) if window.pads else None,
+        extent=window.output_extent,
+        field=window.slide(source.field),
+        pads=describe(ctx.node) if any(window.pads) else None,
+        **changes,
     )

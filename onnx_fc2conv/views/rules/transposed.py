@@ -92,8 +92,8 @@ def conv_transpose(ctx: Context) -> FeatureView:
         )
     axes = _axes(ctx, source, weight.shape[2:])
     trivial = all(axis.span == axis.stride == 1 and axis.count == axis.length for axis in axes)
-    if source.one_per_window and not trivial:
-        ctx.refuse("slides-after-fc", "makes a map of the single cell that an FC layer gives")
+    if not trivial:
+        ctx.require_several_cells(source, "makes a map of")
     if not trivial and not all(field.stride for field in source.field):
         ctx.refuse("misaligned", f"makes a map of {source.name}, whose cell sees the whole image")
     if min(axis.count for axis in axes) < 1:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from onnx_fc2conv.graphs.operators import MICROSOFT
 from onnx_fc2conv.views.context import Context
-from onnx_fc2conv.views.plan import MICROSOFT
 from onnx_fc2conv.views.registry import rule
 
 __all__ = ["triangle", "unknown_operator"]
