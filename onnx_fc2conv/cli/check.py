@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,13 +24,6 @@ from onnx_fc2conv.options import parse_input_shapes
 __all__ = ["check_command"]
 
 
-class ExpectName(StrEnum):
-    """The relation that the converted model must have."""
-
-    MAP = "map"
-    SAME = "same"
-
-
 def check_command(  # noqa: PLR0913 - one parameter an option
     reference: Annotated[
         Path, typer.Argument(metavar="REF.onnx", help="The original model.", show_default=False)
@@ -41,7 +33,7 @@ def check_command(  # noqa: PLR0913 - one parameter an option
     ],
     provider: Providers = None,
     expect: Annotated[
-        ExpectName | None,
+        Literal["map", "same"] | None,
         typer.Option(
             "--expect",
             help="Demand more than equality at the native size: map (a score for each window of a "
@@ -116,7 +108,7 @@ equal at the native size only: the last line says so.
             converted,
             providers=parse_providers(provider),
             input_shapes=parse_input_shapes(input_shape),
-            expect=None if expect is None else expect.value,
+            expect=expect,
             data=data or (),
             sizes=parse_sizes(sizes),
             max_windows=max_windows,

@@ -6,9 +6,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -36,13 +35,8 @@ __all__ = ["app", "main"]
 _UNITS = {"": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
 
 
-class FormName(StrEnum):
-    """How a convolution is written."""
-
-    IM2COL = "im2col"
-    DENSE = "dense"
-    SPARSE = "sparse"
-
+FormName = Literal["im2col", "dense", "sparse"]
+"""How a convolution is written; `onnx_fc2conv.passes.conv_to_fc.Form`, which is slow to import."""
 
 app = typer.Typer(
     name="conv2fc",
@@ -69,7 +63,7 @@ def conv2fc(  # noqa: PLR0913 - one parameter an option
             help="im2col: a Gather of patches and a MatMul with the stretched filters; dense: one "
             "matrix of the whole flattened input; sparse: the same, stored by its nonzeros.",
         ),
-    ] = FormName.IM2COL,
+    ] = "im2col",
     layers: Annotated[
         list[str] | None,
         typer.Option("--layers", metavar="NAME", help="A Conv to rewrite. Repeatable; else all."),
@@ -131,9 +125,9 @@ passes.
         check_writable(target, overwrite=overwrite, source=model)
     with terminal.progress("Reading and planning"):
         source = load(model)
-        rewrite = ConvToFc(form.value, shapes, layers or (), limit)
+        rewrite = ConvToFc(form, shapes, layers or (), limit)
         rewritten, planned = plan_to_fc(source, rewrite)
-    terminal.matrices(planned, form.value)
+    terminal.matrices(planned, form)
     if dry_run:
         terminal.line("Dry run: nothing was written.")
         return
@@ -193,10 +187,10 @@ def _writer(output: Path, form: FormName) -> Callable[[ir.Model, Path], None] | 
     from onnx_fc2conv.matrices import save_coordinates, save_sparse  # noqa: PLC0415
 
     if output.suffix == ".npz":
-        if form is not FormName.SPARSE:
+        if form != "sparse":
             raise ArgumentError(f"{output}: only --form sparse is written as arrays (.npz)")
         return save_coordinates
-    if form is FormName.SPARSE:
+    if form == "sparse":
         return save_sparse
     return None
 

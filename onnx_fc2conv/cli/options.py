@@ -40,7 +40,7 @@ _OF_PYTHON = ("given", "read")
 
 
 class ProviderName(StrEnum):
-    """Where the check runs."""
+    """Where the check runs; typer takes no list of a Literal."""
 
     CPU = "cpu"
     CUDA = "cuda"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,20 +28,13 @@ if TYPE_CHECKING:
     from onnx_fc2conv.cli.console import Terminal
     from onnx_fc2conv.scanning import PreparedScan, Preprocessing, Scan
     from onnx_fc2conv.scanning.folder import ScanFolder
+    from onnx_fc2conv.scanning.preprocessing import Channels
 
 __all__ = ["scan_command"]
 
 
-class ChannelsName(StrEnum):
-    """The channels of the input."""
-
-    GRAY = "gray"
-    RGB = "rgb"
-    BGR = "bgr"
-
-
 class MapName(StrEnum):
-    """A format of score maps beside .npy."""
+    """A format of score maps beside .npy; typer takes no list of a Literal."""
 
     TIFF = "tiff"
     ZARR = "zarr"
@@ -73,7 +66,7 @@ def scan_command(  # noqa: PLR0913 - one parameter an option
         str, typer.Option("--scales", help="Sizes to scan each image at: 1,0.5,0.25.")
     ] = "1",
     channels: Annotated[
-        ChannelsName | None,
+        Literal["gray", "rgb", "bgr"] | None,
         typer.Option("--channels", help="Channels of the input. Default: by their number."),
     ] = None,
     scale: Annotated[
@@ -195,7 +188,7 @@ def _summary(terminal: Terminal, image: Path, found: Scan, seconds: float) -> No
 
 
 def _preprocessing(
-    channels: ChannelsName | None, scale: str | None, mean: str | None, std: str | None
+    channels: Channels | None, scale: str | None, mean: str | None, std: str | None
 ) -> Preprocessing:
     from onnx_fc2conv.scanning.preprocessing import Preprocessing, parse_numbers  # noqa: PLC0415
 
@@ -203,7 +196,7 @@ def _preprocessing(
     if factor is not None and len(factor) != 1:
         raise ArgumentError(f"--scale {scale!r}: it is one number")
     return Preprocessing(
-        channels=None if channels is None else channels.value,
+        channels=channels,
         scale=None if factor is None else factor[0],
         mean=None if mean is None else parse_numbers("--mean", mean),
         std=None if std is None else parse_numbers("--std", std),

@@ -1,1 +1,1 @@
-"""Model files: reading, mapping and writing them."""
+"""Model files: `reading` reads and checks them, `staging` writes them."""

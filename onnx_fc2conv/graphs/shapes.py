@@ -15,9 +15,15 @@ Shapes = Mapping[str, tuple[int | None, ...]]
 """Shapes by the names of tensors, those of unknown rank left out; None for a symbolic dim."""
 
 
-def infer_shapes(model: ir.Model) -> None:
-    """Record the types and shapes of all tensors, as far as inference finds them."""
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+def infer_shapes(model: ir.Model, *, check_type: bool = True) -> None:
+    """Record the types and shapes of all tensors, as far as inference finds them.
+
+    Args:
+        model: The model; it is left unchanged if inference fails.
+        check_type: Whether inference fails if types do not fit. It finds the type of an operator
+            without an inference function, such as GroupNormalization, only if it checks.
+    """
+    ShapeInferencePass(check_type=check_type, strict_mode=False, data_prop=True)(model)
 
 
 def forget_shapes(model: ir.Model) -> None:
@@ -51,7 +57,7 @@ def known_shapes(model: ir.Model) -> Shapes:
 
 
 def _inferred(copy: ir.Model) -> Shapes:
-    infer_shapes(copy)
+    infer_shapes(copy, check_type=False)
     made = (value for node in copy.graph for value in node.outputs)
     return {
         value.name or "": tuple(dim if isinstance(dim, int) else None for dim in value.shape)

@@ -86,6 +86,13 @@ class Context:
         fact = self.operand(position)
         return fact if isinstance(fact, Constant) else None
 
+    def ints_operand(self, position: int) -> tuple[int, ...] | None:
+        """The integers of a constant operand, in order; None if it changes with the image."""
+        constant = self.constant_operand(position)
+        if constant is None or constant.sized:
+            return None
+        return tuple(int(number) for number in constant.array.reshape(-1))
+
     def int_attribute(self, name: str, default: int) -> int:
         """An integer attribute or its default."""
         return self.node.attributes.get_int(name, default)

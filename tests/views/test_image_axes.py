@@ -39,6 +39,10 @@ def scaled_first(net: Net) -> Tensor:
     return unsqueezed(net, net.op("Div", net.x, np.array(2, np.float32)), 1)
 
 
+def of_absolute_values(net: Net) -> Tensor:
+    return unsqueezed(net, net.op("Abs", net.x), 1)
+
+
 def channels_last(net: Net) -> Tensor:
     """As Keras does it: [N, H, W, 1], then transposed for the convolution."""
     y = net.op("Transpose", unsqueezed(net, net.x, -1), perm=[0, 3, 1, 2])
@@ -50,6 +54,7 @@ SPELLINGS: list[Callable[[Net], Tensor]] = [
     by_negative_axis,
     by_reshape,
     scaled_first,
+    of_absolute_values,
     channels_last,
 ]
 

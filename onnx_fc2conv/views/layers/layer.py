@@ -14,7 +14,7 @@ from onnx_fc2conv.views.context import Context
 from onnx_fc2conv.views.layers.contraction import Reading, read
 from onnx_fc2conv.views.layers.kernel import Kernel, Weight
 from onnx_fc2conv.views.maps.labels import SAMPLE, IntArray
-from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView, Labels
+from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.plan import FcLayer
 
 __all__ = ["Layer", "as_fc_layer", "operand_name", "product_view", "read_layer"]
@@ -117,8 +117,4 @@ def product_view(ctx: Context, layer: Layer, reading: Reading, output: FeatureMa
         made = np.expand_dims(made, out_axis) + further.reshape(shape)
         return made.reshape((1,) * leading + made.shape)
 
-    def labels() -> Labels:
-        other = view.labels.other
-        return Labels(product(view.labels.native), None if other is None else product(other))
-
-    return FeatureView(ctx.space, ctx.batches, labels)
+    return view.moved(product)

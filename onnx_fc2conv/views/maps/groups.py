@@ -221,7 +221,7 @@ def _view(  # noqa: PLR0913 - where the rows are, and what is in them
         lengths = [along.width, *[1] * (len(held) - 1)]
     index = index.reshape(*rows.which.shape, *lengths)
     index = np.moveaxis(index, range(rows.which.ndim, index.ndim), held)
-    return _of_index(view, index, view.batch_axis)
+    return view.reindexed(index)
 
 
 def reduced_view(
@@ -230,11 +230,6 @@ def reduced_view(
     """Return the view with one element of ``index`` [*rows] in place of several along the axes."""
     batch = view.batch_axis
     if keepdims:
-        return _of_index(view, np.expand_dims(index, sample_axes(view, axes)), batch)
+        return view.with_index(np.expand_dims(index, sample_axes(view, axes)), batch)
     batch = None if batch is None else batch - sum(axis < batch for axis in axes)
-    return _of_index(view, index, batch)
-
-
-def _of_index(view: FeatureView, index: IntArray, batch_axis: int | None) -> FeatureView:
-    any_batch = view.labels.other is not None
-    return FeatureView.of_index(view.space, view.batches, index, batch_axis, any_batch=any_batch)
+    return view.with_index(index, batch)

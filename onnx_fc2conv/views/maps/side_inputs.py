@@ -122,8 +122,7 @@ def _uniform(ctx: Context, value: ir.Value, shape: tuple[int, ...]) -> FeatureVi
     made = _one_cell(ctx, name, prod(shape), rank, value.dtype or ir.DataType.FLOAT)
     _reshape(ctx, value, 1, made)
     index = made.first_label + np.arange(made.size, dtype=np.int64).reshape(aligned)
-    any_batch = view.labels.other is not None
-    return FeatureView.of_index(ctx.space, ctx.batches, index, batch, any_batch=any_batch)
+    return view.with_index(index, batch)
 
 
 def _constant(ctx: Context, constant: Constant) -> FeatureView:

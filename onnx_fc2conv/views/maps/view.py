@@ -95,6 +95,10 @@ class Labels:
     native: IntArray
     other: IntArray | None
 
+    def moved(self, move: Callable[[IntArray], IntArray]) -> Labels:
+        """The labels after a movement that is the same at every batch size."""
+        return Labels(move(self.native), None if self.other is None else move(self.other))
+
 
 class FeatureView:
     """A tensor each element of which is one known element of a known feature map.
@@ -246,21 +250,35 @@ class FeatureView:
     def relabelled(self, old: FeatureMap, new: FeatureMap) -> FeatureView:
         """Return the same view of a map that replaces the only map, element for element."""
         shift = new.first_label - old.first_label
+        return self.moved(lambda labels: labels + shift)
 
-        def labels() -> Labels:
-            native, other = self.labels.native, self.labels.other
-            return Labels(native + shift, None if other is None else other + shift)
+    def moved(
+        self, move: Callable[[IntArray], IntArray], layout: tuple[int, ...] | None = None
+    ) -> FeatureView:
+        """Return the view whose labels are these, moved.
 
-        return FeatureView(self.space, self.batches, labels)
+        Args:
+            move: The movement, which is the same at every batch size.
+            layout: The layout of the result, if it still is the whole map.
+        """
+        whole = None if layout is None else self.whole_map
+        return FeatureView(
+            self.space,
+            self.batches,
+            lambda: self.labels.moved(move),
+            layout=layout,
+            whole_map=whole,
+        )
 
     def reindexed(self, index: IntArray) -> FeatureView:
         """Return a view of the same shape and samples that shows other elements."""
+        return self.with_index(index, self.batch_axis)
+
+    def with_index(self, index: IntArray, batch_axis: int | None) -> FeatureView:
+        """Return a view of the same samples, along ``batch_axis``, that shows these elements."""
+        any_batch = self.labels.other is not None
         return FeatureView.of_index(
-            self.space,
-            self.batches,
-            index,
-            self.batch_axis,
-            any_batch=self.labels.other is not None,
+            self.space, self.batches, index, batch_axis, any_batch=any_batch
         )
 
     def row_major_of(self, new: FeatureMap) -> FeatureView:

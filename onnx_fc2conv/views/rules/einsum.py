@@ -10,7 +10,6 @@ summed over (Einsum-12).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -19,7 +18,7 @@ from onnx_fc2conv.views.layers.kernel import Weight
 from onnx_fc2conv.views.layers.layer import Layer
 from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.labels import AnyArray, IntArray
-from onnx_fc2conv.views.maps.view import FeatureView, Labels
+from onnx_fc2conv.views.maps.view import FeatureView
 from onnx_fc2conv.views.registry import rule
 from onnx_fc2conv.views.rules.linear import convolve
 
@@ -101,7 +100,7 @@ def einsum(ctx: Context) -> FeatureView:
     def arranged(labels: IntArray) -> IntArray:
         return labels.reshape(*labels.shape[:-1], *shape).transpose(order)
 
-    return _moved(rows, arranged)
+    return rows.moved(arranged)
 
 
 def _flattened(view: FeatureView, letters: Letters) -> FeatureView:
@@ -113,15 +112,7 @@ def _flattened(view: FeatureView, letters: Letters) -> FeatureView:
         turned = labels.transpose(order)
         return turned.reshape(*turned.shape[:rest], -1)
 
-    return _moved(view, moved)
-
-
-def _moved(view: FeatureView, move: Callable[[IntArray], IntArray]) -> FeatureView:
-    def labels() -> Labels:
-        native, other = view.labels.native, view.labels.other
-        return Labels(move(native), None if other is None else move(other))
-
-    return FeatureView(view.space, view.batches, labels)
+    return view.moved(moved)
 
 
 def _matrix(ctx: Context, constant: Constant, letters: Letters) -> Weight:

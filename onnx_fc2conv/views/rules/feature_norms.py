@@ -62,16 +62,14 @@ def lp_normalization(ctx: Context) -> Answer:
 @rule("TopK")
 def top_k(ctx: Context) -> Answer:
     """The largest (or smallest) K features and their numbers (TopK-1/10/11/24)."""
-    view, constant = ctx.view(0), ctx.constant_operand(1)
-    count = ctx.int_attribute("k", 0)
-    if view is None or (ctx.opset >= 10 and (constant is None or constant.sized)):
+    view, old = ctx.view(0), ctx.opset < 10
+    given = (ctx.int_attribute("k", 0),) if old else ctx.ints_operand(1)
+    if view is None or not given:
         ctx.refuse("data-dependent", "takes a number of features that is not constant")
-    if constant is not None:
-        count = int(constant.array.reshape(-1)[0])
+    count = given[0]
     axes = ctx.feature_axes(view, [ctx.int_attribute("axis", -1)], "ranks along")
     if not 0 < count <= view.shape[axes[0]]:
         ctx.refuse("shape-mismatch", f"takes {count} of {view.shape[axes[0]]} features")
-    old = ctx.opset < 10
     along = Along(
         lambda axis: {"axis": axis, "k": count} if old else {"axis": axis},
         lambda _: () if old else (ctx.integers(f"{ctx.name}.k", [count]),),
@@ -85,10 +83,10 @@ def top_k(ctx: Context) -> Answer:
 @rule("CumSum")
 def cumulative_sum(ctx: Context) -> Answer:
     """The sum of the features so far (CumSum-11/14), along an axis that is an input."""
-    view, constant = ctx.view(0), ctx.constant_operand(1)
-    if view is None or constant is None or constant.sized:
+    view, given = ctx.view(0), ctx.ints_operand(1)
+    if view is None or given is None:
         ctx.refuse("data-dependent", "adds up along an axis that is not constant")
-    axes = ctx.feature_axes(view, [int(constant.array.reshape(-1)[0])], "adds up along")
+    axes = ctx.feature_axes(view, given, "adds up along")
     along = Along(
         lambda _: {},
         lambda axis: (ctx.constant(f"{ctx.name}.axis", np.array(axis, np.int64)),),

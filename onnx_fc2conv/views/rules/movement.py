@@ -15,7 +15,7 @@ from onnx_fc2conv.views.maps.side_inputs import constant_map, with_side_inputs
 from onnx_fc2conv.views.maps.view import FeatureView, Labels, Mixed
 from onnx_fc2conv.views.registry import Answer, rule
 
-__all__ = ["concatenate", "move", "pad_features"]
+__all__ = ["concatenate", "move", "pad_amounts", "pad_features"]
 
 
 @rule(
@@ -62,14 +62,8 @@ def transpose(ctx: Context) -> Answer:
     if sorted(perm) != list(range(rank)):
         ctx.refuse("invalid-node", f"perm {list(perm)} does not fit a tensor of rank {rank}")
 
-    def labels() -> Labels:
-        other = view.labels.other
-        return Labels(
-            view.labels.native.transpose(perm), None if other is None else other.transpose(perm)
-        )
-
     layout = tuple(perm.index(axis) for axis in view.layout)
-    return FeatureView(ctx.space, ctx.batches, labels, layout=layout, whole_map=view.whole_map)
+    return view.moved(lambda labels: labels.transpose(perm), layout)
 
 
 @rule("Identity")
@@ -106,29 +100,39 @@ def concatenate(ctx: Context) -> tuple[FeatureView, ...]:
     return _moved(ready, positions=tuple(range(len(ctx.operands))))
 
 
-def pad_features(ctx: Context) -> FeatureView:
-    """Pad-2/11/13/18/19/21 of features: by a constant, or by features themselves."""
-    view, lengths, axes = ctx.view(0), ctx.constant_operand(1), ctx.constant_operand(3)
-    pads = ctx.ints_attribute("pads")
-    if lengths is not None and not lengths.sized:
-        pads = tuple(int(amount) for amount in lengths.array)
-    constant = ctx.operand(2)
-    if view is None or pads is None or not (constant is None or isinstance(constant, Constant)):
-        ctx.refuse("data-dependent", "pads by amounts or with values that are not constant")
-    rank = len(view.shape)
-    chosen = range(rank) if axes is None else [int(axis) % rank for axis in axes.array]
-    if len(pads) != 2 * len(chosen) or min(pads) < 0:
-        ctx.refuse("invalid-node", f"pads {list(pads)} do not fit {list(view.shape)}")
+def pad_amounts(ctx: Context, rank: int) -> list[tuple[int, int]]:
+    """The elements that a Pad puts before and after each axis; a negative number crops.
+
+    Raises:
+        NodeRefused: If they are not constant.
+    """
+    pads = ctx.ints_operand(1) or ctx.ints_attribute("pads")
+    axes = range(rank) if ctx.operand(3) is None else ctx.ints_operand(3)
+    if pads is None or axes is None:
+        ctx.refuse("data-dependent", "pads by amounts that are not constant for all axes")
+    if len(pads) != 2 * len(axes):
+        ctx.refuse("invalid-node", f"pads {list(pads)} are not for {len(axes)} axes")
     amounts = [(0, 0)] * rank
-    for number, axis in enumerate(chosen):
-        amounts[axis] = (pads[number], pads[len(chosen) + number])
+    for axis, before, after in zip(axes, pads, pads[len(axes) :], strict=False):
+        amounts[axis % rank] = (before, after)
+    return amounts
+
+
+def pad_features(ctx: Context, view: FeatureView) -> FeatureView:
+    """Pad-2/11/13/18/19/21 of features: by a constant, or by features themselves."""
+    constant = ctx.operand(2)
+    if not isinstance(constant, Constant | None):
+        ctx.refuse("data-dependent", "pads with values that are not constant")
+    amounts = pad_amounts(ctx, len(view.shape))
+    if min(map(min, amounts), default=0) < 0:
+        ctx.refuse("invalid-node", f"pads {amounts} do not fit {list(view.shape)}")
     batch_axis = view.batch_axis
     if batch_axis is not None and any(amounts.pop(batch_axis)):
         ctx.refuse("batch-mixing", f"pads axis {batch_axis}, which holds the samples")
     mode = ctx.node.attributes.get_string("mode", "constant")
     if mode == "constant":
         value = ctx.node.attributes.get_float("value", 0.0)
-        if isinstance(constant, Constant):
+        if constant is not None:
             value = float(constant.array.reshape(-1)[0])
         filler = constant_map(ctx, np.array([value], view.maps[0].dtype.numpy()))
         index = np.pad(view.index, amounts, constant_values=filler.first_label)
@@ -138,8 +142,7 @@ def pad_features(ctx: Context) -> FeatureView:
         index = np.pad(view.index, amounts, mode="reflect")
     else:
         ctx.refuse("invalid-node", f"has the mode {mode!r}")
-    any_batch = view.labels.other is not None
-    return FeatureView.of_index(ctx.space, ctx.batches, index, batch_axis, any_batch=any_batch)
+    return view.with_index(index, batch_axis)
 
 
 def _moved(ctx: Context, positions: tuple[int, ...]) -> tuple[FeatureView, ...]:

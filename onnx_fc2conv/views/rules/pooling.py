@@ -58,10 +58,8 @@ def global_pool(ctx: Context) -> FeatureView:
     source = as_feature_map(ctx, view)
     output = _windowed(ctx, source, tuple(range(len(source.extent))))
 
-    def labels() -> Labels:
-        return Labels(output.labels(ctx.batches.native), output.labels(ctx.batches.other))
-
-    return FeatureView(ctx.space, ctx.batches, labels)
+    labels = Labels(output.labels(ctx.batches.native), output.labels(ctx.batches.other))
+    return FeatureView(ctx.space, ctx.batches, lambda: labels)
 
 
 def pooled_axes(view: FeatureView, axes: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -223,11 +221,7 @@ def _without_axes(  # noqa: PLR0913 - a view before and after
         made: IntArray = first // SAMPLE * SAMPLE + output.first_label + element
         return made if keepdims else made.squeeze(axes)
 
-    def labels() -> Labels:
-        other = view.labels.other
-        return Labels(without(view.labels.native), None if other is None else without(other))
-
-    return FeatureView(ctx.space, ctx.batches, labels)
+    return view.moved(without)
 
 
 def _element(

@@ -25,16 +25,14 @@ __all__ = ["arg_reduce", "reduce"]
 def reduce(ctx: Context) -> Answer:
     """Reduce*-1/11/13/18: axes are an attribute, or an input from 18 on (ReduceSum: from 13)."""
     axes = ctx.ints_attribute("axes")
-    given = ctx.operand(1)
-    if given is not None:
-        constant = ctx.constant_operand(1)
-        if constant is None or constant.sized:
+    if ctx.operand(1) is not None:
+        axes = ctx.ints_operand(1)
+        if axes is None:
             ctx.refuse("data-dependent", "reduces over axes that are not constant")
-        axes = tuple(int(axis) for axis in constant.array.reshape(-1)) or None
     view = ctx.view(0)
     if view is None:
         ctx.refuse("data-dependent", "reduces over axes that depend on the image")
-    if axes is None:
+    if not axes:
         if ctx.int_attribute("noop_with_empty_axes", 0):
             return _over_no_axis(ctx, view)
         axes = tuple(range(len(view.shape)))

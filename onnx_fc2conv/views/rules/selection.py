@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnx_fc2conv.views.context import Context
-from onnx_fc2conv.views.maps.constant import Constant
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.registry import Answer, rule
 from onnx_fc2conv.views.rules.movement import move
@@ -49,11 +48,8 @@ def split(ctx: Context) -> Answer:
     if ctx.int_attribute("axis", 0) % len(layout) != layout[1]:
         return move(ctx)
     outputs = len(ctx.node.outputs)
-    lengths = ctx.ints_attribute("split")
-    given = ctx.operand(1)
-    if isinstance(given, Constant) and not given.sized:
-        lengths = tuple(int(length) for length in given.array.reshape(-1))
-    elif given is not None:
+    lengths = ctx.ints_operand(1) or ctx.ints_attribute("split")
+    if lengths is None and ctx.operand(1) is not None:
         return move(ctx)
     if lengths is None:  # opset 18: the last one may be smaller
         each = -(-source.channels // outputs)
@@ -120,14 +116,10 @@ class _Cut:
 def _cuts(ctx: Context) -> list[_Cut] | None:
     """The slices by axis; None if they are not constant."""
     if len(ctx.operands) > 1:  # from opset 10 on: starts, ends, axes, steps
-        lists: list[tuple[int, ...] | None] = []
-        for position in range(1, 5):
-            fact = ctx.operand(position)
-            if fact is not None and (not isinstance(fact, Constant) or fact.sized):
-                return None
-            numbers = None if fact is None else tuple(int(n) for n in fact.array.reshape(-1))
-            lists.append(numbers)
-        starts, ends, axes, steps = lists
+        starts, ends, axes, steps = map(ctx.ints_operand, range(1, 5))
+        given = zip((axes, steps), map(ctx.operand, (3, 4)), strict=True)
+        if any(numbers is None and fact is not None for numbers, fact in given):
+            return None
     else:
         starts, ends, axes = map(ctx.ints_attribute, ("starts", "ends", "axes"))
         steps = None

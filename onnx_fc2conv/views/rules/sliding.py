@@ -18,7 +18,7 @@ from onnx_fc2conv.views.maps.constant import Constant, Unknown
 from onnx_fc2conv.views.maps.grids import joined_field, parting
 from onnx_fc2conv.views.maps.view import FeatureMap, FeatureView
 from onnx_fc2conv.views.registry import Answer, Fact, rule
-from onnx_fc2conv.views.rules.movement import concatenate, pad_features
+from onnx_fc2conv.views.rules.movement import concatenate, pad_amounts, pad_features
 
 __all__ = ["conv", "joined_channels", "pool", "pooled"]
 
@@ -109,51 +109,27 @@ def pad(ctx: Context) -> Answer:
         ctx.refuse("data-dependent", "pads by amounts or values that depend on the image")
     source = view.whole_map
     if view.layout is None or source is None:
-        return pad_features(ctx)
-    rank = len(view.layout)
-    pads = ctx.ints_attribute("pads")
-    amounts, axes = ctx.constant_operand(1), ctx.operand(3)
-    if amounts is not None and not amounts.sized:
-        pads = tuple(int(amount) for amount in amounts.array)
-    if isinstance(axes, Constant) and not axes.sized and pads is not None:
-        pads = _pads_of_all(pads, [int(axis) % rank for axis in axes.array.reshape(-1)], rank)
-    elif axes is not None:
-        pads = None
-    if pads is None or len(pads) != 2 * rank:
-        ctx.refuse("data-dependent", "pads by amounts that are not constant for all axes")
-    begins = [pads[axis] for axis in view.layout]
-    ends = [pads[rank + axis] for axis in view.layout]
-    if begins[0] or ends[0]:
-        axis = view.layout[0]
-        ctx.refuse("batch-mixing", f"pads axis {axis}, which holds the samples")
-    if any((*begins[2:], *ends[2:])):
+        return pad_features(ctx, view)
+    amounts = pad_amounts(ctx, len(view.layout))
+    samples, channels, *spatial = (amounts[axis] for axis in view.layout)
+    if any(samples):
+        ctx.refuse("batch-mixing", f"pads axis {view.layout[0]}, which holds the samples")
+    if any(map(any, spatial)):
         ctx.require_several_cells(source, "pads")
-    channels = source.channels + begins[1] + ends[1]
-    spatial = zip(source.field, source.extent, begins[2:], ends[2:], strict=True)
-    field, extent = zip(
-        *((f.slide(1, pad=begin, end_pad=end), e + begin + end) for f, e, begin, end in spatial),
-        strict=True,
-    )
-    if min(channels, *extent) < 1:
+    shape = [
+        n + sum(pads) for n, pads in zip(source.per_sample_shape, (channels, *spatial), strict=True)
+    ]
+    if min(shape) < 1:
         ctx.refuse("shape-mismatch", f"crops {list(source.per_sample_shape)} to nothing")
+    along = zip(source.field, spatial, strict=True)
     return ctx.kept(
         source,
         layout=view.layout,
-        channels=channels,
-        field=field,
-        extent=extent,
-        pads=describe(ctx.node) if max(*begins[2:], *ends[2:]) > 0 else None,
+        channels=shape[0],
+        field=tuple(field.slide(1, pad=before, end_pad=after) for field, (before, after) in along),
+        extent=tuple(shape[1:]),
+        pads=describe(ctx.node) if max(map(max, spatial), default=0) > 0 else None,
     )
-
-
-def _pads_of_all(pads: tuple[int, ...], axes: list[int], rank: int) -> tuple[int, ...] | None:
-    """Return the pads of all axes, from those of some (Pad-18); a negative one crops."""
-    if len(pads) != 2 * len(axes):
-        return None
-    whole = [0] * (2 * rank)
-    for position, axis in enumerate(axes):
-        whole[axis], whole[rank + axis] = pads[position], pads[len(axes) + position]
-    return tuple(whole)
 
 
 def _slide(
@@ -182,7 +158,8 @@ def _slide(
             "ceil-mode", "averages over its padding with ceil_mode, which pads cannot express"
         )
     if ceil_mode or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        ctx.freeze({"auto_pad": None, "ceil_mode": None, "pads": window.pads})
+        gone = dict.fromkeys(["auto_pad", "ceil_mode"] if ceil_mode else ["auto_pad"])
+        ctx.freeze({**gone, "pads": window.pads})
     return ctx.kept(
         source,
         extent=window.output_extent,
