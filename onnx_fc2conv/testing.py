@@ -15,9 +15,9 @@ from onnx_fc2conv.equivalence import EquivalenceReport, check
 from onnx_fc2conv.equivalence.check import PathLike
 from onnx_fc2conv.equivalence.comparing.tolerances import Bounds
 from onnx_fc2conv.equivalence.relation import Expect
-from onnx_fc2conv.equivalence.running.start import Provider
 from onnx_fc2conv.files.reading import ModelSource
 from onnx_fc2conv.geometry import Geometry
+from onnx_fc2conv.runtime.start import Provider
 
 __all__ = ["CheckOptions", "assert_equivalent"]
 

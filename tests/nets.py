@@ -13,8 +13,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.running.byte_products import PRODUCTS
-from onnx_fc2conv.equivalence.running.session import Session
+from onnx_fc2conv.runtime.byte_products import PRODUCTS
+from onnx_fc2conv.runtime.session import Session
 
 Array = npt.NDArray[Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]

@@ -19,7 +19,7 @@ from onnxruntime.quantization import (
 
 import onnx_fc2conv
 from onnx_fc2conv import RefusedError
-from onnx_fc2conv.equivalence.running import byte_products
+from onnx_fc2conv.runtime import byte_products
 from tests.nets import Array, op_types, session
 
 ROOT = Path(__file__).parents[1]

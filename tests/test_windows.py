@@ -17,9 +17,9 @@ import onnx
 import pytest
 
 from onnx_fc2conv.benchmark import worker
-from onnx_fc2conv.equivalence.running import start
-from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.files.embedded import read_model
+from onnx_fc2conv.runtime import start
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.scanning import pyramid
 from onnx_fc2conv.scanning.sources import ArraySource
 from tests.cli.conftest import MODELS

@@ -28,8 +28,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_fc2conv import EquivalenceReport, RuntimeUnavailableError, check, convert
-from onnx_fc2conv.equivalence.running.session import runtime_version
-from onnx_fc2conv.equivalence.running.start import Provider
+from onnx_fc2conv.runtime.session import runtime_version
+from onnx_fc2conv.runtime.start import Provider
 
 ROOT = Path(__file__).parents[1]
 MODELS = {path.stem: path for path in sorted((ROOT / "models").glob("*.onnx"))}

@@ -37,7 +37,7 @@ def make_image(path: Path, side: int) -> None:
 
 def untiled(model: Path, image: Path, side: int, times: int) -> tuple[float, np.ndarray]:
     """Seconds of a run of the model alone on the corner of the image, the mean, and its scores."""
-    from onnx_fc2conv.equivalence.running.session import Session  # noqa: PLC0415
+    from onnx_fc2conv.runtime.session import Session  # noqa: PLC0415
     from onnx_fc2conv.scanning import Settings, prepare  # noqa: PLC0415
 
     prepared = prepare(model, Settings(memory=10**12, threshold={None: 2.0}))

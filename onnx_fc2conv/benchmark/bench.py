@@ -15,13 +15,13 @@ import onnx_ir as ir
 
 from onnx_fc2conv.benchmark.measuring import Task, measure
 from onnx_fc2conv.benchmark.report import BenchReport, Latency, SizeResult
-from onnx_fc2conv.equivalence.running.session import runtime_version
 from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.files.reading import load
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.graphs.cost import multiply_adds
 from onnx_fc2conv.graphs.shapes import shapes_at
 from onnx_fc2conv.pipeline import Conversion, convert
+from onnx_fc2conv.runtime.session import runtime_version
 from onnx_fc2conv.scanning.tiles import TilePlan, plan_tiles
 from onnx_fc2conv.views import Pool
 

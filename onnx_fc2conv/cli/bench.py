@@ -69,7 +69,7 @@ a process of its own, in turns, on random pixels.
     from onnx_fc2conv.benchmark.plot import plot as draw  # noqa: PLC0415
     from onnx_fc2conv.benchmark.plot import require_matplotlib  # noqa: PLC0415
     from onnx_fc2conv.cli.console import Terminal  # noqa: PLC0415
-    from onnx_fc2conv.equivalence.running.session import require  # noqa: PLC0415
+    from onnx_fc2conv.runtime.session import require  # noqa: PLC0415
 
     sizes = [_parse_size(text) for text in size]
     for path in (json, plot):

@@ -16,7 +16,7 @@ from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.options import Options
 
 if TYPE_CHECKING:
-    from onnx_fc2conv.equivalence.running.start import Provider
+    from onnx_fc2conv.runtime.start import Provider
 
 __all__ = [
     "Atol",

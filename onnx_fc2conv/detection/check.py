@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from onnx_fc2conv.detection.boxes import THRESHOLDS, stored_thresholds
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import Geometry, SizeRule
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.scanning.detections import Box, Selection, candidates, suppress
 from onnx_fc2conv.scanning.model import ScanModel
 from onnx_fc2conv.scanning.prepared import PreparedScan, Settings

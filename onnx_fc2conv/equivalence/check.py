@@ -19,8 +19,6 @@ from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport, Provide
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import check_sizes
 from onnx_fc2conv.equivalence.running.recordings import read_recordings
-from onnx_fc2conv.equivalence.running.session import outdated, require, runtime_version
-from onnx_fc2conv.equivalence.running.start import Provider, settings
 from onnx_fc2conv.equivalence.running.unbatched import unbatched_images, with_batch_axis
 from onnx_fc2conv.equivalence.tiers.claimed_windows import unverified
 from onnx_fc2conv.equivalence.tiers.claims import renamed
@@ -31,6 +29,8 @@ from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.passes import Normalize
 from onnx_fc2conv.pipeline import inspect
+from onnx_fc2conv.runtime.session import outdated, require, runtime_version
+from onnx_fc2conv.runtime.start import Provider, settings
 from onnx_fc2conv.views.inputs import native_shapes
 
 __all__ = ["check"]

@@ -19,8 +19,6 @@ from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import to_reference_shape
 from onnx_fc2conv.equivalence.running.native_shapes import Shapes, native_shapes_of, products_of
 from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, model_inputs, sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
-from onnx_fc2conv.equivalence.running.start import Provider
 from onnx_fc2conv.equivalence.tracing.logits import add_logits, saturating_types
 from onnx_fc2conv.equivalence.tracing.structure import (
     Shared,
@@ -30,6 +28,8 @@ from onnx_fc2conv.equivalence.tracing.structure import (
 )
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.files.reading import stored_tensors
+from onnx_fc2conv.runtime.session import RunError, Session
+from onnx_fc2conv.runtime.start import Provider
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["Pair", "as_result"]

@@ -17,9 +17,9 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import Relation, RelationKind
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.passes.apply import ORIGIN
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.views.inputs import image_axes
 
 __all__ = ["Expect", "is_ours", "outputs_of", "relation_of"]

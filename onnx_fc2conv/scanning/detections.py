@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.graphs.writer import GraphWriter, Place
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["Box", "Candidates", "Selection", "candidates", "suppress", "suppression"]

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from onnx_fc2conv.equivalence.running.session import runtime_version
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.runtime.session import runtime_version
 from onnx_fc2conv.scanning.journal import Journal
 from onnx_fc2conv.scanning.outputs import (
     ImageBoxes,

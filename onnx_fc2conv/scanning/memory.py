@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.scanning.model import ScanModel
 
 __all__ = ["bytes_per_pixel", "parse_memory"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.scanning.model import ScanModel
 from onnx_fc2conv.scanning.preprocessing import Preprocessing
 from onnx_fc2conv.scanning.score_maps import ScoreMap

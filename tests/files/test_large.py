@@ -10,9 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from onnx_fc2conv.equivalence import check
-from onnx_fc2conv.equivalence.running import start
 from onnx_fc2conv.files import staging
 from onnx_fc2conv.pipeline import convert
+from onnx_fc2conv.runtime import start
 from tests.cli.conftest import Run, run
 from tests.nets import Net, session
 from tests.oracle import converted_model

@@ -1,1 +1,1 @@
-"""Running models: on which inputs, in which session, in which arithmetic."""
+"""Running models: on which inputs, at which sizes, with which weights."""

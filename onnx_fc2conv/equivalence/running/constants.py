@@ -7,9 +7,9 @@ import sys
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.equivalence.tracing.structure import subgraph
 from onnx_fc2conv.files.embedded import MappedTensor
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["constant_array", "release_weights"]

@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.running.constants import constant_array
-from onnx_fc2conv.equivalence.running.session import Session
-from onnx_fc2conv.equivalence.running.start import Provider
 from onnx_fc2conv.equivalence.tracing.movement import MOVEMENT
 from onnx_fc2conv.equivalence.tracing.structure import constants, with_outputs
+from onnx_fc2conv.runtime.session import Session
+from onnx_fc2conv.runtime.start import Provider
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["ROUNDED", "Inexact", "exact_values", "exactly", "magnitudes"]

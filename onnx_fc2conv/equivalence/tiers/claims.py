@@ -16,8 +16,8 @@ from onnx_fc2conv.equivalence.comparing.comparison import largest_magnitude
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.geometry import Geometry
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_claims", "renamed"]

@@ -10,7 +10,7 @@ from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.running.recordings import Recording, Recordings
-from onnx_fc2conv.equivalence.running.session import RunError, Session
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_data"]

@@ -19,8 +19,8 @@ from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import to_reference_shape
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
+from onnx_fc2conv.runtime.session import RunError
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_by_evaluator", "is_small"]

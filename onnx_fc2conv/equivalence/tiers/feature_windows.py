@@ -28,10 +28,10 @@ from onnx_fc2conv.equivalence.running.larger import (
     windows,
 )
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.equivalence.tracing.head_inputs import head_inputs, head_model
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 from onnx_fc2conv.equivalence.tracing.trunk import SizeDependent, free_trunk
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_feature_windows"]

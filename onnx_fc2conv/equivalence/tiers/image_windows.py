@@ -26,7 +26,7 @@ from onnx_fc2conv.equivalence.running.larger import (
     take,
 )
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError
+from onnx_fc2conv.runtime.session import RunError
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_image_windows"]

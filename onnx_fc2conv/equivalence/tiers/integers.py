@@ -33,8 +33,6 @@ from onnx_fc2conv.equivalence.running.exactness import (
 from onnx_fc2conv.equivalence.running.integer_coding import Codebook, coded
 from onnx_fc2conv.equivalence.running.larger import enlarged
 from onnx_fc2conv.equivalence.running.samples import INTEGERS
-from onnx_fc2conv.equivalence.running.session import RunError
-from onnx_fc2conv.equivalence.running.start import settings
 from onnx_fc2conv.equivalence.tiers.claimed_windows import without_windows
 from onnx_fc2conv.equivalence.tiers.feature_windows import check_feature_windows
 from onnx_fc2conv.equivalence.tiers.image_windows import check_image_windows
@@ -42,6 +40,8 @@ from onnx_fc2conv.equivalence.tiers.native import check_native
 from onnx_fc2conv.equivalence.tiers.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.tracing.structure import computing_type
 from onnx_fc2conv.errors import Fc2ConvError
+from onnx_fc2conv.runtime.session import RunError
+from onnx_fc2conv.runtime.start import settings
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_integers", "integer_pair"]

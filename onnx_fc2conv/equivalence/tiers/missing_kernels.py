@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.reference import rare_types
+from onnx_fc2conv.runtime.reference import rare_types
 
 __all__ = ["missing_kernels"]
 

@@ -14,8 +14,8 @@ from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches
 from onnx_fc2conv.equivalence.running.samples import KINDS, sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.errors import InvalidModelError
+from onnx_fc2conv.runtime.session import RunError, Session
 
 __all__ = ["check_upgraded"]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.errors import Fc2ConvError
+from onnx_fc2conv.runtime.session import RunError
 
 __all__ = ["check_other_sizes"]
 

@@ -17,8 +17,8 @@ from onnx_fc2conv.equivalence.refined import RefinedGrid
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import enlarged, sizes_text
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_refined_grid"]

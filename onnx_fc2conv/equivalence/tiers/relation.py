@@ -6,7 +6,7 @@ from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.relation import Expect, outputs_of
 from onnx_fc2conv.equivalence.reporting.results import Relation, TierResult
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError
+from onnx_fc2conv.runtime.session import RunError
 
 __all__ = ["check_relation"]
 

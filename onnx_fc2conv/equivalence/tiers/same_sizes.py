@@ -8,7 +8,7 @@ from onnx_fc2conv.equivalence.comparing.comparison import Arrays
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import enlarged, sizes_text
-from onnx_fc2conv.equivalence.running.session import RunError
+from onnx_fc2conv.runtime.session import RunError
 
 __all__ = ["check_same_sizes"]
 

@@ -17,8 +17,8 @@ from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
 from onnx_fc2conv.equivalence.running.recordings import Recordings
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
+from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_saturation"]

@@ -19,11 +19,11 @@ from onnx_fc2conv.equivalence.comparing.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.pair import as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.samples import model_inputs
-from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.graphs.names import describe, node_name
 from onnx_fc2conv.passes.normalize import Normalize
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_matrices"]

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from onnx_fc2conv.equivalence.claim import Claim
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.byte_products import has_products
-from onnx_fc2conv.equivalence.running.reference import rare_types
 from onnx_fc2conv.equivalence.tiers.claimed_windows import (
     check_claimed_windows,
     check_denser_windows,
@@ -32,6 +30,8 @@ from onnx_fc2conv.equivalence.tiers.relation import check_relation
 from onnx_fc2conv.equivalence.tiers.same_sizes import check_same_sizes
 from onnx_fc2conv.equivalence.tiers.saturated_sums import check_saturation
 from onnx_fc2conv.equivalence.tiers.weights import check_weights
+from onnx_fc2conv.runtime.byte_products import has_products
+from onnx_fc2conv.runtime.reference import rare_types
 
 __all__ = ["TIERS", "Tier"]
 

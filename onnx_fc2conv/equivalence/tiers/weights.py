@@ -18,13 +18,13 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.constants import release_weights
-from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.tracing.biases import bias_problem
 from onnx_fc2conv.equivalence.tracing.layers import LayerPair, Layers, NotComparable, last_node
 from onnx_fc2conv.equivalence.tracing.places import NotTraced
 from onnx_fc2conv.equivalence.tracing.same_convs import same_conv
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
+from onnx_fc2conv.runtime.session import RunError
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["check_weights"]

@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.comparing.comparison import Tolerance
 from onnx_fc2conv.equivalence.running.samples import sample
-from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
 from onnx_fc2conv.errors import InvalidModelError
+from onnx_fc2conv.runtime.session import RunError
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.running.constants import constant_array
-from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.equivalence.tracing.movement import MOVEMENT
 from onnx_fc2conv.equivalence.tracing.operands import (
     KERNELS,
@@ -31,6 +30,7 @@ from onnx_fc2conv.equivalence.tracing.operands import (
 from onnx_fc2conv.equivalence.tracing.places import NotTraced, Trace, trace
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.passes.apply import ORIGIN
+from onnx_fc2conv.runtime.session import RunError
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["LayerPair", "Layers", "NotComparable", "last_node", "layer_key"]

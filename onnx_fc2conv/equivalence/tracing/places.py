@@ -14,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.equivalence.tracing.head_inputs import head_inputs, head_model, native_shape
 from onnx_fc2conv.equivalence.tracing.movement import MOVEMENT
 from onnx_fc2conv.equivalence.tracing.operands import LAYERS
 from onnx_fc2conv.equivalence.tracing.structure import not_moving
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["NotTraced", "Trace", "trace"]

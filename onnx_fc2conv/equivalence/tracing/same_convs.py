@@ -7,10 +7,10 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.constants import constant_array
-from onnx_fc2conv.equivalence.running.session import RunError
 from onnx_fc2conv.errors import Fc2ConvError
 from onnx_fc2conv.graphs.names import describe
 from onnx_fc2conv.passes.apply import ORIGIN
+from onnx_fc2conv.runtime.session import RunError
 
 __all__ = ["same_conv"]
 

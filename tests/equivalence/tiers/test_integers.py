@@ -19,9 +19,9 @@ from onnx_fc2conv.equivalence.running.integer_coding import (
     coded_constants,
     integers_of,
 )
-from onnx_fc2conv.equivalence.running.session import Session
 from onnx_fc2conv.equivalence.tiers.integers import integer_pair
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
+from onnx_fc2conv.runtime.session import Session
 from tests.equivalence.conftest import SQUARE, Case
 from tests.nets import Net, Tensor, conv, i64
 from tests.oracle import converted_model

@@ -14,8 +14,8 @@ import pytest
 from onnx_fc2conv import check, convert
 from onnx_fc2conv.equivalence import EquivalenceReport
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running import byte_products
-from onnx_fc2conv.equivalence.running.byte_products import saturates
+from onnx_fc2conv.runtime import byte_products
+from onnx_fc2conv.runtime.byte_products import saturates
 from tests.nets import Net
 from tests.quantized_nets import dq, integers, qdq, qdq_trunk
 

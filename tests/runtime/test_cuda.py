@@ -14,9 +14,9 @@ import onnxruntime as ort
 import pytest
 
 from onnx_fc2conv import RuntimeUnavailableError, check, convert
-from onnx_fc2conv.equivalence.running import cuda
-from onnx_fc2conv.equivalence.running.session import Session
-from onnx_fc2conv.equivalence.running.start import settings
+from onnx_fc2conv.runtime import cuda
+from onnx_fc2conv.runtime.session import Session
+from onnx_fc2conv.runtime.start import settings
 from tests.equivalence.conftest import MODELS, Case
 
 WHY = "there is no NVIDIA driver here (libcuda.so.1 cannot be loaded)"
@@ -39,7 +39,7 @@ def cuda_session(
     case_of: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[..., Any]], Session]:
     """Opens a session on CUDA with a package that behaves as told, where there is no driver."""
-    monkeypatch.setattr("onnx_fc2conv.equivalence.running.session.why_no_cuda", lambda: WHY)
+    monkeypatch.setattr("onnx_fc2conv.runtime.session.why_no_cuda", lambda: WHY)
     model = ir.from_proto(case_of("plain").reference)
     real = importlib.import_module
 

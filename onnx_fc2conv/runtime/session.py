@@ -10,15 +10,15 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.running.byte_products import start_exact
-from onnx_fc2conv.equivalence.running.cuda import why_no_cuda
-from onnx_fc2conv.equivalence.running.reference import (
+from onnx_fc2conv.errors import ArgumentError, InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.runtime.byte_products import start_exact
+from onnx_fc2conv.runtime.cuda import why_no_cuda
+from onnx_fc2conv.runtime.reference import (
     ReferenceRunner,
     hands_over_bfloat16,
     rare_types,
 )
-from onnx_fc2conv.equivalence.running.start import PROVIDERS, Provider, one_line, onnxruntime, start
-from onnx_fc2conv.errors import ArgumentError, InvalidModelError, RuntimeUnavailableError
+from onnx_fc2conv.runtime.start import PROVIDERS, Provider, one_line, onnxruntime, start
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["RunError", "Session", "outdated", "require", "runtime_version"]

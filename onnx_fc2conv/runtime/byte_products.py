@@ -26,7 +26,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.running.start import Provider, mapped_folder, start
+from onnx_fc2conv.runtime.start import Provider, mapped_folder, start
 from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = ["PRODUCTS", "Product", "equalize", "has_products", "saturates", "start_exact"]

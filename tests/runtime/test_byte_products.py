@@ -10,9 +10,9 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from onnx_fc2conv.equivalence.running import byte_products
-from onnx_fc2conv.equivalence.running.byte_products import PRODUCTS, saturates
-from onnx_fc2conv.equivalence.running.session import Session
+from onnx_fc2conv.runtime import byte_products
+from onnx_fc2conv.runtime.byte_products import PRODUCTS, saturates
+from onnx_fc2conv.runtime.session import Session
 from tests.nets import Array
 
 U8, I8 = np.uint8, np.int8

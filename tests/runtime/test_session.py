@@ -18,11 +18,11 @@ import pytest
 
 from onnx_fc2conv import convert
 from onnx_fc2conv.equivalence.check import check
-from onnx_fc2conv.equivalence.running import session
 from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, sample
-from onnx_fc2conv.equivalence.running.session import RunError, Session, outdated
 from onnx_fc2conv.errors import InvalidModelError, RuntimeUnavailableError
 from onnx_fc2conv.files.staging import staged
+from onnx_fc2conv.runtime import session
+from onnx_fc2conv.runtime.session import RunError, Session, outdated
 from tests.equivalence.conftest import MODELS, Case
 
 
