@@ -38,7 +38,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime  # noqa: F401 - before the forks, as all that follows
-from mutations import corpus, mutated
+from corrupt_files import corpus, mutated
 
 import onnx_fc2conv.cli.advice
 import onnx_fc2conv.cli.console

@@ -1,364 +1,322 @@
-"""Small valid models, and what can be done to them: the cases of tools/fuzz.py."""
+"""Plant faults into right conversions and count those that the check misses.
+
+    python tools/mutations.py models ../shared/models --count 1500 --models 240 --jobs 2
+    python tools/mutations.py --kind "image: clips at 255" --count 20
+    python tools/mutations.py --kind "image: clips at 255" --only movement --seed 17   # repeat one
+
+The conversions are those of tools/false_alarms.py that the check accepts; the kinds of fault are in
+tools/fault_kinds.py. Each mutant is checked in three variants:
+
+    ours        as it is, with what the metadata says of the right conversion
+    stripped    without any metadata, names or shapes inside: from another tool, as it were
+    lying       with metadata by which less would be compared, if it was believed
+
+Whether a mutant is a fault at all is found out without the check: both conversions are run on many
+inputs, sizes and batches (tools/brute_force.py). One that never differs is *equal* and not checked,
+unless it is a tiny fault (an ulp of a weight) at a place that matters: the same place, changed by
+much, shows in some output. Those are counted among the missed in a column of their own, *tiny*.
+
+A fault is found if the check is false or raises one of the package's errors. Of a stripped mutant
+the check may instead claim *less* than of the right conversion, ``native size only``, say: that is
+counted apart, and is no miss. An exception that is none of the package's is a crash. The exit code
+is 1 if a fault was missed or the check crashed.
+"""
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import random
-from collections.abc import Callable
+import signal
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+import onnx_ir as ir
 
-LARGEST = 1 << 17
-"""Bytes of the largest model that is mutated: more of them are structure then."""
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
 
-Mutation = Callable[[random.Random, bytes], bytes]
+from onnx_fc2conv import Fc2ConvError, check, convert  # noqa: E402
+from tools import brute_force, random_nets  # noqa: E402
+from tools.false_alarms import SECONDS, Task, files, in_processes, model_of, too_long  # noqa: E402
+from tools.fault_kinds import KINDS, softened  # noqa: E402
+from tools.rewrites import without_metadata  # noqa: E402
+
+VARIANTS = ("ours", "stripped", "lying")
+VISIBLE = 1e-4
+"""A difference of that share of a channel's largest value is one that the check has to see."""
+VISIBLE_IN_HALF = 0.1
 
 
-def corpus() -> dict[str, bytes]:
-    """Small valid models."""
-    found: dict[str, bytes] = {}
-    for file in sorted(Path(__file__).parent.parent.glob("models/*.onnx")):
-        if file.stat().st_size <= LARGEST:
-            found[file.stem] = file.read_bytes()
-    for spelling in ("flatten", "reshape", "matmul", "constant", "if", "external", "function"):
-        found[spelling] = _head(spelling).SerializeToString()
+@dataclass(frozen=True)
+class Work:
+    """Kinds of fault to be planted into the conversion of a model, until there are enough."""
+
+    task: Task
+    kinds: tuple[str, ...]
+    enough: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant in a variant: equal, found, less, missed, tiny (missed), or crash."""
+
+    kind: str
+    variant: str
+    outcome: str
+    detail: str = ""
+
+
+@dataclass
+class Base:
+    """A right conversion that the check accepts.
+
+    Attributes:
+        original: The model that it was made of.
+        converted: The conversion.
+        native: Shapes of the original's inputs.
+        relations: What the check claims of it, by variant.
+    """
+
+    original: onnx.ModelProto
+    converted: onnx.ModelProto
+    native: brute_force.Shapes
+    relations: dict[str, str] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=2)
+def base(task: Task) -> Base | None:
+    """The conversion of a task's model; None if there is none, or the check says it is wrong."""
+    rng = random.Random(f"base/{task.family}/{task.seed}")
+    ways = [{}] * 6 + [{"static": True}, {"pool": "window"}]
+    original = model_of(task)
+    native = brute_force.native_shapes(original)
+    if native is None:
+        return None
+    try:
+        signal.alarm(SECONDS)
+        conversion = convert(original, **rng.choice(ways))  # type: ignore[arg-type]
+        assert conversion.model is not None
+        found = Base(original, ir.to_proto(conversion.model), native)
+        for variant in ("ours", "stripped"):
+            made = variant_of(found.converted, variant, rng)
+            report = check(original, made) if made is not None else None
+            if not report:
+                return None
+            found.relations[variant] = report.relation.kind
+    except Exception:  # refused, or a false alarm: not this tool's business
+        return None
     return found
 
 
-def _head(spelling: str) -> onnx.ModelProto:
-    """A convolution and a fully connected layer, written in one of several ways."""
-    rng = np.random.default_rng(0)
-
-    def weight(name: str, *shape: int) -> onnx.TensorProto:
-        return numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
-
-    stored = [weight("k", 2, 1, 3, 3), weight("w", 3, 8), weight("b", 3)]
-    nodes = [helper.make_node("Conv", ["x", "k"], ["c"], kernel_shape=[3, 3], strides=[2, 2])]
-    if spelling == "constant":
-        nodes.append(helper.make_node("Constant", [], ["w2"], value=stored.pop(1)))
-    source = "w2" if spelling == "constant" else "w"
-    if spelling in ("reshape", "matmul"):
-        stored.append(numpy_helper.from_array(np.array([0, -1], np.int64), "shape"))
-        nodes.append(helper.make_node("Reshape", ["c", "shape"], ["f"]))
-    else:
-        nodes.append(helper.make_node("Flatten", ["c"], ["f"]))
-    if spelling == "matmul":
-        stored[1] = weight("w", 8, 3)
-        nodes += [helper.make_node("MatMul", ["f", "w"], ["m"])]
-        nodes += [helper.make_node("Add", ["m", "b"], ["y"])]
-    elif spelling == "if":
-        nodes += _choice(source)
-        stored.append(numpy_helper.from_array(np.array(True), "yes"))
-    else:
-        nodes.append(helper.make_node("Gemm", ["f", source, "b"], ["y"], transB=1))
-    functions = []
-    if spelling == "function":
-        last = nodes.pop()
-        opset = helper.make_opsetid("", 17)
-        functions = [helper.make_function("own", "Fc", list(last.input), ["y"], [last], [opset])]
-        nodes.append(helper.make_node("Fc", list(last.input), ["y"], domain="own"))
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", 1, ["N", 1, 5, 5])],
-        [helper.make_tensor_value_info("y", 1, ["N", 3])],
-        stored,
-    )
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=functions)
-    if spelling == "external":
-        _external(model.graph.initializer[1], "data", 0, 96)
-    return model
+def variant_of(model: onnx.ModelProto, variant: str, rng: random.Random) -> onnx.ModelProto | None:
+    """The model with its metadata, without, or with other; None if it has none to lie in."""
+    if variant == "ours":
+        return model
+    if variant == "stripped":
+        return without_metadata(model, rng)
+    other = ir.from_proto(model)
+    return ir.to_proto(other) if softened(other, rng) else None
 
 
-def _choice(weight: str) -> list[onnx.NodeProto]:
-    branches = [
-        helper.make_graph(
-            [helper.make_node("Gemm", ["f", weight, "b"], ["out"], transB=1, alpha=alpha)],
-            "branch",
-            [],
-            [helper.make_tensor_value_info("out", 1, None)],
-        )
-        for alpha in (1.0, 2.0)
-    ]
-    one, two = branches
-    return [helper.make_node("If", ["yes"], ["y"], then_branch=one, else_branch=two)]
+def worked(work: Work) -> list[Verdict]:
+    """Plant faults into the conversion of a model, and judge them."""
+    signal.signal(signal.SIGALRM, too_long)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = base(work.task)
+        if found is None:
+            return []
+        verdicts: list[Verdict] = []
+        planted = 0
+        for kind in work.kinds:
+            signal.alarm(SECONDS)
+            try:
+                more = mutant_judged(work.task, found, kind)
+            except TimeoutError:  # the oracle's: not judged
+                more = []
+            finally:
+                signal.alarm(0)
+            verdicts += more
+            planted += bool(more)
+            if planted == work.enough:
+                break
+        return verdicts
 
 
-def _external(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
-    tensor.ClearField("raw_data")
-    del tensor.external_data[:]
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        tensor.external_data.add(key=key, value=str(value))
+def planted_into(
+    model: onnx.ModelProto, task: Task, kind: str, *, loud: bool
+) -> onnx.ModelProto | None:
+    """A copy with the fault; None if it has no place there, or makes a file that does not load."""
+    copy = ir.from_proto(model)
+    plant = KINDS[kind].louder if loud else KINDS[kind].plant
+    if plant is None or not plant(copy, random.Random(f"{kind}/{task.family}/{task.seed}")):
+        return None
+    made = ir.to_proto(copy)
+    del made.graph.value_info[:]
+    try:
+        brute_force.Runner(made)
+    except Exception:  # whatever onnxruntime raises
+        return None
+    return made
 
 
-def mutated(rng: random.Random, corpus: dict[str, bytes]) -> tuple[str, bytes]:
-    """A model with one to four mutations."""
-    name = rng.choice(sorted(corpus))
-    content = corpus[name]
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        content = rng.choice(_MUTATIONS)(rng, content)
-    return name, content
+def significance(found: Base, task: Task, kind: str, mutant: onnx.ModelProto) -> tuple[str, str]:
+    """Whether a mutant is a fault: ``visible``, ``tiny`` or ``equal``; and how it shows."""
+    if KINDS[kind].of_metadata:
+        return "visible", "only what the metadata says"
+    half = any(v.type.tensor_type.elem_type == 10 for v in found.converted.graph.output)
+    bound = VISIBLE_IN_HALF if half else VISIBLE
+    pair, with_nan = (found.converted, mutant), KINDS[kind].of_nan
+    difference = brute_force.between(*pair, found.native, enough=3 * bound, with_nan=with_nan)
+    if difference.size > bound:
+        return "visible", difference.where
+    louder = planted_into(found.converted, task, kind, loud=True)
+    if louder is not None:
+        shown = brute_force.between(found.converted, louder, found.native, enough=30 * bound)
+        if shown.size > 10 * bound:
+            return "tiny", f"{difference.where or 'no run differs'}; much of it: {shown.where}"
+    return "equal", ""
 
 
-def _flip(rng: random.Random, content: bytes) -> bytes:
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 8, 64))):
-        if changed:
-            changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-    return bytes(changed)
-
-
-def _flip_structure(rng: random.Random, content: bytes) -> bytes:
-    """Bits among the last kilobytes, where names and shapes lie."""
-    tail = min(len(content), 1500)
-    return content[: len(content) - tail] + _flip(rng, content[len(content) - tail :])
-
-
-def _cut(rng: random.Random, content: bytes) -> bytes:
-    return content[: rng.randrange(len(content) + 1)]
-
-
-def _splice(rng: random.Random, content: bytes) -> bytes:
-    a, b, c = sorted(rng.randrange(len(content) + 1) for _ in range(3))
-    return rng.choice((content[:a] + content[b:], content[:a] + content[b:c] + content[a:]))
-
-
-def _hostile_length(rng: random.Random, content: bytes) -> bytes:
-    at = rng.randrange(len(content) + 1)
-    number = rng.choice((b"\xff" * 9 + b"\x01", b"\xff\xff\xff\xff\x0f", b"\x80" * 12, b"\xff\x7f"))
-    return content[:at] + number + content[at + len(number) :]
-
-
-def _on_message(change: Callable[[random.Random, onnx.ModelProto], None]) -> Mutation:
-    """A mutation of the parsed model; files that do not parse stay as they are."""
-
-    def mutation(rng: random.Random, content: bytes) -> bytes:
+def mutant_judged(task: Task, found: Base, kind: str) -> list[Verdict]:
+    """Plant a fault of a kind, and check all variants; nothing if it cannot be planted."""
+    mutant = planted_into(found.converted, task, kind, loud=False)
+    if mutant is None:
+        return []
+    weight, shown = significance(found, task, kind, mutant)
+    if weight == "equal":
+        return [Verdict(kind, "", "equal")]
+    verdicts: list[Verdict] = []
+    rng = random.Random(f"lies/{kind}/{task.family}/{task.seed}")
+    for variant in ("ours",) if KINDS[kind].of_metadata else VARIANTS:
+        other = variant_of(mutant, variant, rng)
+        if other is None:
+            continue
+        signal.alarm(SECONDS)
         try:
-            model = onnx.ModelProto.FromString(content)
-            if not model.graph.node:
-                return content
-            change(rng, model)
-            return model.SerializeToString()
-        except Exception:
-            return content
-
-    return mutation
-
-
-_NUMBERS = (0, 1, -1, 2, 3, 7, 1 << 15, 1 << 31, (1 << 62) + 1, -(1 << 63), 10**12)
-
-
-def _dims(rng: random.Random, model: onnx.ModelProto) -> None:
-    tensor = rng.choice(model.graph.initializer)
-    if rng.random() < 0.3:
-        del tensor.dims[:]
-    for _ in range(rng.choice((1, 1, 2, 40))):
-        if tensor.dims and rng.random() < 0.7:
-            tensor.dims[rng.randrange(len(tensor.dims))] = rng.choice(_NUMBERS)
+            report = check(found.original, other)
+        except Fc2ConvError as error:
+            outcome, detail = "found", str(error)
+        except Exception as error:  # also what no user could act upon
+            outcome, detail = (
+                "crash",
+                f"{type(error).__name__}: {' '.join(str(error).split())[:150]}",
+            )
         else:
-            tensor.dims.append(rng.choice(_NUMBERS))
+            less = variant == "stripped" and report.relation.kind != found.relations[variant]
+            missed = "missed" if weight == "visible" else "tiny"
+            outcome = "found" if not report else "less" if less else missed
+            detail = f"{report.relation.kind}; {shown}"
+        verdicts.append(Verdict(kind, variant, outcome, detail))
+    return verdicts
 
 
-def _type(rng: random.Random, model: onnx.ModelProto) -> None:
-    rng.choice(model.graph.initializer).data_type = rng.choice((0, 2, 6, 8, 11, 14, 16, 22, 99))
-
-
-def _values(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Other numbers in integers, which are shapes and axes."""
-    integers = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT64]
-    if integers:
-        tensor = rng.choice(integers)
-        array = numpy_helper.to_array(tensor).copy()
-        if array.size:
-            array.reshape(-1)[rng.randrange(array.size)] = rng.choice(_NUMBERS)
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-
-
-def _input_shape(rng: random.Random, model: onnx.ModelProto) -> None:
-    value = rng.choice([*model.graph.input, *model.graph.output])
-    dims = value.type.tensor_type.shape.dim
-    match rng.randrange(5):
-        case 0:
-            value.type.tensor_type.ClearField("shape")
-        case 1 if dims:
-            del dims[rng.randrange(len(dims))]
-        case 2:
-            dims.add().dim_value = rng.choice(_NUMBERS)
-        case 3:
-            value.ClearField("type")
-        case _ if dims:
-            dim = rng.choice(dims)
-            if rng.random() < 0.3:
-                dim.dim_param = rng.choice(("N", "", "N*2", "x" * 5000, "\u202e", "-1"))
-            else:
-                dim.dim_value = rng.choice(_NUMBERS)
-
-
-def _attribute(rng: random.Random, model: onnx.ModelProto) -> None:
-    node = rng.choice(model.graph.node)
-    if not node.attribute or rng.random() < 0.2:
-        key = rng.choice(("axis", "perm", "pads", "strides", "group", "kernel_shape", "auto_pad"))
-        node.attribute.append(helper.make_attribute(key, [rng.choice(_NUMBERS)] * 4))
+def tasks(options: argparse.Namespace, planted: Counter[str]) -> Iterator[Work]:
+    """Models in turns, each with the kinds of which the fewest are planted so far."""
+    folders = tuple(options.folders)
+    names = options.kind or list(KINDS)
+    if options.only:
+        yield Work(Task(options.only, options.seed, folders), tuple(names), len(names))
         return
-    attribute = rng.choice(node.attribute)
-    match rng.randrange(4):
-        case 0:
-            attribute.type = rng.randrange(15)
-        case 1:
-            attribute.i = rng.choice(_NUMBERS)
-        case 2 if attribute.ints:
-            attribute.ints[rng.randrange(len(attribute.ints))] = rng.choice(_NUMBERS)
-        case _:
-            attribute.ints.append(rng.choice(_NUMBERS))
+    number = len(files(folders))
+    enough = max(1, -(-options.count // options.models))
+    pool = [Task("files", seed, folders) for seed in range(number)]
+    pool += [
+        Task(family, seed)
+        for seed in range(
+            options.seed, options.seed + options.models // len(random_nets.FAMILIES) + 1
+        )
+        for family in random_nets.FAMILIES
+    ]
+    rng = random.Random(options.seed)
+    for task in itertools.cycle(pool[: max(options.models, number)]):
+        order = sorted(names, key=lambda name: (planted[name], rng.random()))
+        yield Work(task, tuple(order), enough)
 
 
-def _names(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Missing, doubled, strange names; cycles."""
-    nodes = model.graph.node
-    names = sorted({n for node in nodes for n in (*node.input, *node.output)})
-    strange = ("", "\x00", "../x", "a\nb", "\u202eevil", "n" * 70000, "\U0001f4a3")
-    node = rng.choice(nodes)
-    match rng.randrange(6):
-        case 0 if node.input:
-            node.input[rng.randrange(len(node.input))] = rng.choice([*names, *strange])
-        case 1 if node.output:
-            node.output[rng.randrange(len(node.output))] = rng.choice([*names, *strange])
-        case 2:
-            rng.choice(model.graph.initializer).name = rng.choice([*names, *strange])
-        case 3:
-            rng.choice(model.graph.output).name = rng.choice([*names, *strange])
-        case 4:
-            node.name = rng.choice([*(n.name for n in nodes), *strange])
-        case _:
-            rng.choice(model.graph.input).name = rng.choice([*names, *strange])
+def table(verdicts: Sequence[Verdict]) -> str:
+    """A line a kind: mutants, equal ones, and of each variant how many were found and missed."""
+    lines = [
+        f"{'kind':52}{'planted':>8}{'equal':>7}{'found':>7}{'less':>6}{'missed':>8}{'stripped':>10}"
+        f"{'lying':>7}{'tiny':>6}{'crash':>7}"
+    ]
+
+    def line(name: str, own: Sequence[Verdict]) -> str:
+        by = Counter((v.variant, v.outcome) for v in own)
+        outcomes = Counter(v.outcome for v in own)
+        planted = sum(v.variant in ("", "ours") for v in own)
+        return (
+            f"{name:52}{planted:8}{outcomes['equal']:7}{outcomes['found']:7}{outcomes['less']:6}"
+            f"{by['ours', 'missed']:8}{by['stripped', 'missed']:10}{by['lying', 'missed']:7}"
+            f"{outcomes['tiny']:6}{outcomes['crash']:7}"
+        )
+
+    by_kind = {kind: [v for v in verdicts if v.kind == kind] for kind in KINDS}
+    lines += [line(kind, own) for kind, own in by_kind.items() if own]
+    lines.append(line("all", verdicts))
+    return "\n".join(lines)
 
 
-def _operator(rng: random.Random, model: onnx.ModelProto) -> None:
-    node = rng.choice(model.graph.node)
-    known = sorted({schema.name for schema in onnx.defs.get_all_schemas()})
-    node.op_type = rng.choice(rng.choice((known, ["", "Nothing", "Constant", "Loop", "If"])))
-    if rng.random() < 0.2:
-        node.domain = rng.choice(("com.microsoft", "own", "ai.onnx.ml", "\x00"))
-
-
-def _reorder(rng: random.Random, model: onnx.ModelProto) -> None:
-    nodes = list(model.graph.node)
-    if rng.random() < 0.5:
-        rng.shuffle(nodes)
-    elif rng.random() < 0.5:
-        nodes.append(rng.choice(nodes))
-    else:
-        nodes.remove(rng.choice(nodes))
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
-
-
-def _opset(rng: random.Random, model: onnx.ModelProto) -> None:
-    match rng.randrange(4):
-        case 0:
-            del model.opset_import[:]
-        case 1:
-            model.ir_version = rng.choice((0, 1, 3, 99, -5))
-        case _:
-            for entry in model.opset_import:
-                entry.version = rng.choice((0, 1, 5, 6, 7, 11, 13, 22, 27, 10**9, -1))
-
-
-def _bomb(rng: random.Random, model: onnx.ModelProto) -> None:
-    """A few bytes that ask for terabytes, somewhere before a layer."""
-    node = rng.choice(model.graph.node)
-    if not node.input:
-        return
-    position, size = rng.randrange(len(node.input)), rng.choice((1 << 20, 1 << 34, 1 << 62))
-    shape = numpy_helper.from_array(np.array([size, rng.choice((1, 1 << 20))], np.int64), "bomb_s")
-    model.graph.initializer.append(shape)
-    operator = rng.choice(("ConstantOfShape", "Expand", "Tile", "RandomNormal", "Range", "Resize"))
-    inputs = {
-        "ConstantOfShape": ["bomb_s"],
-        "Expand": [node.input[position], "bomb_s"],
-        "Tile": [node.input[position], "bomb_s"],
-        "RandomNormal": [],
-        "Range": ["bomb_a", "bomb_b", "bomb_c"],
-        "Resize": [node.input[position], "", "", "bomb_s"],
-    }[operator]
-    if operator == "Range":
-        for name, number in (("bomb_a", 0), ("bomb_b", size), ("bomb_c", 1)):
-            stored = numpy_helper.from_array(np.array(number, np.int64), name)
-            model.graph.initializer.append(stored)
-    made = helper.make_node(operator, inputs, ["bomb"])
-    if operator == "RandomNormal":
-        made.attribute.append(helper.make_attribute("shape", [size, size]))
-    node.input[position] = "bomb"
-    model.graph.node.insert(0, made)
-
-
-def _nest(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Bodies in bodies, or attributes that are deep."""
-    inner = helper.make_graph(
-        [helper.make_node("Identity", ["f"], ["z"])],
-        "body",
-        [],
-        [helper.make_tensor_value_info("z", 1, None)],
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what was missed and the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for _ in range(rng.choice((3, 20, 45, 200))):
-        node = helper.make_node("If", ["yes"], ["z"], then_branch=inner, else_branch=inner)
-        if node.ByteSize() > 1 << 20:
-            break
-        small = onnx.AttributeProto(name="else_branch", type=onnx.AttributeProto.GRAPH)
-        small.g.CopyFrom(helper.make_graph([], "empty", [], []))
-        node.attribute[1].CopyFrom(small)
-        inner = helper.make_graph([node], "body", [], [helper.make_tensor_value_info("z", 1, None)])
-    model.graph.node.append(
-        helper.make_node("If", ["yes"], ["deep"], then_branch=inner, else_branch=inner)
+    add = parser.add_argument
+    add("folders", nargs="*", type=Path, metavar="DIR")
+    add("--count", type=int, default=1500, help="mutants; default 1500")
+    add("--models", type=int, default=240, help="models that they are made of; default 240")
+    add("--jobs", type=int, default=1, help="processes; default 1")
+    add("--seed", type=int, default=0, help="first seed of each family; default 0")
+    add("--kind", action="append", choices=list(KINDS), metavar="KIND", help="these kinds only")
+    add("--only", choices=["files", *random_nets.FAMILIES], help="one model, with --seed")
+    options = parser.parse_args(arguments)
+    verdicts: list[Verdict] = []
+    planted: Counter[str] = Counter()
+    used: set[Task] = set()
+    attempts = itertools.count()
+
+    def wanted() -> Iterator[Work]:
+        limit = 3 * max(options.count, options.models)  # kinds may have no place anywhere
+        return itertools.takewhile(
+            lambda _: planted.total() < options.count and next(attempts) < limit,
+            tasks(options, planted),
+        )
+
+    def dead(work: Work) -> list[Verdict]:
+        return [
+            Verdict(work.kinds[0], "ours", "crash", "the process died, at this kind or another")
+        ]
+
+    try:
+        for work, own in in_processes(worked, wanted(), options.jobs, dead):
+            verdicts += own
+            used |= {work.task} if own else set()
+            planted.update(v.kind for v in own if v.variant in ("", "ours"))
+            for v in own:
+                if v.outcome in ("missed", "tiny", "crash"):
+                    print(f'{v.outcome.upper()} ({v.variant}) --kind "{v.kind}" {work.task.again}')
+                    print(f"      {v.detail}", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what was counted so far")
+    print(table(verdicts))
+    wrong = Counter(v.outcome for v in verdicts)
+    kinds = sum(count > 0 for count in planted.values())
+    print(
+        f"{planted.total()} mutants of {kinds} kinds in {len(used)} conversions, "
+        f"{wrong['equal']} of them equal; {len(verdicts) - wrong['equal']} checks: "
+        f"{wrong['found']} found, {wrong['less']} said to be less, {wrong['missed']} missed, "
+        f"{wrong['tiny']} missed that are tiny, {wrong['crash']} crashes"
     )
+    return 1 if wrong["missed"] or wrong["tiny"] or wrong["crash"] else 0
 
 
-def _place(rng: random.Random, model: onnx.ModelProto) -> None:
-    """External data in all the wrong places."""
-    locations = (
-        *("data", "../secret", "/etc/passwd", "/dev/zero", "/dev/stdin", "link", ".", "", "\x00"),
-        *("in/../../secret", "data/..", "model.onnx", "missing", "x" * 5000, "..\\secret"),
-    )
-    _external(
-        rng.choice(model.graph.initializer),
-        rng.choice(locations),
-        rng.choice((0, 0, 1, 4096, 16384, -1, 1 << 62)),
-        rng.choice((0, 96, 288, 16384, -1, 1 << 62)),
-    )
-
-
-def _extra(rng: random.Random, model: onnx.ModelProto) -> None:
-    """Things that no exporter writes."""
-    match rng.randrange(5):
-        case 0:
-            tensor = rng.choice(model.graph.initializer)
-            tensor.raw_data = tensor.raw_data[: rng.randrange(len(tensor.raw_data) + 1)]
-        case 1:
-            model.graph.initializer.append(rng.choice(model.graph.initializer))
-        case 2:
-            model.graph.input.append(rng.choice(model.graph.input))
-        case 3:
-            tensor = rng.choice(model.graph.initializer)
-            tensor.string_data.append(b"\xff\xfe")
-            tensor.float_data.extend([1.0] * 3)
-        case _:
-            sparse = model.graph.sparse_initializer.add()
-            sparse.dims.extend([rng.choice(_NUMBERS), rng.choice(_NUMBERS)])
-            sparse.values.CopyFrom(rng.choice(model.graph.initializer))
-
-
-_MUTATIONS: tuple[Mutation, ...] = (
-    *(_flip, _flip_structure, _flip_structure, _cut, _splice, _hostile_length),
-    *map(
-        _on_message,
-        (
-            *(_dims, _type, _values, _input_shape, _attribute, _attribute, _names, _names),
-            *(_operator, _reorder, _opset, _bomb, _nest, _place, _place, _extra),
-        ),
-    ),
-)
+if __name__ == "__main__":
+    sys.exit(main())
