@@ -33,7 +33,7 @@ def test_it_checks_and_writes_one_file_of_each_kind(tmp_path: Path) -> None:
     }
     page = (tmp_path / "cpu.md").read_text(encoding="utf-8")
     assert page.startswith("# The check on a CPU")
-    assert "| digits8 | equivalent: a map of windows at any size | weights | passed |" in page
+    assert "| digits8 | equivalent: a map of windows at any size | native | passed |" in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in rows} == {9}
 

@@ -35,16 +35,16 @@ Rooms of a line import from each other in no circle; "" is the façade.
 """
 
 SHARED_WITH_THE_CHECK = {
-    "errors": {"ArgumentError", "Fc2ConvError", "InvalidModelError", "RefusedError"},
-    "files.embedded": {"MappedTensor"},
+    "errors": {"ArgumentError", "Fc2ConvError", "InvalidModelError"},
     "files.reading": {"ModelSource", "as_model", "stored_tensors"},
     "geometry": {"Geometry", "read_geometry"},
+    "graphs.cost": {"multiply_adds"},
     "graphs.names": {"describe", "node_name"},
+    "graphs.shapes": {"Shapes", "shapes_at"},
     "passes": {"Normalize"},
     "passes.apply": {"ORIGIN"},
     "passes.normalize": {"Normalize"},
-    "pipeline": {"Conversion", "convert", "inspect"},
-    "views": {"Pool"},
+    "pipeline": {"inspect"},
     "views.inputs": {"image_axes", "native_shapes"},
     "views.maps.labels": {"AnyArray"},
 }

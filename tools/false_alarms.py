@@ -35,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -186,7 +187,8 @@ def pairs(task: Task, model: onnx.ModelProto, tally: Tally) -> Iterator[Pair]:
     made: dict[str, Pair] = {}
     for way in ours:
         try:
-            conversion = convert(model, **OURS[way])
+            with in_time():
+                conversion = convert(model, **OURS[way])
         except Fc2ConvError:
             tally.refused += 1
             continue
@@ -205,7 +207,8 @@ def pairs(task: Task, model: onnx.ModelProto, tally: Tally) -> Iterator[Pair]:
         rewritten = source
         done: list[str] = []
         for step in steps:
-            following = REWRITES[step](rewritten, rng)
+            with in_time():
+                following = REWRITES[step](rewritten, rng)
             if following is not None:
                 rewritten = following
                 done.append(step)
@@ -225,7 +228,6 @@ def tried(task: Task) -> Tally:
     """Check each conversion of a model."""
     start = time.perf_counter()
     tally = Tally()
-    signal.signal(signal.SIGALRM, too_long)
     way = "making it"
     try:
         with warnings.catch_warnings():
@@ -236,12 +238,9 @@ def tried(task: Task) -> Tally:
             tally.models = 1
             for pair in pairs(task, model, tally):
                 way = pair.way
-                signal.alarm(SECONDS)
                 judged(task, model, pair, tally)
     except Exception as error:  # convert, or a rewrite
         tally.alarms.append(f"{task.again}: after {way}: {_place(error)}")
-    finally:
-        signal.alarm(0)
     tally.seconds = time.perf_counter() - start
     return tally
 
@@ -251,7 +250,8 @@ def judged(task: Task, model: onnx.ModelProto, pair: Pair, tally: Tally) -> None
     tally.conversions += 1
     tally.ways.update((pair.base, *pair.steps))
     try:
-        report = check(model, pair.converted)
+        with in_time():
+            report = check(model, pair.converted)
     except Exception as error:  # also what no user could act upon
         what = _place(error)
     else:
@@ -263,11 +263,11 @@ def judged(task: Task, model: onnx.ModelProto, pair: Pair, tally: Tally) -> None
     tally.alarmed.update((pair.base, *pair.steps))
     native = brute_force.native_shapes(model)
     assert native is not None
-    signal.alarm(SECONDS)
-    found = brute_force.on_windows(model, pair.converted, native, pair.exact)
-    if pair.rewritten is not None:
-        other = brute_force.between(pair.rewritten, pair.converted, native)
-        found = max(found, other, key=lambda difference: difference.size)
+    with in_time():
+        found = brute_force.on_windows(model, pair.converted, native, pair.exact)
+        if pair.rewritten is not None:
+            other = brute_force.between(pair.rewritten, pair.converted, native)
+            found = max(found, other, key=lambda difference: difference.size)
     oracle = found.where if found else "no difference that roundings do not explain"
     tally.alarms.append(f"{task.again}: {pair.way}: {what}\n      oracle: {oracle}")
 
@@ -278,8 +278,19 @@ def _place(error: Exception) -> str:
     return f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
 
 
-def too_long(_: int, __: FrameType | None) -> None:
-    """End what an alarm clock was set for."""
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Raise a TimeoutError in what takes longer than ``SECONDS``."""
+    before = signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _too_long(_: int, __: FrameType | None) -> None:
     raise TimeoutError(f"takes longer than {SECONDS} s")
 
 

@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
-import signal
 import sys
 import warnings
 from collections import Counter
@@ -44,7 +43,7 @@ sys.path.insert(0, str(ROOT))
 
 from onnx_fc2conv import Fc2ConvError, check, convert  # noqa: E402
 from tools import brute_force, random_nets  # noqa: E402
-from tools.false_alarms import SECONDS, Task, files, in_processes, model_of, too_long  # noqa: E402
+from tools.false_alarms import Task, files, in_processes, in_time, model_of  # noqa: E402
 from tools.fault_kinds import KINDS, softened  # noqa: E402
 from tools.rewrites import without_metadata  # noqa: E402
 
@@ -100,16 +99,16 @@ def base(task: Task) -> Base | None:
     if native is None:
         return None
     try:
-        signal.alarm(SECONDS)
-        conversion = convert(original, **rng.choice(ways))  # type: ignore[arg-type]
-        assert conversion.model is not None
-        found = Base(original, ir.to_proto(conversion.model), native)
-        for variant in ("ours", "stripped"):
-            made = variant_of(found.converted, variant, rng)
-            report = check(original, made) if made is not None else None
-            if not report:
-                return None
-            found.relations[variant] = report.relation.kind
+        with in_time():
+            conversion = convert(original, **rng.choice(ways))  # type: ignore[arg-type]
+            assert conversion.model is not None
+            found = Base(original, ir.to_proto(conversion.model), native)
+            for variant in ("ours", "stripped"):
+                made = variant_of(found.converted, variant, rng)
+                report = check(original, made) if made is not None else None
+                if not report:
+                    return None
+                found.relations[variant] = report.relation.kind
     except Exception:  # refused, or a false alarm: not this tool's business
         return None
     return found
@@ -127,7 +126,6 @@ def variant_of(model: onnx.ModelProto, variant: str, rng: random.Random) -> onnx
 
 def worked(work: Work) -> list[Verdict]:
     """Plant faults into the conversion of a model, and judge them."""
-    signal.signal(signal.SIGALRM, too_long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = base(work.task)
@@ -136,13 +134,11 @@ def worked(work: Work) -> list[Verdict]:
         verdicts: list[Verdict] = []
         planted = 0
         for kind in work.kinds:
-            signal.alarm(SECONDS)
             try:
-                more = mutant_judged(work.task, found, kind)
+                with in_time():
+                    more = mutant_judged(work.task, found, kind)
             except TimeoutError:  # the oracle's: not judged
                 more = []
-            finally:
-                signal.alarm(0)
             verdicts += more
             planted += bool(more)
             if planted == work.enough:
@@ -199,9 +195,9 @@ def mutant_judged(task: Task, found: Base, kind: str) -> list[Verdict]:
         other = variant_of(mutant, variant, rng)
         if other is None:
             continue
-        signal.alarm(SECONDS)
         try:
-            report = check(found.original, other)
+            with in_time():
+                report = check(found.original, other)
         except Fc2ConvError as error:
             outcome, detail = "found", str(error)
         except Exception as error:  # also what no user could act upon

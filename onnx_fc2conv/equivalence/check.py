@@ -10,30 +10,30 @@ from dataclasses import replace
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.claim import Claim, window_strides
+from onnx_fc2conv.equivalence.claim import Claim
 from onnx_fc2conv.equivalence.comparing.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.pair import Pair
-from onnx_fc2conv.equivalence.refined import refined_grid
-from onnx_fc2conv.equivalence.relation import Expect, is_ours, relation_of
+from onnx_fc2conv.equivalence.relation import Expect, is_ours
 from onnx_fc2conv.equivalence.reporting.report import EquivalenceReport, ProviderRun
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.larger import check_sizes
 from onnx_fc2conv.equivalence.running.recordings import read_recordings
 from onnx_fc2conv.equivalence.running.unbatched import unbatched_images, with_batch_axis
-from onnx_fc2conv.equivalence.tiers.claimed_windows import unverified
 from onnx_fc2conv.equivalence.tiers.claims import renamed
 from onnx_fc2conv.equivalence.tiers.table import TIERS
 from onnx_fc2conv.equivalence.tracing.interface import match_interfaces
-from onnx_fc2conv.errors import ArgumentError
+from onnx_fc2conv.errors import ArgumentError, InvalidModelError
 from onnx_fc2conv.files.reading import ModelSource, as_model
 from onnx_fc2conv.geometry import Geometry, read_geometry
 from onnx_fc2conv.passes import Normalize
 from onnx_fc2conv.pipeline import inspect
-from onnx_fc2conv.runtime.session import outdated, require, runtime_version
+from onnx_fc2conv.runtime.session import RunError, outdated, require, runtime_version
 from onnx_fc2conv.runtime.start import Provider, settings
 from onnx_fc2conv.views.inputs import native_shapes
 
 __all__ = ["check"]
+
+_LARGER = ("feature windows", "image windows", "larger sizes")
 
 Progress = Callable[[str], None]
 PathLike = str | os.PathLike[str]
@@ -95,12 +95,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     notes, names = match_interfaces(one, two)
     stored = renamed(claimed_by_model, names)
     claims = geometry if geometry is not None else stored or None
-    denser = refined_grid(one, two, claims, input_shapes or {})
-    if denser is not None:  # the ordinary windows and others between them
-        denser = replace(denser, model=with_batch_axis(two, unbatched_images(one)))
-        two, claims = _normalized(denser.unrefined), denser.unrefined_geometry
     found = inspect(one, input_shapes=input_shapes).geometry if claims is None else claims
-    sized = found if denser is None else denser.geometry
     single = unbatched_images(one)
     given = {
         name: (1, *shape) if name in single else tuple(shape)
@@ -116,18 +111,18 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         seed=seed,
         sizes=tuple(tuple(size) for size in sizes),
         max_windows=max_windows,
-        size_steps={m.input: m.size_step for m in sized.values() if m.size_step is not None},
+        size_steps={m.input: m.size_step for m in found.values() if m.size_step is not None},
+        several={n: len(m.stride) for n, m in found.items() if _several_cells(m)},
         unbatched=single,
     )
     check_sizes(pair)
     claim = Claim(
         pair,
-        relation_of(pair, window_strides(pair, found)),
         found,
         claims_sizes=claims is not None or is_ours(two),
         original=as_model(reference),
         stored=stored,
-        denser=denser,
+        unreduced=_unreduced(one, found, input_shapes),
         recordings=tuple(read_recordings(path, pair) for path in data),
         expect=expect,
     )
@@ -137,7 +132,9 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
     for provider in providers:
         say = _says(progress, provider, providers)
         began = time.perf_counter()
-        results = tuple(_run(replace(claim, pair=replace(pair, provider=provider)), say))
+        same = provider == pair.provider
+        here = claim if same else replace(claim, pair=replace(pair, provider=provider))
+        results = tuple(_run(here, say))
         seconds = time.perf_counter() - began
         runs.append(ProviderRun(provider, settings(provider), results, seconds))
     if not all(runs) and (too_old := outdated()) is not None:
@@ -149,7 +146,7 @@ def check(  # noqa: PLR0913 - the contract's options, all keyword-only
         seed=seed,
         seconds=time.perf_counter() - start,
         notes=notes,
-        geometry=claim.geometry if denser is None else denser.geometry,
+        geometry=claim.geometry,
         reference=_file_name(reference),
         converted=_file_name(converted),
     )
@@ -161,9 +158,15 @@ def _run(claim: Claim, say: Progress) -> list[TierResult]:
     for tier in TIERS:
         if tier.needs(claim):
             say(tier.name)
-            results += tier.run(claim)
-    if claim.larger_sizes == "windows":
-        results += unverified(claim.pair, results)
+            try:
+                results += tier.run(claim)
+            except (RunError, InvalidModelError) as error:
+                results.append(TierResult(tier.name, "all outputs", "failed", str(error)))
+    if claim.larger_sizes == "windows" and not any(
+        r.tier in _LARGER and r.status in ("passed", "failed") for r in results
+    ):
+        why = "the converted model takes any size, but no output could be compared at a larger one"
+        results.append(TierResult(_LARGER[0], "all outputs", "failed", why))
     return results
 
 
@@ -174,6 +177,25 @@ def _says(progress: Progress | None, provider: str, providers: Collection[str]) 
     if len(providers) == 1:
         return progress
     return lambda tier: progress(f"{tier} on {provider}")
+
+
+def _several_cells(meaning: Geometry) -> bool:
+    """Whether a map of windows has more than one cell at the native size."""
+    rests = zip(meaning.remainder, meaning.stride, strict=True)
+    return set(meaning.cells) == {1} and any(step and rest >= step for rest, step in rests)
+
+
+def _unreduced(
+    reference: ir.Model,
+    claimed: Mapping[str, Geometry],
+    input_shapes: Mapping[str, tuple[int, ...]] | None,
+) -> dict[str, Geometry]:
+    """The windows over which outputs are said to be reduced."""
+    reduced = [name for name, meaning in claimed.items() if meaning.reduction is not None]
+    if not reduced:
+        return {}
+    maps = inspect(reference, input_shapes=input_shapes, pool="window").geometry
+    return {name: maps[name] for name in reduced if name in maps}
 
 
 def _file_name(source: ModelSource) -> str | None:

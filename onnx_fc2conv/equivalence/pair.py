@@ -1,4 +1,4 @@
-"""The two models of a check: their sessions, interfaces and shared tensors."""
+"""The two models of a check: their sessions and interfaces."""
 
 from __future__ import annotations
 
@@ -9,26 +9,20 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.comparing.comparison import (
-    Arrays,
-    Comparison,
-    Tolerance,
-    largest_magnitude,
-)
+from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison, Tolerance
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.batches import to_reference_shape
-from onnx_fc2conv.equivalence.running.native_shapes import Shapes, native_shapes_of, products_of
-from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, model_inputs, sample
-from onnx_fc2conv.equivalence.tracing.logits import add_logits, saturating_types
+from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.running.roundings import moved_inputs, rounding_otherwise
+from onnx_fc2conv.equivalence.running.samples import KINDS, ModelInput, model_inputs
 from onnx_fc2conv.equivalence.tracing.structure import (
-    Shared,
     constants,
-    shared_values,
     with_outputs,
 )
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.files.reading import stored_tensors
-from onnx_fc2conv.runtime.session import RunError, Session
+from onnx_fc2conv.graphs.cost import multiply_adds
+from onnx_fc2conv.graphs.shapes import Shapes, shapes_at
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.runtime.start import Provider
 from onnx_fc2conv.views.maps.labels import AnyArray
 
@@ -39,8 +33,6 @@ _HEAVY = 5_000_000_000
 
 _LARGE = 1 << 26
 """Bytes of weights of a large model."""
-
-_BOUNDED = {"Softmax", "LogSoftmax", "Sigmoid", "Tanh", "HardSigmoid"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +50,9 @@ class Pair:
         max_windows: The most cells that are compared at each size; None for all.
         size_steps: By input, the step between the sizes at which the models run, where they do not
             run at every size.
+        several: By output, the axes of its map, where this has more than one cell at the native
+            size: a denser grid finds room in the pixels that the strides leave over.
         unbatched: The image inputs that had no batch axis, and take one image.
-        tf32: Whether a GPU may round the factors of its products to the ten bits of TF32.
         kinds: The kinds of input at the native size.
         defined: By kind of input, the share of the reference's output values that are finite; the
             native tier measures it for later tiers.
@@ -74,18 +67,11 @@ class Pair:
     sizes: tuple[tuple[int, ...], ...] = ()
     max_windows: int | None = None
     size_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    several: Mapping[str, int] = field(default_factory=dict)
     unbatched: frozenset[str] = frozenset()
-    tf32: bool = False
     kinds: tuple[str, ...] = KINDS
     defined: dict[str, float] = field(default_factory=dict)
-    _logits: tuple[dict[str, str], dict[str, str]] = field(init=False)
     _sessions: dict[ir.Model, Session] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        models = self.reference.clone(), self.converted.clone()
-        object.__setattr__(self, "_logits", tuple(map(add_logits, models)))
-        object.__setattr__(self, "reference", models[0])
-        object.__setattr__(self, "converted", models[1])
 
     @property
     def models(self) -> tuple[ir.Model, ir.Model]:
@@ -102,20 +88,40 @@ class Pair:
 
     def session(self, model: ir.Model) -> Session:
         """Start a session of one of the models, or of a part of it, on the pair's provider."""
-        return Session(model, self.provider, tf32=self.tf32)
+        return Session(model, self.provider)
 
     def compared(self, model: ir.Model) -> Session:
-        """Return a session of one of the two models that outputs all compared tensors.
+        """Return a session of a model, or of `jittery`, that outputs all compared tensors.
 
         The tiers share it, except for models so large that only one may be in memory.
         """
         if model in self._sessions:
             return self._sessions[model]
-        names = [one if model is self.reference else two for one, two in self._names.items()]
+        names = [two if model is self.converted else one for one, two in self._names.items()]
         session = self.session(with_outputs(model, names))
         if not self.is_large:
             self._sessions[model] = session
         return session
+
+    @cached_property
+    def jittery(self) -> ir.Model:
+        """The reference, rounded otherwise at random: what this changes says nothing."""
+        return rounding_otherwise(self.reference)
+
+    def jittered(
+        self, feeds: Mapping[str, AnyArray], names: Sequence[str], draws: int = 2
+    ) -> dict[str, AnyArray]:
+        """Return what the reference gives with other roundings, [draws, samples, …] by name.
+
+        Raises:
+            Fc2ConvError, RunError, ValueError: If it cannot be measured.
+        """
+        session = self.compared(self.jittery)
+        made = [
+            run_in_batches(session, moved_inputs(feeds, self.rng(10, n)), names, self.fixed_batch)
+            for n in range(draws)
+        ]
+        return {name: np.stack([outputs[name] for outputs in made]) for name in names}
 
     @cached_property
     def is_large(self) -> bool:
@@ -144,11 +150,8 @@ class Pair:
     @cached_property
     def growing(self) -> dict[str, tuple[int, ...]]:
         """The symbolic axes of the converted model, by input, without axis 0 (the batch)."""
-        shapes = {i.name: self._converted_shapes[i.name] for i in self.inputs}
-        return {
-            name: tuple(axis for axis, length in enumerate(shape) if axis > 0 and length is None)
-            for name, shape in shapes.items()
-        }
+        dims = {i.name: enumerate(self._converted_shapes[i.name]) for i in self.inputs}
+        return {n: tuple(a for a, dim in axes if a and dim is None) for n, axes in dims.items()}
 
     @cached_property
     def fixed_batch(self) -> int | None:
@@ -159,9 +162,8 @@ class Pair:
     @cached_property
     def keeps_batch(self) -> bool:
         """Whether all inputs of both models have the same fixed first axis, longer than 1."""
-        sizes = {i.shape[:1] for i in self.inputs} | {
-            s[:1] for s in self._converted_shapes.values()
-        }
+        shapes = [*(i.shape for i in self.inputs), *self._converted_shapes.values()]
+        sizes = {shape[:1] for shape in shapes}
         return sizes == {(self.fixed_batch,)} and self.fixed_batch not in (None, 1)
 
     @cached_property
@@ -173,62 +175,28 @@ class Pair:
     def native_shape(self, model: ir.Model, name: str) -> tuple[int, ...] | None:
         """Return the native shape of a tensor of one of the models; None if it is not inferred."""
         shapes = self._reference_shapes if model is self.reference else self._native_converted
-        return shapes.get(name)
+        found = shapes.get(name, (None,))
+        known = tuple(length for length in found if length is not None)
+        return known if len(known) == len(found) else None
 
     @cached_property
+    def products(self) -> int:
+        """About how many products a run of the reference on one image computes."""
+        weights = sum(tensor.size for tensor in stored_tensors(self.reference))
+        return weights + (multiply_adds(self.reference, self._reference_shapes) or 0)
+
+    @property
     def is_heavy(self) -> bool:
         """Whether a run takes so long that the tiers compare fewer inputs of each kind."""
-        return products_of(self.reference, self._reference_shapes) > _HEAVY
+        return self.products > _HEAVY
 
     @cached_property
     def _reference_shapes(self) -> Shapes:
-        return native_shapes_of(self.reference, self.batched(self.fixed_batch or 1))
+        return shapes_at(self.reference, self.batched(self.fixed_batch or 1))
 
     @cached_property
     def _native_converted(self) -> Shapes:
-        return native_shapes_of(self.converted, self.batched(self.fixed_batch or 1))
-
-    @cached_property
-    def shared(self) -> dict[str, str]:
-        """The tensors that both models compute alike: converted names by reference names."""
-        return dict(self._common.names)
-
-    @cached_property
-    def moved(self) -> frozenset[str]:
-        """The shared tensors before which the models move data in different ways."""
-        return self._common.moved
-
-    @cached_property
-    def _common(self) -> Shared:
-        common = shared_values(self.reference, self.converted)
-        if not common.moved:
-            return common
-        others = self._namesakes(common.names)
-        names = {one: two for one, two in common.names.items() if one not in others}
-        return Shared(names, common.moved - others)
-
-    def _namesakes(self, names: Mapping[str, str]) -> set[str]:
-        """Return the shared tensors that hold different numbers at the native size.
-
-        Where the models move data in different ways before a tensor (channels and positions of a
-        map swapped, a channel taken twice), tensors matched there or later may hold different
-        numbers.
-        """
-        shapes = self.batched(self.fixed_batch or 1)
-        feeds = sample(self.inputs, shapes, "uniform", self.rng(5))
-        try:
-            one = self.session(with_outputs(self.reference, names)).run(feeds)
-            two = self.session(with_outputs(self.converted, names.values())).run(feeds)
-        except RunError:  # the tiers will say so
-            return set()
-        return {
-            name for name, own in names.items() if not self._may_be_one(name, one[name], two[own])
-        }
-
-    def _may_be_one(self, name: str, one: AnyArray, two: AnyArray) -> bool:
-        comparison = self.comparison(name)
-        comparison.add("", one, to_reference_shape(two, one.shape))
-        return comparison.passed
+        return shapes_at(self.converted, self.batched(self.fixed_batch or 1))
 
     @cached_property
     def missing(self) -> set[str]:
@@ -237,66 +205,30 @@ class Pair:
         return {v.name or "" for v in self.reference.graph.outputs if v.name not in present}
 
     @cached_property
-    def logits(self) -> dict[str, tuple[str, str]]:
-        """The logits in both models, for each output that ends in a saturating operator."""
-        one, two = self._logits
-        return {name: (one[name], two[name]) for name in one if name in two}
-
-    @cached_property
     def outputs(self) -> dict[str, str]:
-        """The compared tensors: converted names by reference names.
+        """The compared tensors: the outputs of the reference that depend on an input.
 
-        They are the outputs of the reference that depend on an input, and their logits.
+        They are converted names by reference names, as for other tensors.
         """
         fixed = constants(self.reference.graph)
-        names = {v.name or "": v.name or "" for v in self.reference.graph.outputs if v not in fixed}
-        return names | {one: two for one, two in self.logits.values() if one not in names}
+        return {v.name or "": v.name or "" for v in self.reference.graph.outputs if v not in fixed}
 
     def compare(
-        self,
-        comparisons: Mapping[str, Comparison],
-        arrays: Mapping[str, Sequence[Arrays]],
-        floors: Mapping[str, float] | None = None,
+        self, comparisons: Mapping[str, Comparison], arrays: Mapping[str, Sequence[Arrays]]
     ) -> None:
-        """Compare outputs and logits that share a scale, by their names in the reference.
-
-        Softmax, sigmoid and tanh do not enlarge the errors of their logits. But the error of a
-        probability scales with 1, however small the probability is.
-
-        Args:
-            comparisons: The comparison of each name, to add to.
-            arrays: The arrays of each name.
-            floors: The scale of the rounding errors, where it is known to be larger than that of
-                the numbers.
-        """
+        """Compare arrays that share their scales, by the names of their tensors."""
         for name, compared in arrays.items():
-            scales = [0.0 if floors is None else floors.get(name, 0.0)]
-            if name in self.logits and name in self._bounded:
-                logits = arrays.get(self.logits[name][0], ())
-                scales += [1.0, *(largest_magnitude(reference) for _, reference, _ in logits)]
-            comparisons[name].add_all(compared, max(scales))
+            comparisons[name].add_all(compared)
 
     def comparison(self, name: str = "") -> Comparison:
-        """Start a comparison of an output, or of its logits, with the output's tolerance."""
-        output = next((o for o, (logits, _) in self.logits.items() if logits == name), name)
-        return Comparison(self.tolerances.get(output, Tolerance()))
+        """Start a comparison of an output, with its tolerance."""
+        return Comparison(self.tolerances.get(name, Tolerance()))
 
-    @cached_property
-    def _bounded(self) -> set[str]:
-        """The outputs that are probabilities or the like."""
-        return {name for name, op_type in self._saturating.items() if op_type in _BOUNDED}
-
-    @cached_property
-    def _saturating(self) -> dict[str, str]:
-        return saturating_types(self.reference.graph)
-
-    def subject(self, name: str) -> str:
-        """Return the name of a compared tensor in reports."""
-        outputs = {value.name for value in self.reference.graph.outputs}
-        for output, (logits, _) in self.logits.items():
-            if name == logits and name not in outputs:
-                return f"{output} before its {self._saturating[output]}"
-        return name
+    def in_shape(self, name: str, array: AnyArray, shape: Sequence[int]) -> AnyArray:
+        """A converted output at the native size, in the shape that the reference gives it."""
+        for axis in range(array.ndim - self.several.get(name, 0), array.ndim):
+            array = array.take([0], axis)
+        return to_reference_shape(array, shape)
 
     def batched(self, batch: int) -> dict[str, tuple[int, ...]]:
         """The native shapes with another batch size, for the inputs that have a free one."""
@@ -315,11 +247,8 @@ class Pair:
     @property
     def converted_batch_is_free(self) -> bool:
         """Whether every image input of the converted model declares a symbolic batch."""
-        return all(
-            self._converted_shapes[name][:1] == (None,)
-            for name, axes in self.growing.items()
-            if axes
-        )
+        images = [name for name, axes in self.growing.items() if axes]
+        return all(self._converted_shapes[name][:1] == (None,) for name in images)
 
     @cached_property
     def _converted_shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -345,9 +274,12 @@ def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> Tie
     detail = what
     if comparison.not_finite:
         detail += f"; {comparison.not_finite} more are the same NaN or Inf in both"
+    if comparison.undecided:
+        detail += f"; {comparison.undecided} more are decided by rounding alone"
+    undecided = not comparison.elements and comparison.undecided and not comparison.problems
     if comparison.problems:
         detail = "; ".join(comparison.problems)
-    elif not comparison.elements:
+    elif not comparison.elements and not undecided:
         detail = (
             f"unproven: nothing finite could be compared, {comparison.not_finite} values are NaN "
             "or Inf in both models"
@@ -361,7 +293,7 @@ def as_result(tier: str, subject: str, comparison: Comparison, what: str) -> Tie
     return TierResult(
         tier=tier,
         subject=subject,
-        status="passed" if comparison.passed else "failed",
+        status="measured" if undecided else "passed" if comparison.passed else "failed",
         detail=detail,
         elements=comparison.elements,
         worst_error=comparison.worst,

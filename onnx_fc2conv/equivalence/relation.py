@@ -8,21 +8,21 @@ at a larger one it cuts each image into several samples. The relation puts this 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Literal
 
 import onnx_ir as ir
 
-from onnx_fc2conv.equivalence.pair import Pair
+from onnx_fc2conv.equivalence.larger_runs import NATIVE, LargerRuns
 from onnx_fc2conv.equivalence.reporting.results import Relation, RelationKind
-from onnx_fc2conv.equivalence.running.samples import sample
+from onnx_fc2conv.equivalence.running.larger import remainders_text
+from onnx_fc2conv.equivalence.tracing.seams import Seams
 from onnx_fc2conv.errors import InvalidModelError
 from onnx_fc2conv.passes.apply import ORIGIN
-from onnx_fc2conv.runtime.session import RunError, Session
+from onnx_fc2conv.runtime.session import RunError
 from onnx_fc2conv.views.inputs import image_axes
 
-__all__ = ["Expect", "is_ours", "outputs_of", "relation_of"]
+__all__ = ["Expect", "is_ours", "relation_of"]
 
 Expect = Literal["map", "same"]
 """A user's demand: a map of windows, or the interface of the original."""
@@ -39,131 +39,26 @@ _TRIED = 8
 _NATIVE_ONLY = "equal at the native size only: at larger sizes it"
 
 
-@dataclass(frozen=True)
-class _Behavior:
-    """How an output behaves at a larger size: ``one``, ``map``, or ``neither`` (see words)."""
-
-    kind: Literal["one", "map", "neither"]
-    words: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Probe:
-    """Shapes at the native and at a larger size.
-
-    Attributes:
-        pair: The models.
-        axes: The axes that grow, by input.
-        strides: Pixels between neighboring cells, per growing axis of each input.
-        batch: Number of images.
-        windows: Number of windows beyond the first, along each axis.
-    """
-
-    pair: Pair
-    axes: Mapping[str, Sequence[int]]
-    strides: Mapping[str, Sequence[int]]
-    batch: int = 1
-    windows: Sequence[int] = (3, 4, 5)
-
-    @cached_property
-    def _native(self) -> dict[str, tuple[int, ...]]:
-        return {
-            name: (self.batch, *shape[1:]) if self.axes[name] else shape
-            for name, shape in self.pair.native.items()
-        }
-
-    @cached_property
-    def _larger(self) -> dict[str, tuple[int, ...]]:
-        return {name: self._grown(name, shape) for name, shape in self._native.items()}
-
-    def _grown(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        larger = list(shape)
-        steps = self.strides.get(name, ())
-        for number, axis in enumerate(self.axes[name]):
-            step = steps[number] if number < len(steps) else shape[axis] // 2
-            larger[axis] += self.windows[number % len(self.windows)] * max(1, step)
-        return tuple(larger)
-
-    @property
-    def size(self) -> str:
-        """The larger size of the first image input, as text."""
-        name = next(name for name, axes in self.axes.items() if axes)
-        return "×".join(str(self._larger[name][axis]) for axis in self.axes[name])
-
-    def run(self, session: Session, *, larger: bool) -> dict[str, tuple[int, ...]]:
-        """Shapes of the outputs.
-
-        Raises:
-            RunError: If the model does not run.
-        """
-        shapes = self._larger if larger else self._native
-        feeds = sample(self.pair.inputs, shapes, "image-like", self.pair.rng(5))
-        return {name: array.shape for name, array in session.run(feeds).items()}
-
-    def _odd_words(self, session: Session, native: Mapping[str, tuple[int, ...]]) -> str:
-        """Describe the output of a failing model at a size where its shapes happen to fit."""
-        for more in range(1, _TRIED + 1):
-            other = replace(self, windows=(0, more) if self._rank > 1 else (more,))
-            try:
-                larger = other.run(session, larger=True)
-            except RunError:
-                continue
-            for name, shape in larger.items():
-                if shape[:1] != native[name][:1]:
-                    return _in_words(native[name], shape, other.size)
-        return ""
-
-    @property
-    def _rank(self) -> int:
-        return max(len(axes) for axes in self.axes.values())
-
-    def behaviors(self, session: Session) -> dict[str, _Behavior]:
-        """Return how each output behaves in the converted model at a larger size.
-
-        Raises:
-            RunError: If the model does not run at the native size.
-        """
-        names = [name for name in outputs_of(self.pair.reference) if name not in self.pair.missing]
-        native = self.run(session, larger=False)
-        try:
-            larger = self.run(session, larger=True)
-        except RunError as error:
-            words = self._odd_words(session, native) or f"does not run ({self.size}: {error})"
-            return dict.fromkeys(names, _Behavior("neither", words))
-        ranks = {
-            value.name: None if value.shape is None else len(value.shape)
-            for value in self.pair.reference.graph.outputs
-        }
-        return {
-            name: _behavior(native[name], larger[name], ranks[name], self._rank, self.size)
-            for name in names
-        }
-
-
-def relation_of(pair: Pair, strides: Mapping[str, Sequence[int]]) -> Relation:
-    """Find the relation by running the converted model at the native and at a larger size.
-
-    Args:
-        pair: The models.
-        strides: By input, the distance in pixels between neighboring cells per growing axis, where
-            it is known.
-    """
+def relation_of(larger: LargerRuns, seams: Seams) -> Relation:
+    """Find the relation by running the converted model at the native and at a larger size."""
+    pair = larger.pair
     if not any(pair.growing.values()):
-        return Relation("fixed size", _WORDS["fixed size"] + _if_freed(pair, strides))
-    free = pair.converted_batch_is_free
-    probe = _Probe(pair, pair.growing, strides, 2 if free else pair.fixed_batch or 1)
-    session = pair.compared(pair.converted)
+        return Relation("fixed size", _WORDS["fixed size"] + _if_freed(larger))
     try:
-        behaviors = probe.behaviors(session)
+        native = larger.shapes(NATIVE)
     except RunError:  # the native tier says why
         return Relation("map", _WORDS["map"])
-    if _reference_grows_alike(pair, probe, session):
+    kinds, odd = _behaviors(larger, native)
+    if seams.is_free and set(seams.alike) == set(larger.names):
         return Relation("any size", _WORDS["any size"])
-    odd = next((b.words for b in behaviors.values() if b.kind == "neither"), "")
     if odd:
         return Relation("native size only", f"{_NATIVE_ONLY} {odd}")
-    kind: RelationKind = "map" if "map" in {b.kind for b in behaviors.values()} else "whole image"
-    return Relation(kind, _WORDS[kind])
+    if "map" not in kinds:
+        return Relation("whole image", _WORDS["whole image"])
+    rests = remainders_text(pair, larger.strides)
+    if rests == "every remainder":
+        return Relation("map", _WORDS["map"])
+    return Relation("map", f"a map of windows at larger sizes, of which {rests} of the stride ran")
 
 
 def is_ours(model: ir.Model) -> bool:
@@ -171,21 +66,54 @@ def is_ours(model: ir.Model) -> bool:
     return any(ORIGIN in node.metadata_props for node in model.graph)
 
 
-def _behavior(
-    native: Sequence[int], larger: Sequence[int], rank_before: int | None, rank: int, size: str
-) -> _Behavior:
-    """Classify an output by its shapes; ``rank`` axes of the image grow."""
-    if tuple(native) == tuple(larger):
-        return _Behavior("one")
-    grown = {
-        axis
-        for axis, (one, two) in enumerate(zip(native, larger, strict=False))
-        if one != two and len(native) == len(larger)
-    }
+def _behaviors(larger: LargerRuns, native: Mapping[str, tuple[int, ...]]) -> tuple[set[str], str]:
+    """Whether the outputs are single or maps at a larger size, and how one is neither."""
+    pair = larger.pair
+    try:
+        made, size = larger.shapes(), larger.size_text()
+    except RunError as error:
+        words = _where_it_fits(larger, native)
+        return set(), words or f"does not run ({larger.size_text()}: {error})"
+    rank = max(map(len, pair.growing.values()))
+    kinds: set[str] = set()
+    for value in pair.reference.graph.outputs:
+        name = value.name or ""
+        if name not in native:
+            continue
+        before = None if value.shape is None else len(value.shape)
+        if made[name] == native[name]:
+            kinds.add("one")
+        elif _is_map(native[name], made[name], before, rank):
+            kinds.add("map")
+        else:
+            return kinds, _in_words(native[name], made[name], size)
+    return kinds, ""
+
+
+def _where_it_fits(larger: LargerRuns, native: Mapping[str, tuple[int, ...]]) -> str:
+    """Describe the output of a failing model at a size where its shapes happen to fit."""
+    several = max(map(len, larger.pair.growing.values())) > 1
+    for more in range(1, _TRIED + 1):
+        cells = (0, more, 0) if several else (more, 0, 0)
+        try:
+            made = larger.shapes(cells)
+        except RunError:
+            continue
+        for name, shape in made.items():
+            if shape[:1] != native[name][:1]:
+                return _in_words(native[name], shape, larger.size_text(cells))
+    return ""
+
+
+def _is_map(
+    native: Sequence[int], larger: Sequence[int], rank_before: int | None, rank: int
+) -> bool:
+    """Whether the last axes of an output have grown, where ``rank`` axes of the image grow."""
+    if len(native) != len(larger):
+        return False
+    grown = [n for n, (one, two) in enumerate(zip(native, larger, strict=True)) if one != two]
     new_axes = rank_before is None or len(larger) >= rank_before + rank
-    if grown and min(grown) >= max(1, len(larger) - rank) and (new_axes or len(larger) >= 2 + rank):
-        return _Behavior("map")
-    return _Behavior("neither", _in_words(native, larger, size))
+    return min(grown) >= max(1, len(larger) - rank) and (new_axes or len(larger) >= 2 + rank)
 
 
 def _in_words(native: Sequence[int], larger: Sequence[int], size: str) -> str:
@@ -197,42 +125,27 @@ def _in_words(native: Sequence[int], larger: Sequence[int], size: str) -> str:
     return f"returns {what} instead of a map (at {size})"
 
 
-def _reference_grows_alike(pair: Pair, probe: _Probe, session: Session) -> bool:
-    """Whether the reference declares the same free axes and gives the same shapes."""
-    declared = {i.name: i.shape for i in pair.inputs}
-    if any(declared[n][axis] is not None for n, axes in probe.axes.items() for axis in axes):
-        return False
-    names = outputs_of(pair.reference)
-    try:
-        one = probe.run(pair.compared(pair.reference), larger=True)
-        two = probe.run(session, larger=True)
-    except RunError:
-        return False
-    return all(one[name] == two.get(name) for name in names)
-
-
-def _if_freed(pair: Pair, strides: Mapping[str, Sequence[int]]) -> str:
+def _if_freed(larger: LargerRuns) -> str:
     """Describe what a fixed-size model would return, if not a map, with symbolic input dims."""
+    pair = larger.pair
     spatial = {
-        value.name: tuple(axis for axis in found[2:] if axis is not None)
+        value.name: [axis for axis in found[2:] if axis is not None]
         for value, found in image_axes(pair.reference.graph).items()
     }
-    axes = {name: spatial.get(name, ()) for name in pair.native}
-    if not any(axes.values()):
-        return ""
     freed = pair.converted.clone()
-    grow = [value for value in freed.graph.inputs if axes.get(value.name or "")]
-    for value in (*grow, *(made for node in freed.graph for made in node.outputs)):
+    for value in freed.graph.inputs:
+        if value.shape is not None and value.name in spatial:
+            axes = spatial[value.name]
+            dims = [f"d{n}" if n in axes else dim for n, dim in enumerate(value.shape)]
+            value.shape = ir.Shape(dims)
+    for value in (made for node in freed.graph for made in node.outputs):
         value.shape = None
-    probe = _Probe(pair, axes, strides, pair.fixed_batch or 1)
+    free = replace(pair, converted=freed)
+    if not any(free.growing.values()):
+        return ""
+    runs = LargerRuns(free, {})
     try:
-        behaviors = probe.behaviors(pair.session(freed))
+        _, odd = _behaviors(runs, runs.shapes(NATIVE))
     except (RunError, InvalidModelError):
         return ""
-    odd = (b.words for b in behaviors.values() if b.words.startswith("returns"))
-    return next((f"; freed, it {words}" for words in odd), "")
-
-
-def outputs_of(model: ir.Model) -> list[str]:
-    """The names of a model's outputs."""
-    return [value.name or "" for value in model.graph.outputs]
+    return f"; freed, it {odd}" if odd.startswith("returns") else ""

@@ -85,12 +85,6 @@ class MappedTensor(ir.Tensor[npt.NDArray[Any]]):
             base_dir=self.path.parent,
         )
 
-    def release(self) -> None:
-        """Let the system take back the memory that the bytes fill; they can be read again."""
-        if sys.platform != "win32":
-            page = self.offset // mmap.PAGESIZE * mmap.PAGESIZE
-            self._mapping.madvise(mmap.MADV_DONTNEED, page, self.offset + self.nbytes - page)
-
     def tofile(self, file: BinaryIO) -> None:
         """Write the bytes without keeping them in memory."""
         end = self.offset + self.nbytes

@@ -128,9 +128,7 @@ def _dequantizes_activations(node: ir.Node) -> bool:
     )
 
 
-def start_exact(
-    model: ir.Model, provider: Provider, *, tf32: bool = False
-) -> tuple[Any, tuple[str, ...]]:
+def start_exact(model: ir.Model, provider: Provider) -> tuple[Any, tuple[str, ...]]:
     """Start onnxruntime on a model whose products of bytes are exact.
 
     On a GPU, where onnxruntime fuses no such products, those of the model itself are changed: the
@@ -143,11 +141,11 @@ def start_exact(
         Exception: Whatever onnxruntime raises where it does not load the model.
     """
     if not has_products(model) or not saturates():
-        return start(model, provider, tf32=tf32), ()
+        return start(model, provider), ()
     if provider != "cpu":
         exact = model.clone()
         changed = equalize(exact)
-        return start(exact, provider, tf32=tf32), changed
+        return start(exact, provider), changed
     with mapped_folder() as folder:
         file = folder / "fused.onnx"
         session = start(model, optimized=file)

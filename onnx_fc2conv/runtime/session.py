@@ -92,7 +92,6 @@ class Session:
         model: ir.Model,
         provider: Provider = "cpu",
         *,
-        tf32: bool = False,
         by_reference: bool = False,
         as_deployed: bool = False,
     ) -> None:
@@ -112,7 +111,7 @@ class Session:
             if as_deployed:
                 self._session = start(model, provider, optimization="default")
             else:
-                self._session, self.saturating = start_exact(model, provider, tf32=tf32)
+                self._session, self.saturating = start_exact(model, provider)
         except Exception as error:
             if provider == "cuda" and "CUDA failure" in str(error):
                 raise RuntimeUnavailableError(

@@ -64,16 +64,16 @@ def onnxruntime() -> ModuleType:
         ) from error
 
 
-def settings(provider: Provider, *, tf32: bool = False) -> dict[str, str]:
+def settings(provider: Provider) -> dict[str, str]:
     """The options that a provider runs with.
 
-    TF32 rounds the factors of every product to 10 bits: not the arithmetic under test, unless the
-    numbers are so short that nothing is rounded. The search for cuDNN's algorithms is the
-    heuristic one: it takes no time at each new size, and does not depend on what else the GPU does.
+    TF32 would round the factors of every product to 10 bits: not the arithmetic under test. The
+    search for cuDNN's algorithms is the heuristic one: it takes no time at each new size, and does
+    not depend on what else the GPU does.
     """
     if provider == "cpu":
         return {}
-    return {"use_tf32": str(int(tf32)), "cudnn_conv_algo_search": "HEURISTIC"}
+    return {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 
 def start(
@@ -81,7 +81,6 @@ def start(
     provider: Provider = "cpu",
     *,
     optimization: Optimization = "extended",
-    tf32: bool = False,
     optimized: Path | None = None,
 ) -> Any:
     """An `onnxruntime.InferenceSession` of the model, on the provider and no other.
@@ -92,7 +91,6 @@ def start(
         optimization: How far onnxruntime rewrites the graph. What it does by default packs a second
             copy of every large kernel: a 7×7 convolution of 512 channels takes seconds and
             gigabytes to load. ``"default"`` leaves all other options at their defaults, too.
-        tf32: Whether a GPU may round factors to the ten bits of TF32.
         optimized: Where onnxruntime writes the optimized graph.
 
     Raises:
@@ -124,7 +122,7 @@ def start(
         return ort.InferenceSession(
             source,
             options,
-            providers=[(PROVIDERS[provider], settings(provider, tf32=tf32))],
+            providers=[(PROVIDERS[provider], settings(provider))],
             enable_fallback=0,  # neither here nor in a run that fails
         )
 

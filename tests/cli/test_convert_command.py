@@ -37,7 +37,8 @@ def test_the_report_names_layers_shapes_grid_and_errors(
         "N×1×25×25  → N×1×H×W",
         "N×2        → N×2×scores_H×scores_W",
         "window 25×25, stride 2×2  windows exact",
-        "✓ weights: 2 comparisons, exact",
+        "✓ native: scores",
+        "✓ integers: 3 comparisons",
         "✓ geometry: scores",
         "smallest rtol",
         "(equivalent) in",
@@ -131,7 +132,6 @@ def test_reports(run: Run, face25: Path, tmp_path: Path) -> None:
     assert report["geometry"]["scores"]["window"] == [25, 25]
     assert report["geometry"]["scores"]["windows_exact"] is True
     assert {check["tier"] for check in report["checks"]} == {
-        "weights",
         "integers",
         "native",
         "geometry",

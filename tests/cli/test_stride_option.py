@@ -14,7 +14,8 @@ def test_a_denser_map_is_proven_and_written(run: Run, tmp_path: Path) -> None:
     result = run(source, out, "--stride", "4")
     assert result.code == 0
     assert "window 128×64, stride 4×4 windows exact" in " ".join(result.out.split())
-    assert "✓ refined grid: " in result.out
+    assert "✓ feature windows: scores" in result.out
+    assert "✓ image windows: scores" in result.out
     dense, crop = (
         ort.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (out, source)
     )

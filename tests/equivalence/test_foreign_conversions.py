@@ -65,9 +65,7 @@ def test_peer_conversion_with_a_free_size_is_right_at_the_native_size_only(
         report.verdict,
     )
     assert {(r.tier, r.status) for r in report.results} == {
-        ("weights", "skipped"),
         ("native", "passed"),
-        ("native (reference evaluator)", "passed"),
         ("integers", "passed"),
         ("feature windows", "skipped"),
     }
@@ -81,7 +79,7 @@ def test_an_input_of_one_image_is_not_one_of_any_batch() -> None:
     net, twin = Net(image=SQUARE), Net(image=SQUARE)
     reference, converted = original(net, net.trunk()), peer(twin, twin.trunk())
     report = check(reference, freed(converted, 1, 2, "H", "W"))
-    assert failed_tiers(report) == {"native", "integers"}
+    assert failed_tiers(report) == {"native"}
 
 
 def test_peer_conversion_that_claims_a_map_is_refuted() -> None:
@@ -123,7 +121,7 @@ def test_static_conversion_is_compared_in_batches() -> None:
     reference = original(net, net.trunk())
     wrong = peer(twin, twin.trunk(), rows=1)
     report = check(reference, wrong)
-    assert failed_tiers(report) == {"native", "integers"}
+    assert failed_tiers(report) == {"native"}
     assert "batch 1 and 3" in next(
         r.detail for r in check(reference, reference).results if r.tier == "native"
     )
@@ -169,17 +167,7 @@ def test_renamed_tensors_are_matched_by_structure(case_of: Callable[[str], Case]
     assert {r.status for r in report.results} == {"passed"}
 
 
-def test_no_metadata_skips_the_weights(case_of: Callable[[str], Case]) -> None:
-    case = case_of("plain")
-    for node in case.converted.graph:
-        node.metadata_props.clear()
-    report = case.check()
-    assert report
-    assert [r.status for r in report.results if r.tier == "weights"] == ["skipped"]
-
-
-def test_argmax_hides_an_error_of_the_logits(case_of: Callable[[str], Case]) -> None:
-    """The largest of four logits is the same, so the numbers before it must be looked at."""
+def test_the_best_class_hides_an_error_but_at_ties(case_of: Callable[[str], Case]) -> None:
     net = Net(image=SQUARE, seed=1)
     y = net.trunk()
     logits = net.fc(net.op("Relu", net.fc(net.flat(y), 6), shape=(6,)), 4)
@@ -189,14 +177,12 @@ def test_argmax_hides_an_error_of_the_logits(case_of: Callable[[str], Case]) -> 
     append("ArgMax", axis=1, keepdims=0)(case.converted)
     case.converted.graph.outputs[0].type = ir.TensorType(ir.DataType.INT64)
     assert check(reference, case.converted)
-    edit_constant(1, 1, lambda kernel: kernel * np.float32(1.0001))(case.converted)
-    edit_constant(1, 2, lambda bias: bias * np.float32(1.0001))(case.converted)
+    edit_constant(1, 2, lambda bias: bias * np.float32(1.001))(case.converted)
     for node in case.converted.graph:
         node.metadata_props.clear()
     report = check(reference, case.converted)
-    evaluator = "native (reference evaluator)"
-    assert failed_tiers(report) == {"native", evaluator, "feature windows", "image windows"}
-    assert all("before its ArgMax" in failure.subject for failure in report.failures)
+    assert failed_tiers(report) == {"native"}
+    assert any("a tie" in failure.detail for failure in report.failures)
 
 
 def test_other_inputs_are_an_error(case_of: Callable[[str], Case]) -> None:

@@ -60,7 +60,8 @@ def test_the_parts_fit_and_slide(
     assert head.kernel_shape == max(made, key=prod)
     report = check(model, converted_model(conversion))
     assert report, report.to_markdown()
-    assert [r.status for r in report.results if r.tier == "weights"] == ["passed"]
+    passed = {r.tier for r in report.results if r.status == "passed"}
+    assert passed >= {"native", "integers", "feature windows", "image windows"}
 
 
 @pytest.mark.parametrize("image", [(2, 20), (2, 7, 6, 8)], ids=["1-D", "3-D"])

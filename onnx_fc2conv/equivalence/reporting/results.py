@@ -17,10 +17,8 @@ class TierResult:
     """The result of one tier for one layer or output.
 
     Attributes:
-        tier: ``weights``, ``integers``, ``native``, ``data``, ``geometry``, ``larger
-            sizes``, ``feature windows`` or ``image windows``; ``refined grid`` and ``refined image
-            windows`` of a refined grid; ``detector`` of an appended detector; ``relation`` where
-            one was demanded.
+        tier: A name of `TIERS`, ``detector`` of an appended detector, or ``matrices`` of a file of
+            matrices.
         subject: The layer or output that was checked.
         status: ``passed``, ``failed``, ``skipped`` (the detail says why), or ``measured`` (a figure
             that asserts nothing).

@@ -37,7 +37,7 @@ def run_in_batches(
     Raises:
         RunError: If the model computes neither several samples nor one.
     """
-    count = next((array.shape[0] for array in feeds.values() if array.ndim > 1), 1)
+    count = max((len(array) for array in feeds.values() if array.ndim > 1), default=1)
     if batch is None:
         try:
             return _stacked(session, feeds, outputs, min(count, 32), count)
@@ -59,7 +59,8 @@ def _stacked(
         # A model with a fixed batch gets its last one filled up with repetitions.
         rows = np.minimum(np.arange(start, start + batch), count - 1)
         got = session.run(
-            {n: array[rows] if array.ndim > 1 else array for n, array in feeds.items()}, outputs
+            {n: a[rows] if a.ndim > 1 and len(a) == count else a for n, a in feeds.items()},
+            outputs,
         )
         for name, array in got.items():
             parts[name].append(_by_sample(array, batch)[:wanted])

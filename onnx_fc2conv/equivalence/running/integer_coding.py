@@ -1,227 +1,394 @@
-"""Float weights as small integers: the same bits become the same integer in both models.
+"""Other weights for both models: each bit pattern becomes a small integer times a power of two.
 
-No correspondence has to be known. An integer is drawn for every bit pattern, so a weight that has
-been moved takes its integer along, and one whose last bit differs gets another integer. Only the
-weights of the other model with the same bits must be found: by the set of a tensor's values,
-whatever their order. A tensor with other values (a scale has been folded in) is not coded, and
-cannot be compared in this way.
+A conversion that puts weights in other places puts their integers there too, whoever made it. A
+weight that is wrong in its last bit is another integer in five cases of six, which is a change that
+no tolerance hides. Where numbers have been computed from weights (a scale is folded in) both these
+numbers and the weights stay as they are:
+
+1. A tensor of the reference that the converted model uses as often, or oftener, is coded.
+2. What is left on both sides is coded if it consists of the same bit patterns, each as often in the
+   converted model, or oftener: tensors that were joined, cut or doubled.
+3. A tensor that is left and shares at least half of its elements with one of its size is a wrong
+   copy, and is coded, but only if nothing else has vanished that may have been folded in.
+4. Everything else that is left keeps its own numbers, and so does the weight of a layer whose bias
+   does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import log2, prod, sqrt
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from onnx_fc2conv.equivalence.running.constants import constant_array
-from onnx_fc2conv.equivalence.running.exactness import Inexact
-from onnx_fc2conv.equivalence.tracing.structure import constants
+from onnx_fc2conv.equivalence.tracing.structure import constants, subgraph
+from onnx_fc2conv.runtime.session import Session
 from onnx_fc2conv.views.maps.labels import AnyArray
 
-__all__ = ["Codebook", "bit_patterns", "coded_constants", "integers_of", "replace_constants"]
+__all__ = ["Coding", "Operand", "coded_name", "with_constants"]
 
-_WEIGHTS = {"Conv", "Gemm", "MatMul"}
-_TERMS = {"Add", "Sub", "Sum", "Mul", "PRelu"}
-_LARGEST_TERM = {"Mul": 1, "PRelu": 1}
-"""Slopes and factors get magnitudes of 1 at most, which enlarge nothing."""
+_NORM = {1: "scale", 2: "term"}
+_ROLES: Mapping[str, Mapping[int, str]] = {
+    **{op: {1: "weight", 2: "term"} for op in ("Conv", "ConvTranspose")},
+    **{op: {0: "weight", 1: "weight", 2: "term"} for op in ("Gemm", "MatMul")},
+    **{op: {0: "term", 1: "term"} for op in ("Add", "Sub")},
+    **{op: {0: "scale", 1: "scale"} for op in ("Mul", "Div")},
+    **dict.fromkeys(("InstanceNormalization", "LayerNormalization", "GroupNormalization"), _NORM),
+    "BatchNormalization": {**_NORM, 3: "mean", 4: "variance"},
+    "PRelu": {1: "scale"},
+    "Gather": {0: "scale"},
+}
+"""What operators do with constants, by position among their inputs."""
+
+_SIGNED, _POSITIVE = (-3, -2, -1, 1, 2, 3), (1, 2, 3, 4, 5, 6)
+_CODES = {
+    **dict.fromkeys(("weight", "term", "mean", "scale"), _SIGNED),
+    "variance": _POSITIVE,
+}
+_SHIFTS = {"weight": 0, "term": 3, "mean": 3, "scale": 1, "variance": 1}
+"""Integers are divided by 2 to this power: terms are small beside sums of order 1."""
+
+_NOTHING: AnyArray = np.zeros(0, np.uint32)
+
+_MOST_COUNTED = 1 << 16
+"""A tensor of one number n or 1/n up to here may be a conversion's own (a mean, an identity)."""
 
 
-def bit_patterns(array: AnyArray) -> AnyArray:
-    """The bits of floating-point numbers, as unsigned integers; both zeros are 0."""
-    unsigned = {2: np.uint16, 4: np.uint32, 8: np.uint64}[array.dtype.itemsize]
-    return np.ascontiguousarray(array + np.zeros((), array.dtype)).view(unsigned)
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A constant that a node computes with.
+
+    Attributes:
+        node: The node.
+        position: Its index among the node's inputs.
+        array: Its values.
+        role: What the node does with it.
+    """
+
+    node: ir.Node
+    position: int
+    array: AnyArray
+    role: str
+
+    @cached_property
+    def patterns(self) -> AnyArray:
+        """A hash of 32 bits of each bit pattern; both zeros are 0.
+
+        What is subtracted or divided by has others: 2 and 1/2 may change places then.
+        """
+        unsigned = {2: np.uint16, 4: np.uint32, 8: np.uint64}[self.array.dtype.itemsize]
+        plain = np.ascontiguousarray(self.array + np.zeros((), self.array.dtype))
+        mixed = _mixed(plain.view(unsigned).astype(np.uint64)) >> np.uint64(32)
+        is_inverse = self.node.op_type in ("Sub", "Div") and self.position == 1
+        return mixed.astype(np.uint32) * np.uint32(0x9E3779B1 if is_inverse else 1)
+
+    @cached_property
+    def fingerprint(self) -> tuple[int, int]:
+        """The same for all tensors with the same numbers but 0, in any order."""
+        return int(np.count_nonzero(self.patterns)), int(self.patterns.sum(dtype=np.uint64))
+
+    @cached_property
+    def is_uniform(self) -> bool:
+        """Whether all numbers but 0 have one magnitude."""
+        sizes = np.abs(self.array[self.array != 0])
+        return bool((sizes == sizes.flat[0]).all()) if sizes.size else True
+
+    @cached_property
+    def is_coded(self) -> bool:
+        """Whether the numbers have no meaning of their own, as 1 or an epsilon has."""
+        if not self.is_uniform:
+            return True
+        size = float(np.abs(self.array).max(initial=0))
+        counts = (n for n in (size, 1 / size if size else 0.0) if n <= _MOST_COUNTED)
+        plain = any(np.isclose(n, round(n), rtol=1e-6, atol=0) for n in counts)
+        return not plain and self.role != "term"
+
+    @cached_property
+    def fan_in(self) -> int:
+        """Number of products in one sum."""
+        shape = self.array.shape
+        if self.node.op_type == "ConvTranspose":
+            return int(prod(shape) // shape[1])
+        if self.node.op_type == "Conv":
+            return int(prod(shape[1:]))
+        transposed = bool(self.node.attributes.get_int("transB" if self.position else "transA", 0))
+        return int(shape[-1 if transposed != (self.position == 0) or len(shape) < 2 else -2])
+
+    @property
+    def codes(self) -> AnyArray:
+        """The six numbers that its bit patterns become."""
+        role = "variance" if self.is_uniform and self.role == "scale" else self.role
+        shift = _SHIFTS[role] + (round(log2(1.5 * sqrt(self.fan_in))) if role == "weight" else 0)
+        return np.array(_CODES[role]) * 2.0**-shift
 
 
-def integers_of(array: AnyArray, salt: int, density: float, largest: int = 1) -> AnyArray:
-    """An integer of -largest to largest for each bit pattern; 0 stays 0.
+def _operands(model: ir.Model) -> tuple[list[Operand], Counter[tuple[int, int]]]:
+    """The constants to code, and the fingerprints of all others in floating point."""
+    fixed = constants(model.graph)
+    reads = [
+        (node, position, value)
+        for node in model.graph
+        if not all(v in fixed for v in node.inputs if v is not None)
+        for position, value in enumerate(node.inputs)
+        if value is not None and value in fixed
+    ]
+    arrays = _arrays(model, dict.fromkeys(value for _, _, value in reads))
+    coded: list[Operand] = []
+    others: Counter[tuple[int, int]] = Counter()
+    for node, position, value in reads:
+        array = arrays[value]
+        if not ir.DataType.from_numpy(array.dtype).is_floating_point() or array.itemsize < 2:
+            continue
+        role = _ROLES.get(node.op_type, {}).get(position) if not node.domain else None
+        operand = Operand(node, position, array, role or "")
+        if role is not None and operand.is_coded:
+            coded.append(operand)
+        else:
+            others[operand.fingerprint] += 1
+    return coded, others
+
+
+def _arrays(model: ir.Model, values: Collection[ir.Value]) -> dict[ir.Value, AnyArray]:
+    """Constant tensors: read, or computed by onnxruntime."""
+    stored = {value: ir.convenience.get_const_tensor(value) for value in values}
+    names = [value.name or "" for value, tensor in stored.items() if tensor is None]
+    computed = Session(subgraph(model, {}, names)).run({}, names) if names else {}
+    return {
+        value: computed[value.name or ""] if tensor is None else tensor.numpy()
+        for value, tensor in stored.items()
+    }
+
+
+def coded_name(number: int) -> str:
+    """The name of a coded operand."""
+    return f"fc2conv.coded.{number}"
+
+
+def with_constants(
+    model: ir.Model, operands: Sequence[Operand], arrays: Iterable[AnyArray] | None = None
+) -> ir.Model:
+    """A copy of the model that takes these operands from elsewhere.
 
     Args:
-        array: Floating-point numbers.
-        salt: Another one gives other integers.
-        density: The share of the patterns whose integer is not 0.
-        largest: Largest magnitude.
+        model: The model.
+        operands: The operands.
+        arrays: Their values; None makes them inputs, each with its `coded_name`.
     """
-    bits = bit_patterns(array).astype(np.uint64)
-    mixed = _mixed(bits ^ np.uint64(salt * 0x9E3779B97F4A7C15 % (1 << 64)))
-    kept = (mixed >> np.uint64(40)) < np.uint64(int(density * (1 << 24)))
-    size = (mixed >> np.uint64(8)) % np.uint64(largest) + np.uint64(1)
-    sign = np.where(mixed & np.uint64(1), 1, -1)
-    return np.where(kept & (bits != 0), size.astype(np.int64) * sign, 0).astype(array.dtype)
+    copy = model.clone()
+    copy.ir_version = max(copy.ir_version or 0, 4)  # before, initializers were inputs
+    twins = dict(zip(model.graph, copy.graph, strict=True))
+    given = [None] * len(operands) if arrays is None else arrays
+    for number, (operand, array) in enumerate(zip(operands, given, strict=True)):
+        dtype, shape = ir.DataType.from_numpy(operand.array.dtype), ir.Shape(operand.array.shape)
+        value = ir.Value(name=coded_name(number), type=ir.TensorType(dtype), shape=shape)
+        if array is None:
+            copy.graph.inputs.append(value)
+        else:
+            value.const_value = ir.Tensor(array, name=value.name)
+            copy.graph.register_initializer(value)
+        twins[operand.node].replace_input_with(operand.position, value)
+    RemoveUnusedNodesPass()(copy)
+    return copy
+
+
+@dataclass(frozen=True, eq=False)
+class Coding:
+    """The integers of two models.
+
+    Attributes:
+        reference: The coded operands of the reference.
+        converted: Those of the converted model.
+        layers: The weights of the reference's layers, coded or not.
+        rows: By operand, the row of the table for each element, or one for all.
+        table: The six numbers of each operand of the reference.
+        is_term: Whether it is a bias.
+        fan_in: The number of terms in its sums, or 1 where it is no weight.
+        kept: Number of operands of the reference that keep their own numbers.
+    """
+
+    reference: list[Operand]
+    converted: list[Operand]
+    layers: list[Operand]
+    rows: Mapping[Operand, AnyArray]
+    table: AnyArray
+    is_term: AnyArray
+    fan_in: AnyArray
+    kept: int
+
+    @classmethod
+    def of(cls, reference: ir.Model, converted: ir.Model) -> Coding:
+        """Find out which operands of two models hold the same weights."""
+        (one, others), (two, others_too) = _operands(reference), _operands(converted)
+        first = {o.fingerprint: row for row, o in reversed(list(enumerate(one)))}
+        used, used_too = (Counter(o.fingerprint for o in operands) for operands in (one, two))
+        rows: dict[Operand, AnyArray] = {}
+        for operand in (*one, *two):
+            key = operand.fingerprint
+            count, count_too = used[key], used_too[key]
+            as_often = count == count_too or (count < count_too and not operand.is_uniform)
+            if count and as_often and key not in others | others_too:
+                rows[operand] = np.array(first[key])
+        left, left_too = ([o for o in operands if o not in rows] for operands in (one, two))
+        copies = {} if others - others_too else _wrong_copies(left, left_too)
+        originals = [o for o in left if o not in copies.values()]
+        joined = _joined(originals, [o for o in left_too if o not in copies], first)
+        if joined is None:
+            _keep(rows, [*left, *left_too])
+        else:
+            rows |= joined
+            for copy, original in copies.items():
+                rows[copy] = rows[original] = np.array(first[original.fingerprint])
+        known = used.keys() | others.keys()
+        biases = [o for o in two if o.role == "term" and o.fingerprint not in known]
+        _keep_weights_of(rows, [o for o in biases if o not in rows], two)
+        coded, coded_too = ([o for o in operands if o in rows] for operands in (one, two))
+        table = np.array([operand.codes for operand in one]).reshape(-1, 6)
+        layers = [operand for operand in one if operand.role == "weight"]
+        is_term = np.array([o.role == "term" for o in one], bool)
+        fan_in = np.array([o.fan_in if o.role == "weight" else 1 for o in one], float)
+        return cls(coded, coded_too, layers, rows, table, is_term, fan_in, len(one) - len(coded))
+
+    @property
+    def sides(self) -> tuple[list[Operand], list[Operand]]:
+        """The coded operands of the reference and of the converted model."""
+        return self.reference, self.converted
+
+    def level(self, sizes: Mapping[str, float], graph: ir.Graph) -> None:
+        """Divide weights by powers of two such that the sums of layers are of order 1.
+
+        A layer's sums are measured before the layers above it are corrected, and follow them.
+
+        Args:
+            sizes: The root mean square of each layer's output, by its name.
+            graph: The reference's graph.
+        """
+        row_of = {
+            operand.node: int(np.bincount(self.rows[operand].ravel()).argmax())
+            for operand in self.layers
+            if operand in self.rows
+        }
+        corrected: set[int] = set()
+        powers: dict[ir.Value | None, int] = dict.fromkeys(graph.inputs, 0)
+        for node in graph:
+            power = max((powers[value] for value in node.inputs if value in powers), default=0)
+            row = row_of.get(node)
+            if (
+                row is not None
+                and row not in corrected
+                and 0 < (size := sizes[node.outputs[0].name or ""]) < np.inf
+            ):
+                corrected.add(row)
+                correction = round(log2(size)) + power
+                self.table[row] *= 2.0**-correction
+                power -= correction
+            powers.update(dict.fromkeys(node.outputs, power))
+
+    def arrays(
+        self,
+        operands: Sequence[Operand],
+        factor: int,
+        *,
+        lifted: bool = False,
+        terms: float = np.inf,
+    ) -> Iterator[AnyArray]:
+        """Yield the new values of operands.
+
+        Args:
+            operands: The operands, of either model.
+            factor: An odd number; another one draws other integers.
+            lifted: Whether biases are positive, so that most units pass a Relu. But then errors
+                fade from layer to layer.
+            terms: The number of nonzero terms that are enough for a sum. The fewer there are, the
+                more layers can follow each other before a sum has more digits than its type.
+        """
+        share = np.minimum(terms / self.fan_in, 1.0)
+        table = self.table * 2.0 ** -np.round(np.log2(share) / 2)[:, np.newaxis]
+        if lifted:
+            table[self.fan_in > 1] /= 2
+            table[self.is_term] = 2 * table[self.is_term] + 1
+        limits = (share * 2**16).astype(np.uint32)
+        for operand in operands:
+            rows, drawn = self.rows[operand], operand.patterns * np.uint32(factor)
+            column = (((drawn >> np.uint32(16)) * np.uint32(6)) >> np.uint32(16)).astype(np.intp)
+            values = table.astype(operand.array.dtype).take(rows * 6 + column)
+            values[(drawn & np.uint32(0xFFFF)) >= limits[rows]] = 0
+            values[operand.patterns == 0] = 0
+            yield values.reshape(operand.array.shape)
 
 
 def _mixed(bits: AnyArray) -> AnyArray:
-    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014)."""
+    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014); 0 stays 0."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mixed: AnyArray = bits ^ (bits >> np.uint64(31))
     return mixed
 
 
-@dataclass(frozen=True)
-class CodedConstant:
-    """A constant that a node computes with.
+def _keep_weights_of(
+    rows: dict[Operand, AnyArray], biases: Sequence[Operand], operands: Sequence[Operand]
+) -> None:
+    """Leave weights as they are, in both models, whose products may be in a bias.
 
-    Attributes:
-        node: The node.
-        position: Index of the constant among the node's inputs.
-        array: Its values.
-        fan_in: Number of values that one output sums; 1 for a bias.
-        largest: Largest magnitude of its integers.
+    That of a constant which the reference adds before the layer is.
     """
-
-    node: ir.Node
-    position: int
-    array: AnyArray
-    fan_in: int
-    largest: int = 1
-
-
-def coded_constants(model: ir.Model) -> Iterator[CodedConstant]:
-    """The constants of a model that become integers."""
-    fixed = constants(model.graph)
-    for node in model.graph:
-        if node.op_type not in _WEIGHTS | _TERMS or all(v in fixed for v in node.inputs if v):
-            continue
-        for position, value in enumerate(node.inputs):
-            if value is None or value not in fixed:
-                continue
-            array = constant_array(model, value)
-            if not np.issubdtype(array.dtype, np.floating):
-                continue
-            is_weight = node.op_type in _WEIGHTS and position < 2
-            largest = 1 if is_weight else _LARGEST_TERM.get(node.op_type, 3)
-            yield CodedConstant(
-                node, position, array, _fan_in(node, position, array) if is_weight else 1, largest
-            )
+    nodes = {operand.node for operand in biases}
+    layers = {v.producer() for node in nodes for v in node.inputs if v is not None} | nodes
+    weights = [o for o in operands if o.node in layers and o.role == "weight" and o in rows]
+    kept = {row for operand in weights for row in np.unique(rows[operand]).tolist()}
+    for operand in [o for o, row in rows.items() if kept.intersection(np.unique(row).tolist())]:
+        del rows[operand]
 
 
-def _fan_in(node: ir.Node, position: int, array: AnyArray) -> int:
-    if node.op_type == "Conv":
-        return int(np.prod(array.shape[1:]))
-    if array.ndim < 2:
-        return array.size
-    transposed = bool(node.attributes.get_int("transA" if position == 0 else "transB", 0))
-    rows_are_outputs = transposed != (position == 0)
-    return int(array.shape[-1 if rows_are_outputs else -2])
+def _wrong_copies(left: Sequence[Operand], left_too: Sequence[Operand]) -> dict[Operand, Operand]:
+    """The tensors that share half of their elements with one of the reference of their size."""
+    found: dict[Operand, Operand] = {}
+    for operand in left_too:
+        free = (o for o in left if o.array.size == operand.array.size and o not in found.values())
+        best = max(free, key=lambda o: _shared(o, operand), default=None)
+        if best is not None and _shared(best, operand) >= 0.5:
+            found[operand] = best
+    return found
 
 
-def replace_constants(replaced: Mapping[tuple[ir.Node, int], AnyArray]) -> None:
-    """Give nodes other constants, each under a name of its own."""
-    for number, ((node, position), array) in enumerate(replaced.items()):
-        graph = node.graph
-        assert isinstance(graph, ir.Graph)
-        name = f"fc2conv.integers.{number}"
-        tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-        value = ir.val(name, dtype=tensor.dtype, shape=array.shape, const_value=tensor)
-        graph.register_initializer(value)
-        node.replace_input_with(position, value)
+def _shared(one: Operand, two: Operand) -> float:
+    """The share of elements but 0 that both have."""
+    (a, counts), (b, counts_too) = (_counted([operand]) for operand in (one, two))
+    _, places, places_too = np.intersect1d(a, b, assume_unique=True, return_indices=True)
+    both = np.minimum(counts[places], counts_too[places_too]).sum()
+    return float(both / max(counts.sum(), counts_too.sum(), 1))
 
 
-@dataclass(eq=False)
-class Codebook:
-    """Which integers a tensor gets, by the set of its values.
+def _counted(operands: Sequence[Operand]) -> tuple[AnyArray, AnyArray]:
+    """The bit patterns but 0 of some operands, and how often each occurs."""
+    patterns = [operand.patterns.ravel() for operand in operands]
+    found, counts = np.unique(np.concatenate([*patterns, _NOTHING]), return_counts=True)
+    return found[found != 0], counts[found != 0]
 
-    Attributes:
-        salt: Another one gives other integers.
-        gain: Approximate number of nonzero terms in a sum.
-        known: By the set of values, the density and largest magnitude of the integers.
-    """
 
-    salt: int
-    gain: float
-    known: dict[int, tuple[float, int]] = field(default_factory=dict)
-    _learned: list[_Learned] = field(default_factory=list)
-    _scales: bool = False
-
-    def learn(self, constant: CodedConstant) -> AnyArray:
-        """The integers of a constant of the reference."""
-        density = min(1.0, self.gain / constant.fan_in)
-        patterns = _nonzero_patterns(constant.array)
-        key = _fingerprint(patterns)
-        if key not in self.known:
-            self.known[key] = (density, constant.largest)
-            count = int(np.count_nonzero(constant.array))
-            self._learned.append(_Learned(patterns, count, self.known[key]))
-        self._scales |= constant.node.op_type == "Mul"
-        return integers_of(constant.array, self.salt, *self.known[key])
-
-    def look_up(self, constant: CodedConstant) -> AnyArray:
-        """The integers of a constant of the converted model.
-
-        Raises:
-            Inexact: If its values are not those of a constant of the reference.
-        """
-        patterns = _nonzero_patterns(constant.array)
-        coding = (
-            self.known.get(_fingerprint(patterns))
-            or self._of_which_it_is_a_part(patterns)
-            or self._which_it_nearly_is(patterns, constant)
-        )
-        if coding is None:
-            node = constant.node
-            raise Inexact(
-                f"operand {constant.position} of {node.op_type} {node.name or node.outputs[0].name}"
-                " holds other numbers than the reference (a scale is folded in)"
-            )
-        return integers_of(constant.array, self.salt, *coding)
-
-    def _of_which_it_is_a_part(self, patterns: AnyArray) -> tuple[float, int] | None:
-        if not patterns.size:
-            return (0.0, 1)
-        for known in self._learned:
-            if known.patterns.size > patterns.size and _shared(patterns, known) == 1.0:
-                return known.coding
+def _joined(
+    left: Sequence[Operand], left_too: Sequence[Operand], first: Mapping[tuple[int, int], int]
+) -> dict[Operand, AnyArray] | None:
+    """The rows of tensors that were joined, cut or doubled; None if there are other numbers."""
+    (known, counts), (patterns, counts_too) = _counted(left), _counted(left_too)
+    if not np.array_equal(known, patterns) or (counts_too < counts).any():
         return None
-
-    def _which_it_nearly_is(
-        self, patterns: AnyArray, constant: CodedConstant
-    ) -> tuple[float, int] | None:
-        """Return the coding of a weight of the same size that shares most values: a wrong copy.
-
-        Sums of weights are fewer, a scale that leaves most numbers alone needs a Mul, and a bias
-        may have had another one added.
-        """
-        count = int(np.count_nonzero(constant.array))
-        if self._scales or constant.fan_in == 1:
-            return None
-        best = max(self._learned, key=lambda known: _shared(patterns, known), default=None)
-        if best is None or best.count != count or _shared(patterns, best) < 0.5:
-            return None
-        return best.coding
+    owners = np.zeros(len(known) + 1, np.intp)
+    for operand in reversed(left):
+        own = operand.patterns[operand.patterns != 0]
+        owners[np.searchsorted(known, own)] = first[operand.fingerprint]
+    return {o: owners[np.searchsorted(known, o.patterns)] for o in (*left, *left_too)}
 
 
-@dataclass(frozen=True, eq=False)
-class _Learned:
-    """A tensor of the reference: its bit patterns, its size and its coding."""
-
-    patterns: AnyArray
-    count: int
-    coding: tuple[float, int]
-
-
-def _shared(patterns: AnyArray, known: _Learned) -> float:
-    """Return the share of the patterns that occur in a tensor of the reference."""
-    return float(np.isin(patterns, known.patterns, assume_unique=True).mean())
-
-
-def _nonzero_patterns(array: AnyArray) -> AnyArray:
-    patterns: AnyArray = np.unique(bit_patterns(array))
-    return np.compress(patterns != 0, patterns)
-
-
-def _fingerprint(patterns: AnyArray) -> int:
-    return hash(patterns.tobytes())
-
-
-def coded(model: ir.Model, coding: Callable[[CodedConstant], AnyArray]) -> ir.Model:
-    """A copy of the model with integers for weights.
-
-    Raises:
-        Inexact: If the coding does.
-    """
-    copy = model.clone()
-    copy.ir_version = max(copy.ir_version or 0, 4)  # before, initializers were inputs
-    replace_constants({(c.node, c.position): coding(c) for c in coded_constants(copy)})
-    return copy
+def _keep(rows: dict[Operand, AnyArray], kept: Sequence[Operand]) -> None:
+    """Leave out what is not coded, and what shares half of its patterns with that."""
+    while kept:
+        patterns, _ = _counted(kept)
+        more = [o for o in rows if np.isin(o.patterns, patterns).sum() * 2 > o.fingerprint[0]]
+        for operand in more:
+            del rows[operand]
+        kept = more

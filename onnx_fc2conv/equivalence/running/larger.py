@@ -14,19 +14,23 @@ from onnx_fc2conv.views.maps.labels import AnyArray
 
 __all__ = [
     "Enlarged",
-    "cells",
     "check_sizes",
     "chosen_cells",
     "crops",
     "enlarged",
-    "head_steps",
     "larger_sizes",
-    "sizes_text",
-    "take",
-    "windows",
+    "remainders_text",
 ]
 
 _BATCHES = (1, 2, 1)
+_PERIOD = 8
+"""So many lengths follow each other at least: a fault may show at some of them only."""
+
+_FEW = 2
+"""Sizes of a model whose runs are slow."""
+
+_PRODUCTS = 2_000_000_000
+"""About how many products the runs for the remainders of a stride may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,34 +52,50 @@ class Enlarged:
 
 
 def larger_sizes(
-    native: Sequence[int], stride: Sequence[int], step: Sequence[int] | None = None
+    native: Sequence[int], stride: Sequence[int], step: Sequence[int] | None, remainders: int
 ) -> list[tuple[int, ...]]:
-    """Return three sizes above the native one: not square, odd, with and without a remainder.
+    """Sizes above the native one: three that are not square, and one for each remainder.
 
-    With a ``step``, they exceed the native size by multiples of it.
+    Args:
+        native: The native size.
+        stride: Pixels between neighboring cells, along each axis.
+        step: The sizes must exceed the native one by multiples of it; None where all will do.
+        remainders: How many remainders of the largest stride are tried at least, spread evenly.
     """
-    rank = len(native)
     steps = [max(1, s) for s in stride]
     cycle = [(1, 3), (2, 1), (3, 2)]
     sizes: list[tuple[int, ...]] = []
-    for n, (first, second) in enumerate(cycle):
-        grown = [(first, second)[axis % 2] + (axis > 1) for axis in range(rank)]
-        size = [native[a] + grown[a] * steps[a] for a in range(rank)]
+    for n, grown in enumerate(cycle):
+        size = [
+            own + (grown[axis % 2] + (axis > 1)) * by
+            for axis, (own, by) in enumerate(zip(native, steps, strict=True))
+        ]
         if n:  # odd numbers of pixels, so that strides leave remainders
             size = [length + (length + 1) % 2 for length in size]
         if step is not None:
-            size = [
-                length + (own - length) % by
-                for length, own, by in zip(size, native, step, strict=True)
-            ]
+            pairs = zip(size, native, step, strict=True)
+            size = [length + (own - length) % by for length, own, by in pairs]
         sizes.append(tuple(size))
+    period = max(*steps, _PERIOD)
+    if step is None and remainders:
+        for rest in np.unique(np.linspace(1, period - 1, min(period - 1, remainders)).round()):
+            # Every other axis has a further cell, and the remainders in the opposite order.
+            more = [
+                by + period - int(rest) if axis % 2 else int(rest) for axis, by in enumerate(steps)
+            ]
+            sizes.append(tuple(map(sum, zip(native, more, strict=True))))
     return sizes
 
 
-def sizes_text(pair: Pair) -> str:
-    """Return the number of larger sizes, as the report words it."""
-    count = len(pair.sizes) or len(_BATCHES)
-    return f"{count} larger size{'s' if count > 1 else ''}"
+def remainders_text(pair: Pair, strides: Mapping[str, Sequence[int]]) -> str:
+    """How many of the remainders that a length leaves, divided by the stride, the sizes have."""
+    found = [
+        (len({(size[n] - pair.native[name][axis]) % stride for size in sizes}), stride)
+        for name, sizes in _sizes(pair, strides).items()
+        for n, (axis, stride) in enumerate(zip(pair.growing[name], strides[name], strict=False))
+    ]
+    tried, wanted = min(found, key=lambda each: each[0] / each[1], default=(1, 1))
+    return "every remainder" if tried == wanted else f"{tried} of {wanted} remainders"
 
 
 def check_sizes(pair: Pair) -> None:
@@ -101,7 +121,7 @@ def check_sizes(pair: Pair) -> None:
 def enlarged(
     pair: Pair, strides: Mapping[str, Sequence[int]], kinds: Sequence[str]
 ) -> Iterator[Enlarged]:
-    """Yield the image inputs at three larger sizes or the user's own, one as a batch of two.
+    """Yield the image inputs at larger sizes or the user's own, every third a batch of two.
 
     Args:
         pair: The models.
@@ -110,15 +130,9 @@ def enlarged(
     """
     images = {name: axes for name, axes in pair.growing.items() if axes}
     first = next(iter(images))
-    options = {
-        name: pair.sizes
-        or larger_sizes(
-            [pair.native[name][axis] for axis in axes], strides[name], pair.size_steps.get(name)
-        )
-        for name, axes in images.items()
-    }
+    options = _sizes(pair, strides)
     batches = (1,) if pair.unbatched else _BATCHES
-    for number in range(len(options[first])):
+    for number in range(min(map(len, options.values()))):
         kind, batch = kinds[number % len(kinds)], batches[number % len(batches)]
         shapes = pair.batched(batch)
         for name, axes in images.items():
@@ -130,60 +144,19 @@ def enlarged(
         yield Enlarged(feeds, options[first][number], batch)
 
 
-def head_steps(grid: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the stride of the head over the windows of a map, per axis.
-
-    It is 1, except where each cell of the map was repeated: then the number of repeats.
-
-    Args:
-        grid: Number of windows of the map, at a size that leaves no remainder: the first one.
-        shape: Shape of the output there.
-    """
-    made = shape[len(shape) - len(grid) :]
-    if len(made) < len(grid):
-        return (1,) * len(grid)
-    return tuple(
-        (windows - 1) // (cells_of - 1)
-        if 1 < cells_of <= windows and (windows - 1) % (cells_of - 1) == 0
-        else 1
-        for windows, cells_of in zip(grid, made, strict=True)
-    )
-
-
-def windows(
-    array: AnyArray, extent: Sequence[int], count: int, steps: Sequence[int] = ()
-) -> AnyArray:
-    """All windows of native extent of a map [batch, …]: [batch·cells, *extent], row-major.
-
-    A map that does not grow with the image is repeated for the ``count`` cells.
-
-    Args:
-        array: The map.
-        extent: Its native extent, channels included.
-        count: Number of windows.
-        steps: Distance between neighboring windows per axis that grows; 1 if it is empty.
-    """
-    if tuple(array.shape[1:]) == tuple(extent):
-        return np.repeat(array, count, axis=0)
-    axes = tuple(range(1, array.ndim))
-    view = np.lib.stride_tricks.sliding_window_view(array, tuple(extent), axes)
-    grown = [axis for axis in axes if array.shape[axis] != extent[axis - 1]]
-    every = [slice(None)] * array.ndim
-    for axis, step in zip(grown, steps, strict=False):
-        every[axis] = slice(None, None, step)
-    view = view[tuple(every)]
-    return view.reshape(-1, *extent)
-
-
-def cells(array: AnyArray, batch: int, grid: Sequence[int]) -> AnyArray | None:
-    """A map [batch, K, *grid] as [batch·cells, K]; None if it has other numbers of cells."""
-    rank = len(grid)
-    if array.ndim < rank + 1 or array.shape[0] != batch:
-        return None
-    if tuple(array.shape[array.ndim - rank :]) != tuple(grid):
-        return None
-    count = int(np.prod(grid))
-    return array.reshape(batch, -1, count).transpose(0, 2, 1).reshape(batch * count, -1)
+def _sizes(pair: Pair, strides: Mapping[str, Sequence[int]]) -> dict[str, list[tuple[int, ...]]]:
+    """The sizes of each image input: those that the user chose, else our own."""
+    return {
+        name: list(pair.sizes)
+        or larger_sizes(
+            [pair.native[name][axis] for axis in axes],
+            strides[name],
+            pair.size_steps.get(name),
+            _PRODUCTS // max(pair.products, 1),
+        )[: _FEW if pair.is_heavy else None]
+        for name, axes in pair.growing.items()
+        if axes
+    }
 
 
 def chosen_cells(pair: Pair, count: int, most: int | None = None) -> AnyArray | None:
@@ -200,14 +173,6 @@ def chosen_cells(pair: Pair, count: int, most: int | None = None) -> AnyArray | 
     corners = [0, count - 1][:wanted]
     others = pair.rng(6, count).permutation(np.arange(1, count - 1))[: wanted - len(corners)]
     return np.sort(np.concatenate([corners, others])).astype(np.int64)
-
-
-def take(rows: AnyArray, batch: int, chosen: AnyArray | None) -> AnyArray:
-    """Return the chosen cells of rows [batch·cells, …], as `cells` and `windows` give them."""
-    if chosen is None:
-        return rows
-    kept: AnyArray = rows.reshape(batch, -1, *rows.shape[1:])[:, chosen]
-    return kept.reshape(-1, *rows.shape[1:])
 
 
 def crops(

@@ -11,10 +11,22 @@ import onnx_ir as ir
 from onnx_fc2conv.errors import ArgumentError
 from onnx_fc2conv.views.maps.labels import AnyArray
 
-__all__ = ["INTEGERS", "KINDS", "POSITIVE", "ModelInput", "model_inputs", "sample"]
+__all__ = ["EXTREME", "INTEGERS", "KINDS", "POSITIVE", "ModelInput", "model_inputs", "sample"]
 
-KINDS = ("normal", "uniform", "image-like", "large")
-"""Standard normal; uniform in [0, 1); smooth fields in [0, 1] as photographs are; normal × 1000."""
+KINDS = (
+    *("normal", "uniform", "image-like", "large", "0 to 255", "negative"),
+    *("dark", "bright", "one bright pixel"),
+)
+"""Standard normal; uniform in [0, 1); smooth fields in [0, 1] as photographs are; normal × 1000;
+whole numbers of 0 to 255, and of -255 to 0; constants; one bright pixel in the dark.
+
+Integer inputs take whole numbers of 0 to 255 for the first three, and then: the whole range of the
+type with both ends, 0 to 255, the negative half (if there is one), 0, the largest number, and one
+pixel of that.
+"""
+
+EXTREME = frozenset(KINDS[3:])
+"""Numbers that not every model is made for: it may overflow on them, and be right."""
 
 POSITIVE = "positive"
 """Uniform in [1, 2), for models that are undefined on other numbers (a logarithm, a root)."""
@@ -79,28 +91,25 @@ def sample(
     kind: str,
     rng: np.random.Generator,
 ) -> dict[str, AnyArray]:
-    """One feed of the given kind; integer inputs take whole numbers of 0 to 255."""
+    """One feed of the given kind."""
     # NumPy gives a number where it is asked for an array of rank 0.
-    return {
-        i.name: np.asarray(_array(kind, shapes[i.name], i.dtype, rng))
-        if i.largest is None
-        else np.asarray(rng.integers(0, min(i.largest, 255), shapes[i.name], endpoint=True)).astype(
-            i.dtype
-        )
-        for i in inputs
-    }
+    return {i.name: np.asarray(_array(i, kind, shapes[i.name], rng)) for i in inputs}
 
 
 def _array(
-    kind: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], rng: np.random.Generator
+    an_input: ModelInput, kind: str, shape: tuple[int, ...], rng: np.random.Generator
 ) -> AnyArray:
+    dtype = an_input.dtype
+    if an_input.largest is not None:
+        return rng.integers(0, min(an_input.largest, 255), shape, endpoint=True).astype(dtype)
     if dtype == np.bool_:
         return rng.random(shape) < 0.5
-    if np.issubdtype(dtype, np.integer) and kind == INTEGERS:
-        return rng.integers(0, 2, shape, endpoint=True).astype(dtype)
     if np.issubdtype(dtype, np.integer):
-        largest = 127 if dtype.itemsize == 1 and dtype.kind == "i" else 255
-        return rng.integers(0, largest, shape, endpoint=True).astype(dtype)
+        return _whole_numbers(kind, shape, dtype, rng)
+    return _real_numbers(kind, shape, rng).astype(dtype)
+
+
+def _real_numbers(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> AnyArray:
     match kind:
         case "normal":
             values = rng.standard_normal(shape)
@@ -109,14 +118,50 @@ def _array(
         case "image-like":
             values = _smooth(shape, rng)
         case "large":
-            values = rng.standard_normal(shape) * (1e3 if dtype.itemsize > 2 else 8.0)
+            values = rng.standard_normal(shape) * 1e3
         case "positive":
             values = 1 + rng.random(shape)
         case "integers":
             values = rng.integers(-2, 2, shape, endpoint=True).astype(np.float64)
+        case "0 to 255" | "negative":
+            values = rng.integers(0, 255, shape, endpoint=True).astype(np.float64)
+            values = -values if kind == "negative" else values
+        case "dark" | "bright":
+            values = np.full(shape, 0.0 if kind == "dark" else 255.0)
+        case "one bright pixel":
+            values = _one_pixel(shape, 255, rng)
         case _:
             raise ValueError(kind)
-    return values.astype(dtype)
+    return values
+
+
+def _whole_numbers(
+    kind: str, shape: tuple[int, ...], dtype: np.dtype[np.generic], rng: np.random.Generator
+) -> AnyArray:
+    ends = np.iinfo(dtype.name)
+    match kind:
+        case "large":
+            values = rng.integers(ends.min, ends.max, shape, dtype, endpoint=True)
+            values.reshape(-1)[:2] = (ends.min, ends.max)[: values.size]
+            return values
+        case "negative" if ends.min < 0:
+            return rng.integers(ends.min, 0, shape, dtype)
+        case "dark" | "bright":
+            return np.full(shape, 0 if kind == "dark" else ends.max, dtype)
+        case "one bright pixel":
+            return _one_pixel(shape, ends.max, rng).astype(dtype)
+        case _:
+            largest = 1 if kind == INTEGERS else min(255, ends.max)
+            return rng.integers(0, largest, shape, dtype, endpoint=True)
+
+
+def _one_pixel(shape: tuple[int, ...], value: int, rng: np.random.Generator) -> AnyArray:
+    """Zeros, and in every image one pixel of this value in all channels."""
+    values: AnyArray = np.zeros(shape, np.min_scalar_type(value))
+    for image in values if len(shape) > 1 else ():
+        place = tuple(int(rng.integers(length)) for length in shape[2:])
+        image[(..., *place)] = value
+    return values
 
 
 def _smooth(shape: tuple[int, ...], rng: np.random.Generator) -> AnyArray:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.running.batches import run_in_batches
 from onnx_fc2conv.equivalence.running.recordings import Recording, Recordings
 from onnx_fc2conv.runtime.session import RunError, Session
 from onnx_fc2conv.views.maps.labels import AnyArray
@@ -32,21 +32,22 @@ def check_data(pair: Pair, recordings: Recordings) -> list[TierResult]:
         label = f"set {number}"
         try:
             expected = run_in_batches(reference, item.feeds, list(names), pair.fixed_batch)
+            jittered = pair.jittered(item.feeds, list(names))
             got = _run_converted(pair, converted, item.feeds, list(names.values()))
         except (RunError, ValueError) as error:
             why = f"does not run: {error}"
             return [TierResult(_TIER, f"all outputs on {recordings.name}", "failed", why)]
         samples += len(next(iter(expected.values())))
         for one, two in names.items():
-            shaped = to_reference_shape(got[two], expected[one].shape)
-            arrays[one].append((label, expected[one], shaped))
+            shaped = pair.in_shape(one, got[two], expected[one].shape)
+            arrays[one].append(Arrays(label, expected[one], shaped, jittered[one]))
         outputs = {one: got[two] for one, two in names.items()}
         _compare_recorded(pair, item, {"reference": expected, "converted model": outputs}, recorded)
     comparisons = {name: pair.comparison(name) for name in names}
     pair.compare(comparisons, arrays)
     what = f"{samples} sample{'s' if samples > 1 else ''} of {recordings.name}"
     results = [
-        as_result(_TIER, f"{pair.subject(name)} on {recordings.name}", comparison, what)
+        as_result(_TIER, f"{name} on {recordings.name}", comparison, what)
         for name, comparison in comparisons.items()
     ]
     return results + [
@@ -80,7 +81,7 @@ def _compare_recorded(
             if name not in outputs:
                 continue
             found = comparisons.setdefault((name, model), _recorded(pair, name))
-            found.add("recorded", wanted, to_reference_shape(outputs[name], wanted.shape))
+            found.add("recorded", wanted, pair.in_shape(name, outputs[name], wanted.shape))
 
 
 def _recorded(pair: Pair, name: str) -> Comparison:

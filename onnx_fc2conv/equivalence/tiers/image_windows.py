@@ -6,220 +6,158 @@ image; elsewhere the deviation is measured, not asserted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import prod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_fc2conv.equivalence.claim import Claim
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison
-from onnx_fc2conv.equivalence.pair import Pair, as_result
-from onnx_fc2conv.equivalence.reporting.results import TierResult
+from onnx_fc2conv.equivalence.pair import as_result
+from onnx_fc2conv.equivalence.reporting.results import Status, TierResult
 from onnx_fc2conv.equivalence.running.batches import run_in_batches
-from onnx_fc2conv.equivalence.running.larger import (
-    Enlarged,
-    cells,
-    chosen_cells,
-    crops,
-    enlarged,
-    sizes_text,
-    take,
-)
+from onnx_fc2conv.equivalence.running.larger import Enlarged, chosen_cells, crops
 from onnx_fc2conv.equivalence.running.samples import sample
+from onnx_fc2conv.equivalence.tiers.claims import wrong_window
+from onnx_fc2conv.geometry import Geometry
 from onnx_fc2conv.runtime.session import RunError
 from onnx_fc2conv.views.maps.labels import AnyArray
 
-__all__ = ["check_image_windows"]
+__all__ = ["check_image_windows", "windows_of"]
 
 _TIER = "image windows"
-_ASSERTED = ("image-like", "normal", "uniform")
-_MEASURED = ("image-like",) * 3
+_DRAWS = 8
+"""Runs of the original that are rounded otherwise, before a difference counts."""
 
-_ENOUGH = 4
-"""Crops per image from which a deviation is estimated, where the models are slow."""
+_ENOUGH = 3
+"""Crops from which a deviation is estimated, where the models are slow."""
 
 
-def check_image_windows(  # noqa: PLR0913 - which windows, in the words of the geometry
-    pair: Pair,
-    output: str,
-    strides: Mapping[str, Sequence[int]],
-    *,
-    asserted: bool,
-    extent: Sequence[int] = (),
-    reach: Sequence[int] = (),
-) -> list[TierResult]:
-    """Compare every cell with the original model on the crop of the image at p·stride.
-
-    An output that is a feature map of the original has several cells for each crop.
+def check_image_windows(claim: Claim, *, measure: bool = True) -> list[TierResult]:
+    """Compare the cells of every output whose geometry is known with crops of the image.
 
     Args:
-        pair: The models.
-        output: Name of the output.
-        strides: By input, the distance in pixels between neighboring windows per growing axis.
-        asserted: Whether the cells must be equal; otherwise the deviation is only reported.
-        extent: Number of cells of one crop, along each axis; by default 1.
-        reach: Exclusive bound on the pixels that the strides leave over at the end of a crop, per
-            growing axis; by default the strides.
+        claim: The models, and the geometry to hold them to.
+        measure: Whether cells that need not equal crops are compared too, to report how far off
+            they are.
     """
-    images = {name: axes for name, axes in pair.growing.items() if axes}
+    if not any(claim.pair.growing.values()):
+        return []
+    results: list[TierResult] = []
+    for output in (*claim.larger.names, *claim.pair.missing):
+        windows = windows_of(claim, output)
+        if isinstance(windows, TierResult):
+            results.append(windows)
+        elif windows.meaning.windows_exact or measure:
+            results.append(windows.check())
+    return results
+
+
+def windows_of(claim: Claim, output: str) -> _ImageWindows | TierResult:
+    """The windows of an output, or why there are none."""
+
+    def told(status: Status, why: str) -> TierResult:
+        return TierResult(_TIER, output, status, why)
+
+    pair, meaning = claim.pair, claim.geometry.get(output)
     if output in pair.missing:
-        why = "the converted model has no such output"
-        return [TierResult(_TIER, output, "failed", why)]
+        return told("failed", "the converted model has no such output")
+    if meaning is None:
+        return told("skipped", "where its cells lie in the image is not known")
+    if 0 in meaning.stride:
+        return told("skipped", f"one cell for an image of any size: {meaning.why}")
+    if output in claim.seams.alike:
+        return told("skipped", "a map of the original, which computes it at any size: no windows")
+    images = [name for name, axes in pair.growing.items() if axes]
     if len(images) != 1:
-        why = "there are several image inputs" if images else "the converted model takes no other"
-        return [TierResult(_TIER, output, "skipped", why)]
-    ((image, axes),) = images.items()
-    stride = strides[image]
-    if len(axes) != len(stride):
-        why = f"axes {list(axes)} of {image} are free, but its windows move along {len(stride)}"
-        return [TierResult(_TIER, output, "failed", why)]
-    windows = _ImageWindows(
-        pair,
-        output,
-        image,
-        stride,
-        tuple(extent) or (1,) * len(stride),
-        tuple(reach) or tuple(stride),
-    )
-    most = _ENOUGH if pair.is_heavy and not asserted else None
-    try:
-        arrays = windows.arrays(strides, pair.kinds_of(_ASSERTED if asserted else _MEASURED), most)
-    except (RunError, ValueError) as error:
-        return [TierResult(_TIER, output, "failed", str(error))]
-    comparisons = {name: pair.comparison(name) for name in arrays}
-    pair.compare(comparisons, arrays)
-    if not asserted and not comparisons[output].problems:
-        return [_measured(output, comparisons[output], arrays[output])]
-    total = sum(len(dense) for _, _, dense in arrays[output])
-    what = f"{total} cells at {sizes_text(pair)}, each the original model on its crop"
-    return [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
+        return told("skipped", "there are several image inputs")
+    if (wrong := wrong_window(pair, meaning)) is not None:
+        return told("failed", wrong)
+    return _ImageWindows(claim, output, meaning)
 
 
 @dataclass(frozen=True, eq=False)
 class _ImageWindows:
-    """The cells of one output (and its logits), and the original model on their crops.
+    """The cells of one output, and the original model on their crops."""
 
-    Attributes:
-        pair: The models.
-        output: Name of the output.
-        image: Name of the image input.
-        stride: Pixels between neighboring windows, per growing axis.
-        extent: Number of cells of one window, per growing axis.
-        reach: Exclusive bound on the pixels by which a last window may leave the image, likewise.
-        names: The compared tensors: converted names by reference names.
-    """
-
-    pair: Pair
+    claim: Claim
     output: str
-    image: str
-    stride: Sequence[int]
-    extent: tuple[int, ...]
-    reach: Sequence[int]
-    names: dict[str, str] = field(init=False)
+    meaning: Geometry
 
-    def __post_init__(self) -> None:
-        logits = self.pair.logits.get(self.output)
-        names = {self.output: self.output} | (dict([logits]) if logits is not None else {})
-        object.__setattr__(self, "names", names)
+    def check(self) -> TierResult:
+        """Compare them; where windows are not exact, only say how far they are apart."""
+        pair, asserted = self.claim.pair, self.meaning.windows_exact
+        comparison = pair.comparison(self.output)
+        try:
+            arrays = self._arrays(_ENOUGH if pair.is_heavy and not asserted else None)
+        except (RunError, ValueError) as error:
+            return TierResult(_TIER, self.output, "failed", str(error))
+        pair.compare({self.output: comparison}, {self.output: arrays})
+        if asserted and comparison.failed:  # more than rounding would do?
+            comparison = pair.comparison(self.output)
+            arrays = self._arrays(None, _DRAWS)
+            pair.compare({self.output: comparison}, {self.output: arrays})
+        if not asserted and not comparison.problems:
+            return _measured(self.output, comparison, arrays)
+        total = sum(len(array.converted) for array in arrays)
+        what = (
+            f"{total} cells at {self.claim.larger.sizes_text}, each the original model on its crop"
+        )
+        return as_result(_TIER, self.output, comparison, what)
 
-    def arrays(
-        self, strides: Mapping[str, Sequence[int]], kinds: Sequence[str], most: int | None = None
-    ) -> dict[str, list[Arrays]]:
-        """Return the original's scores of the crops, and the cells, by name; ``most`` per image.
+    def _arrays(self, most: int | None, draws: int = 0) -> list[Arrays]:
+        """The original's scores of the crops, and the cells; ``most`` of them, of one image.
 
         Raises:
             RunError: If a model does not run, or the cells are not as many as the crops.
         """
-        pair = self.pair
-        images = list(enlarged(pair, strides, kinds))
-        got = self._run_converted(images)
-        # Only then the original: two large models are not in memory together.
+        pair, larger = self.claim.pair, self.claim.larger
+        pairs = list(zip(larger.images, larger.got, strict=True))[: None if most is None else 1]
+        # Only now the original: two large models are not in memory together.
         original = pair.compared(pair.reference)
         at_once = 1 if pair.is_heavy and pair.fixed_batch is None else pair.fixed_batch
-        found: dict[str, list[Arrays]] = {name: [] for name in self.names}
-        for image, dense_of in zip(images, got, strict=True):
-            grid = self._grid(image, dense_of[self.output].shape)
-            chosen = chosen_cells(pair, int(np.prod(grid)), most)
-            feeds = self._crops(image, grid, chosen)
-            expected = run_in_batches(original, feeds, list(self.names), at_once)
-            for name in self.names:
-                dense = self._cells(dense_of[name], image.batch, grid)
-                if dense is None:
-                    raise RunError(self._other_cells(image, dense_of[name].shape))
-                dense = take(dense, image.batch, chosen)
-                label = f"{image} cell"
-                found[name].append((label, expected[name].reshape(len(dense), -1), dense))
+        found: list[Arrays] = []
+        for image, got in pairs:
+            cells = larger.cells(self.output, image, got[self.output].shape)
+            chosen = chosen_cells(pair, int(np.prod(cells)), most)
+            feeds = self._crops(image, cells, chosen)
+            expected = run_in_batches(original, feeds, [self.output], at_once)[self.output]
+            rows = larger.rows(self.output, got[self.output], cells, chosen)
+            drawn = pair.jittered(feeds, [self.output], draws)[self.output] if draws else None
+            expected = expected.reshape(rows.shape)
+            found.append(Arrays(f"{image} cell", expected, rows, drawn))
         return found
-
-    def _run_converted(self, images: Sequence[Enlarged]) -> list[dict[str, AnyArray]]:
-        """The map of each image (and its logits), by the names of the reference."""
-        own = list(dict.fromkeys(self.names.values()))
-        converted = self.pair.compared(self.pair.converted)
-        found: list[dict[str, AnyArray]] = []
-        for image in images:
-            got = converted.run(image.feeds, own)
-            found.append({name: got[two] for name, two in self.names.items()})
-        return found
-
-    def _grid(self, image: Enlarged, shape: Sequence[int]) -> tuple[int, ...]:
-        """The cells of the output along each axis.
-
-        There may be more than crops: if the strides of the layers leave pixels of the native
-        size over, the last crops reach over the edge of the image with such pixels only.
-        """
-        native = self.pair.native[self.image]
-        array = image.feeds[self.image]
-        sizes = [array.shape[axis] - native[axis] for axis in self.pair.growing[self.image]]
-        given = shape[max(0, len(shape) - len(sizes)) :]
-        grid = tuple(count - own + 1 for count, own in zip(given, self.extent, strict=False))
-        fits = len(grid) == len(sizes) and all(
-            size // step + 1 <= count <= (size + reach - 1) // step + 1
-            for count, size, step, reach in zip(grid, sizes, self.stride, self.reach, strict=True)
-        )
-        if not fits:
-            raise RunError(self._other_cells(image, shape))
-        return grid
-
-    def _cells(self, array: AnyArray, batch: int, grid: tuple[int, ...]) -> AnyArray | None:
-        """The cells of each window, [batch·windows, …], in the order of `crops`."""
-        if set(self.extent) == {1}:
-            return cells(array, batch, grid)
-        rank = len(grid)
-        at_end = tuple(range(array.ndim - rank, array.ndim))
-        view = np.lib.stride_tricks.sliding_window_view(array, self.extent, at_end)
-        return np.moveaxis(view, at_end, range(1, 1 + rank)).reshape(batch * prod(grid), -1)
-
-    @staticmethod
-    def _other_cells(image: Enlarged, shape: Sequence[int]) -> str:
-        return f"at {image} the output has shape {list(shape)}, which is not a cell for each crop"
 
     def _crops(
-        self, image: Enlarged, grid: Sequence[int], chosen: AnyArray | None
+        self, image: Enlarged, cells: Sequence[int], chosen: AnyArray | None
     ) -> dict[str, AnyArray]:
         """The inputs of the original model for every cell, or for those that were chosen."""
-        axes = self.pair.growing[self.image]
-        native = [self.pair.native[self.image][axis] for axis in axes]
-        array = self._with_noise_beyond(image.feeds[self.image], axes)
-        positions = list(np.ndindex(*grid))
+        pair, name = self.claim.pair, self.meaning.input
+        axes = pair.growing[name]
+        array = self._with_noise_beyond(image.feeds[name], axes)
+        positions = list(np.ndindex(*cells))
         if chosen is not None:
             positions = [positions[number] for number in chosen]
-        cut = crops(array, axes, native, self.stride, positions)
+        cut = crops(array, axes, self.meaning.window, self.meaning.stride, positions)
         count = len(cut) // image.batch
         return {
-            name: cut if name == self.image else self.pair.repeated(name, other, count)
-            for name, other in image.feeds.items()
+            own: cut if own == name else pair.repeated(own, other, count)
+            for own, other in image.feeds.items()
         }
 
     def _with_noise_beyond(self, array: AnyArray, axes: Sequence[int]) -> AnyArray:
-        """Extend the image by random pixels beyond its end, which must not change a score."""
+        """Extend the image by random pixels beyond its end, which must not change a score.
+
+        If the strides of the layers leave pixels of the native size over, the last crops reach over
+        the edge of the image with such pixels only.
+        """
         shape = list(array.shape)
-        for axis, reach in zip(axes, self.reach, strict=True):
-            shape[axis] += reach
-        (own,) = (i for i in self.pair.inputs if i.name == self.image)
-        rng = self.pair.rng(4)
-        wider = sample([own], {self.image: tuple(shape)}, self.pair.kinds_of(("normal",))[0], rng)[
-            self.image
-        ]
+        for axis, rest in zip(axes, self.meaning.remainder, strict=True):
+            shape[axis] += rest
+        pair = self.claim.pair
+        (own,) = (i for i in pair.inputs if i.name == self.meaning.input)
+        kind = pair.kinds_of(("normal",))[0]
+        wider = sample([own], {own.name: tuple(shape)}, kind, pair.rng(4))[own.name]
         wider[tuple(slice(length) for length in array.shape)] = array
         return wider
 
@@ -228,8 +166,8 @@ def _measured(output: str, comparison: Comparison, arrays: Sequence[Arrays]) -> 
     """Report how far the cells are from the original's scores of their crops."""
     relative: list[AnyArray] = []
     agreeing = 0
-    for _, expected, dense in arrays:
-        one, two = expected.astype(np.float64), dense.astype(np.float64)
+    for array in arrays:
+        one, two = array.reference.astype(np.float64), array.converted.astype(np.float64)
         finite = np.isfinite(one).all(axis=1)
         one, two = one[finite], two[finite]
         relative.append(np.abs(one - two).max(axis=1) / (np.abs(one).max(axis=1) + 1e-12))

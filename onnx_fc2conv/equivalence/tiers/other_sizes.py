@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnx_fc2conv.equivalence.comparing.comparison import Arrays
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
 from onnx_fc2conv.equivalence.running.samples import sample
@@ -37,10 +38,10 @@ def check_other_sizes(pair: Pair) -> list[TierResult]:
         except (RunError, Fc2ConvError) as error:
             return [TierResult(_TIER, size, "failed", f"the converted model does not run: {error}")]
         sizes.append(size)
-        arrays = {one: [(size, expected[one], made[two])] for one, two in names.items()}
+        arrays = {one: [Arrays(size, expected[one], made[two])] for one, two in names.items()}
         pair.compare(comparisons, arrays)
     what = f"both models at {'; '.join(sizes)}"
-    results = [as_result(_TIER, pair.subject(name), c, what) for name, c in comparisons.items()]
+    results = [as_result(_TIER, name, c, what) for name, c in comparisons.items()]
     why = "the original computes at its native size only"
     return results if sizes else [TierResult(_TIER, "all outputs", "skipped", why)]
 

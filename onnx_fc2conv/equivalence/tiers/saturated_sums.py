@@ -14,7 +14,7 @@ import numpy as np
 
 from onnx_fc2conv.equivalence.pair import Pair
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.batches import run_in_batches, to_reference_shape
+from onnx_fc2conv.equivalence.running.batches import run_in_batches
 from onnx_fc2conv.equivalence.running.recordings import Recordings
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.tracing.structure import with_outputs
@@ -61,8 +61,8 @@ def check_saturation(pair: Pair, recordings: Sequence[Recordings]) -> list[TierR
     for name, own in names.items():
         shape = one[name].shape
         scores, dense = (
-            to_reference_shape(two[own], shape),
-            to_reference_shape(seen_too[own], shape),
+            pair.in_shape(name, two[own], shape),
+            pair.in_shape(name, seen_too[own], shape),
         )
         results += [
             _distance(f"{name} of the original, from its exact value", one[name], seen[name]),

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from onnx_fc2conv.equivalence.comparing.comparison import Comparison
+from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.comparing.tolerances import Bounds, tolerances_of
 from onnx_fc2conv.equivalence.pair import as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
@@ -105,7 +105,7 @@ def check_matrices(  # noqa: PLR0913 - the options of a check, all keyword-only
                 break
             wide = x.reshape(-1).astype(np.float64)
             got = matrix.times(wide).reshape(expected.shape).astype(expected.dtype)
-            comparison.add_all([("product", expected, got)], matrix.scale(wide))
+            comparison.add_all([Arrays("product", expected, got)], matrix.scale(wide))
         what = f"{len(matrix.value)} nonzeros times what the layer reads, {_BATCH} random samples"
         return as_result(_TIER, describe(node), comparison, what)
 

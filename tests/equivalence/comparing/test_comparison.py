@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnx_fc2conv.equivalence.comparing.comparison import Comparison, Tolerance
+from onnx_fc2conv.equivalence.comparing.comparison import FACTOR, Arrays, Comparison, Tolerance
 from onnx_fc2conv.equivalence.pair import as_result
 
 Array = np.ndarray[Any, Any]
@@ -65,7 +65,8 @@ def test_worst_and_where_are_the_largest_difference(pair: tuple[Array, Array, fl
     assert comparison.worst == difference.max()
     position = tuple(map(int, comparison.where.removeprefix("y[").removesuffix("]").split(",")))
     assert difference[position] == difference.max()
-    assert comparison.magnitude == np.abs(one).max()
+    channels = one if one.ndim < 2 else one[:, position[1]]
+    assert comparison.magnitude == np.abs(channels).max()
 
 
 ONES = np.ones((2, 3), np.float32)
@@ -179,3 +180,90 @@ def test_worst_of_several_arrays_is_kept() -> None:
     assert (comparison.worst, comparison.where, comparison.elements) == (3.0, "two[1]", 6)
     assert comparison.failed == 3
     assert "3 of 6 values differ, most at two[1]" in as_result("native", "y", comparison, "").detail
+
+
+def jittered(one: Array, two: Array, *draws: Array, atol: float | None = None) -> Comparison:
+    comparison = Comparison(Tolerance(atol=atol))
+    comparison.add_all([Arrays("y", one, two, np.stack(draws))])
+    return comparison
+
+
+LARGE_AND_SMALL = np.array([[1e6, 1.0], [-2e6, 0.5]], np.float32)
+
+
+def test_each_channel_has_its_scale_where_rounding_was_measured() -> None:
+    off = LARGE_AND_SMALL + np.array([0, 1e-3], np.float32)
+    assert compared(LARGE_AND_SMALL, off).passed
+    comparison = jittered(LARGE_AND_SMALL, off, LARGE_AND_SMALL)
+    assert (comparison.failed, comparison.magnitude) == (2, 1.0)
+    assert comparison.where in ("y[0, 1]", "y[1, 1]")
+
+
+def test_channels_share_their_scale_over_samples_and_positions() -> None:
+    """A number near 0 in a channel of ones may be the difference of ones."""
+    one = np.array([[[1.0, 1e-6]], [[1e-5, 1e-7]]], np.float32)
+    assert jittered(one, one + np.float32(1e-5), one).passed
+    assert not jittered(one[1:], one[1:] + np.float32(1e-5), one[1:]).passed
+
+
+def test_what_rounding_does_is_allowed() -> None:
+    one = np.full((2, 3), 1.0)
+    moved = one + np.array([0, 0, 1e-3])
+    within, beyond = (one + np.array([0, 0, FACTOR * by]) for by in (0.9e-3, 1.1e-3))
+    assert jittered(one, within, one, moved).passed
+    assert jittered(one, within, one, moved).required_rtol == 0
+    assert not jittered(one, beyond, one, moved).passed
+    assert not jittered(one, within, one, one).passed
+    assert not jittered(one, within, one, moved, atol=1e-3).passed
+    other_channel = one + np.array([0, FACTOR * 0.9e-3, 0])
+    assert not jittered(one, other_channel, one, moved).passed
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02])
+def test_what_rounding_moves_noticeably_is_ill_conditioned(share: float) -> None:
+    one = np.full((2, 3), 1.0)
+    comparison = jittered(one, one, one * (1 + share))
+    assert comparison.passed
+    assert comparison.moved_by_rounding == pytest.approx(share if share > 0.01 else 0)
+    comparison.add_all([Arrays("another kind", one, one, one)])
+    assert comparison.moved_by_rounding == 0
+
+
+def test_whole_numbers_that_rounding_changes_are_undecided() -> None:
+    one, two, draw = np.array([[0, 1, 2]]), np.array([[0, 5, 2]]), np.array([[0, 3, 2]])
+    assert not jittered(one, two, one).passed
+    comparison = jittered(one, two, one, draw)
+    assert comparison.passed
+    assert (comparison.elements, comparison.undecided) == (2, 1)
+    assert comparison.moved_by_rounding == pytest.approx(1 / 3)
+    result = as_result("native", "y", comparison, "numbers")
+    assert result.detail == "numbers; 1 more are decided by rounding alone"
+    assert not jittered(one, np.array([[1, 1, 2]]), one, draw).passed
+
+
+def test_numbers_that_rounding_makes_infinite_are_undecided() -> None:
+    one, two = np.array([[1.0, -40.0]]), np.array([[1.0, -np.inf]])
+    assert not jittered(one, two, one).passed
+    comparison = jittered(one, two, one, two)
+    assert (comparison.passed, comparison.elements, comparison.undecided) == (True, 1, 1)
+    assert jittered(two, one, one).undecided == 1
+
+
+def test_nothing_decided_is_measured_and_convicts_nobody() -> None:
+    comparison = jittered(np.array([[1]]), np.array([[2]]), np.array([[2]]))
+    assert as_result("native", "y", comparison, "numbers").status == "measured"
+    different = jittered(np.array([[1]]), np.array([[2, 3]]), np.array([[2]]))
+    assert as_result("native", "y", different, "numbers").status == "failed"
+
+
+def test_whole_numbers_beyond_those_of_float64_are_exact() -> None:
+    one = np.array([[2**60, 2**60]])
+    assert not compared(one, one + np.array([0, 1])).passed
+
+
+def test_a_failure_is_shown_before_larger_differences_that_pass() -> None:
+    one = np.array([[1e6, 1.0]], np.float32)
+    two = one + np.array([1, 1e-3], np.float32)
+    comparison = jittered(one, two, one)
+    assert comparison.where == "y[0, 1]"
+    assert comparison.worst == pytest.approx(1e-3, rel=1e-3)

@@ -110,8 +110,8 @@ def test_several_sources_and_a_single_sample(
     np.savez(tmp_path / "all.npz", x=IMAGES)
     report = on_data(case, tmp_path / "one.npy", tmp_path / "all.npz")
     assert report
-    assert [r.elements for r in rows(report)] == [4, 4, 20, 20]
-    assert rows(report)[1].subject == f"y before its Softmax on {tmp_path / 'one.npy'}"
+    assert [r.elements for r in rows(report)] == [4, 20]
+    assert rows(report)[1].subject == f"y on {tmp_path / 'all.npz'}"
     assert rows(report)[0].detail.startswith("1 sample of ")
 
 

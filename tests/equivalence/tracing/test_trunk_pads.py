@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnx_fc2conv.equivalence.tracing.trunk import native_pads
+from onnx_fc2conv.equivalence.tracing.freed import native_pads
 from tests.nets import Net, session
 
 # onnxruntime works out negative padding where SAME meets a stride above the kernel, and refuses it.

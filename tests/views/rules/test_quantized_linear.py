@@ -42,7 +42,8 @@ def held_to(net: Net, y: Tensor, **expectations: Any) -> Conversion:
     conversion = assert_slides(model, **expected)
     report = check(model, converted_model(conversion), geometry=conversion.geometry)
     assert report, report.to_markdown()
-    assert {"passed"} == {r.status for r in report.results if r.tier == "weights"}
+    passed = {r.tier for r in report.results if r.status == "passed"}
+    assert passed >= {"native", "feature windows", "image windows"}
     return conversion
 
 
