@@ -477,6 +477,6 @@ REFUSED: dict[str, Refused] = {
         ("[2, 4, 3]",),
     ),
     "window-pooling": Refused(
-        _on_map(_product_of_positions), "ReduceProd n", ("--pool keep",), {}, {"pool": "window"}
+        _on_map(_product_of_positions), "ReduceProd n", ("in each window",), {}, {"pool": "window"}
     ),
 }

@@ -17,6 +17,7 @@ from onnx_fc2conv.options import Pool
 from onnx_fc2conv.views.bodies import captured_values, inner_nodes
 from onnx_fc2conv.views.computed import computed, uniform_shape
 from onnx_fc2conv.views.context import Context
+from onnx_fc2conv.views.global_poolings import beside_windows, squeezes
 from onnx_fc2conv.views.inputs import (
     ImageAxes,
     InputShapes,
@@ -42,7 +43,6 @@ from onnx_fc2conv.views.plan import (
 from onnx_fc2conv.views.registry import Answer, Rule
 from onnx_fc2conv.views.rules import RULES, Fact
 from onnx_fc2conv.views.rules.unsupported import unknown_operator
-from onnx_fc2conv.views.squeezes import squeezes
 from onnx_fc2conv.views.tape import Frozen, Materialized, Replaced, Tape
 
 __all__ = ["Interpreter", "interpret"]
@@ -62,8 +62,8 @@ def interpret(
         model: The model, without function calls (inline them first). It is not changed.
         input_shapes: Native shapes, by input name, where the model's own are symbolic.
         pool: Whether a global pooling keeps seeing the whole image, or becomes a pooling of
-            windows. (The squeeze of a gate keeps seeing the whole image: which poolings these are
-            is known after one walk.)
+            windows. (The squeeze of a gate keeps seeing the whole image, and what stands beside
+            features that slide pools windows: which poolings these are is known after one walk.)
 
     A layer of patches of a map is a sliding layer, which gives many cells for each window. If the
     model cannot use these (its outputs need a single cell), it is a layer of the whole window.
@@ -81,10 +81,14 @@ def interpret(
 def _interpreted(model: ir.Model, given: InputShapes, pool: Pool, *, patches: bool) -> Plan:
     """Make the plan in which layers of patches slide, or are layers of the whole window."""
     interpreter = Interpreter(model, given, patches=patches)
-    plan = interpreter.run()
-    if pool == "keep":
+    plan, maps = interpreter.run(), list(interpreter.space)
+    if pool == "window":
+        whole = squeezes(maps)
+    elif windowed := beside_windows(maps):
+        whole = frozenset(m.pooled_by for m in maps if m.pooled_by is not None) - windowed
+    else:
         return plan
-    return Interpreter(model, given, squeezes(interpreter.space), patches=patches).run()
+    return Interpreter(model, given, whole, patches=patches).run()
 
 
 class Interpreter:

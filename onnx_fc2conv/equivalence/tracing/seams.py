@@ -134,17 +134,22 @@ class Seams:
             return []
         native, feeds = self._native, self.runs.feeds(cells)
         made = feeds | self.maps(feeds, [n for n in self._candidates if n not in before], {})
-        growth = Growth(native, {name: array.shape for name, array in made.items()}, further)
+        growth = Growth(native, self._grown(made), further)
         lacking = {n: twin for n, twin in (twins or {}).items() if growth.map_of(n) is None}
         if lacking:
             made |= self.maps(feeds, list(lacking), lacking)
-            growth = replace(growth, larger={name: array.shape for name, array in made.items()})
+            growth = replace(growth, larger=self._grown(made))
         seam = find_seam(self.pair.reference, value, growth, denser=denser)
         if seam is None:
             return []
         seam = replace(seam, twins=lacking)
         leaping = [m for m in seam.maps if set(m.steps) != {1}]
         return [seam] if all(self._leaps(m, seam.twins) for m in leaping) else []
+
+    def _grown(self, made: Mapping[str, AnyArray]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the tensors that are larger than at the native size."""
+        native = self._native
+        return {n: array.shape for n, array in made.items() if array.shape != native.get(n)}
 
     def _leaps(self, leaping: SlidingMap, twins: Mapping[str, str]) -> bool:
         """Whether a map moves by its steps where the image moves by a cell.

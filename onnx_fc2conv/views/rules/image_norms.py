@@ -91,7 +91,7 @@ def group_means(ctx: Context, view: FeatureView, axes: tuple[int, ...]) -> Featu
         return None
     if ctx.windowed:
         why = "no pooling operator takes the mean of several channels in a window"
-        ctx.refuse("window-pooling", f"{why}; with --pool keep it sees the whole image")
+        ctx.refuse("window-pooling", why)
     source = materialized_channels(ctx, source, channels)
     rank = len(source.extent)
     made = pooled_map(ctx, source, tuple(range(rank)), channels=len(groups))

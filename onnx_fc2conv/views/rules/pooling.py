@@ -167,8 +167,7 @@ def _windowed(ctx: Context, source: FeatureMap, spatial: tuple[int, ...]) -> Fea
     if pooling is None:
         ctx.refuse(
             "window-pooling",
-            f"no pooling operator does what {op_type} does; with --pool keep it sees the whole "
-            "image",
+            f"no pooling operator does what {op_type} does in each window",
         )
     if source.dtype not in _FLOATS:
         ctx.refuse("unsupported-type", f"pools {source.dtype}, which {pooling} does not")

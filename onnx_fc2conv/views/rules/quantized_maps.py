@@ -73,8 +73,6 @@ def pool(ctx: Context) -> FeatureView:
     if ctx.node.op_type == "QLinearAveragePool":
         return pooled(ready)
     if ctx.windowed:
-        ctx.refuse(
-            "window-pooling", "is not made a pooling of windows; with --pool keep it sees the image"
-        )
+        ctx.refuse("window-pooling", "is not made a pooling of windows")
     (source,) = as_feature_maps(ready)
     return whole_pool(ctx, source, tuple(range(len(source.extent))))
