@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ from onnx_fc2conv.errors import Refusal, RefusedError
 from onnx_fc2conv.graphs.names import NameScope, describe
 from onnx_fc2conv.graphs.shapes import forget_shapes, infer_shapes
 from onnx_fc2conv.views import Plan, interpret
-from onnx_fc2conv.views.inputs import image_axes
+from onnx_fc2conv.views.inputs import image_axes, model_inputs
 from onnx_fc2conv.views.maps.view import FeatureMap
 
 __all__ = ["FreeInputSize"]
@@ -27,7 +27,10 @@ class FreeInputSize(ir.passes.InPlacePass):
        one that bakes the size in is refused by name.
     2. Dims that are symbolic already keep their names, but two axes of one image that share a name
        get two: the result takes images of any height and width.
-    3. All recorded shapes of intermediate tensors are dropped before inference: a stale one would
+    3. Another input that has as many samples as the images, by its first dim, gets their symbol
+       where its samples arrive at the features. Where they do not (its number of samples is written
+       into a node), the number of images stays as it is too.
+    4. All recorded shapes of intermediate tensors are dropped before inference: a stale one would
        silently win over the new symbolic dims.
 
     A model whose batch and spatial dims are all symbolic already is left alone, unless
@@ -54,10 +57,16 @@ class FreeInputSize(ir.passes.InPlacePass):
         before = _signature(model)
         names = NameScope(_symbols(model, plan))
         symbol = _batch_symbol(plan) or names.fresh("N")
-        for image in plan.inputs:
-            _free(image.value, image.feature_map, symbol, names)
         single = any(image.feature_map.axes[0] is None for image in plan.inputs)
+        samples, beside = _beside(model.graph, plan)
         batch: int | str = 1 if single else symbol
+        if beside and samples is not None and not _arrive(model, plan, beside, symbol):
+            batch, beside = samples, []
+        for image in plan.inputs:
+            _free(image.value, image.feature_map, None if batch == samples else symbol, names)
+        for value in beside:
+            assert value.shape is not None
+            value.shape = ir.Shape([batch, *value.shape[1:]])
         forget_shapes(model)
         self._declare_outputs(plan, batch, names)
         infer_shapes(model)
@@ -107,6 +116,41 @@ def _flattened_outputs(plan: Plan) -> list[Refusal]:
     ]
 
 
+def _beside(graph: ir.Graph, plan: Plan) -> tuple[int | None, list[ir.Value]]:
+    """The number of samples that all images state, if they do, and other inputs that have it."""
+    images = {image.value: image.feature_map.axes[0] for image in plan.inputs}
+    stated = {
+        value.shape[axis] if value.shape is not None and axis is not None else None
+        for value, axis in images.items()
+    }
+    samples = stated.pop() if len(stated) == 1 else None
+    if not isinstance(samples, int):
+        return None, []
+    others = [value for value in model_inputs(graph) if value not in images]
+    return samples, [v for v in others if v.shape is not None and v.shape[:1] == (samples,)]
+
+
+def _arrive(model: ir.Model, plan: Plan, beside: Sequence[ir.Value], symbol: str) -> bool:
+    """Whether the samples of these inputs are those of whatever meets features of the images."""
+    images = {image.value.name for image in plan.inputs}
+    trial = model.clone()
+    forget_shapes(trial)
+    for value, own in zip(trial.graph.inputs, model.graph.inputs, strict=True):
+        if own in beside and value.shape is not None:
+            value.shape = ir.Shape([symbol, *value.shape[1:]])
+    infer_shapes(trial)
+    made_of = {value: {value.name} for value in trial.graph.inputs}
+    for node in trial.graph:
+        sources = {v: made_of[v] for v in node.inputs if v is not None and v in made_of}
+        mixed = set().union(*sources.values())
+        made_of.update(dict.fromkeys(node.outputs, mixed))
+        if mixed & images:
+            others = [v for v, names in sources.items() if not names & images]
+            if any(v.shape is None or v.shape[0] != symbol for v in others):
+                return False
+    return True
+
+
 def _is_free(graph: ir.Graph) -> bool:
     """Whether batch and spatial dims of all image inputs are symbolic, and have names."""
     return all(
@@ -131,8 +175,8 @@ def _batch_symbol(plan: Plan) -> str | None:
     return None
 
 
-def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope) -> None:
-    """Make batch and spatial dims symbolic; channels stay."""
+def _free(value: ir.Value, feature_map: FeatureMap, batch: str | None, names: NameScope) -> None:
+    """Make batch (if it has a name) and spatial dims symbolic; channels stay."""
     assert value.shape is not None
     dims = list(value.shape)
     batch_axis, channel_axis, *places = feature_map.axes
@@ -141,7 +185,7 @@ def _free(value: ir.Value, feature_map: FeatureMap, batch: str, names: NameScope
     if channel_axis is not None:
         dims[channel_axis] = feature_map.channels
     for axis, letter in ((batch_axis, None), *zip(spatial, letters, strict=True)):
-        if axis is None:
+        if axis is None or (axis == batch_axis and batch is None):
             continue
         dim = dims[axis]
         elsewhere = [d.value for d in dims[:axis] if isinstance(d, ir.SymbolicDim)]

@@ -54,6 +54,10 @@ def check_claims(claim: Claim) -> list[TierResult]:
         if wrong is not None and claim.relation.kind == "any size":  # which fixes no window
             results.append(TierResult(_TIER, name, "skipped", wrong))
             continue
+        if geometry.verdict == "misaligned":
+            why = f"it claims no cell for each window: {geometry.why}"
+            results.append(TierResult(_TIER, name, "skipped", why))
+            continue
         if name not in outputs:
             wrong = "the metadata describes it, but the model has no such output"
         elements = 0

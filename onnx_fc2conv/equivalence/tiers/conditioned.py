@@ -15,7 +15,6 @@ import onnx_ir as ir
 from onnx_fc2conv.equivalence.comparing.comparison import Arrays, Comparison
 from onnx_fc2conv.equivalence.pair import Pair, as_result
 from onnx_fc2conv.equivalence.reporting.results import TierResult
-from onnx_fc2conv.equivalence.running.batches import to_reference_shape
 from onnx_fc2conv.equivalence.running.roundings import moved_inputs
 from onnx_fc2conv.equivalence.running.samples import sample
 from onnx_fc2conv.equivalence.tracing.correspondence import computed, corresponding
@@ -102,7 +101,7 @@ class _Before:
         reshaped = {self.names[n]: a.reshape(shapes[n]) for n, a in feeds.items()}
         one = self._rest(pair.reference, feeds, 1)
         two = self._rest(pair.converted, reshaped, 1)
-        two = to_reference_shape(two[0], one[0].shape)[None]
+        two = pair.in_shape(self.output, two[0], one[0].shape)[None]
         comparison = pair.comparison(self.output)
         if not np.array_equal(one, two, equal_nan=one.dtype.kind == "f"):
             draws = self._rest(pair.jittery, feeds, _DRAWS)

@@ -139,12 +139,17 @@ class Seams:
         if lacking:
             made |= self.maps(feeds, list(lacking), lacking)
             growth = replace(growth, larger=self._grown(made))
-        seam = find_seam(self.pair.reference, value, growth, denser=denser)
-        if seam is None:
-            return []
-        seam = replace(seam, twins=lacking)
-        leaping = [m for m in seam.maps if set(m.steps) != {1}]
-        return [seam] if all(self._leaps(m, seam.twins) for m in leaping) else []
+        still: set[str] = set()
+        while True:
+            larger = {name: shape for name, shape in growth.larger.items() if name not in still}
+            growth = replace(growth, larger=larger)
+            seam = find_seam(self.pair.reference, value, growth, denser=denser)
+            if seam is None:
+                return []
+            leaping = [m for m in seam.maps if set(m.steps) != {1}]
+            still = {m.name for m in leaping if not self._leaps(m, lacking)}
+            if not still:
+                return [replace(seam, twins=lacking)]
 
     def _grown(self, made: Mapping[str, AnyArray]) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors that are larger than at the native size."""
