@@ -241,7 +241,8 @@ class Pair:
 
     def repeated(self, name: str, array: AnyArray, count: int) -> AnyArray:
         """Repeat an input that is not cut into windows for the ``count`` windows of each image."""
-        batched = any(i.name == name and self._has_free_batch(i) for i in self.inputs)
+        free = any(i.name == name and self._has_free_batch(i) for i in self.inputs)
+        batched = free or self.keeps_batch
         return np.repeat(array, count, axis=0) if batched else array
 
     @property

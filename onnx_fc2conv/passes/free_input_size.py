@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -28,8 +28,8 @@ class FreeInputSize(ir.passes.InPlacePass):
     2. Dims that are symbolic already keep their names, but two axes of one image that share a name
        get two: the result takes images of any height and width.
     3. Another input that has as many samples as the images, by its first dim, gets their symbol
-       where its samples arrive at the features. Where they do not (its number of samples is written
-       into a node), the number of images stays as it is too.
+       where it meets their features sample by sample. Where it does not (its number of samples is
+       written into a node), the number of images stays as it is too.
     4. All recorded shapes of intermediate tensors are dropped before inference: a stale one would
        silently win over the new symbolic dims.
 
@@ -117,7 +117,10 @@ def _flattened_outputs(plan: Plan) -> list[Refusal]:
 
 
 def _beside(graph: ir.Graph, plan: Plan) -> tuple[int | None, list[ir.Value]]:
-    """The number of samples that all images state, if they do, and other inputs that have it."""
+    """The number of samples that all images state, and the other inputs with as many.
+
+    They are those whose values meet features of an image.
+    """
     images = {image.value: image.feature_map.axes[0] for image in plan.inputs}
     stated = {
         value.shape[axis] if value.shape is not None and axis is not None else None
@@ -126,29 +129,35 @@ def _beside(graph: ir.Graph, plan: Plan) -> tuple[int | None, list[ir.Value]]:
     samples = stated.pop() if len(stated) == 1 else None
     if not isinstance(samples, int):
         return None, []
-    others = [value for value in model_inputs(graph) if value not in images]
-    return samples, [v for v in others if v.shape is not None and v.shape[:1] == (samples,)]
+    names = {value.name for value in images}
+    met = set().union(*(made_of for _, made_of in _meetings(graph, names)))
+    shapes = ((value, value.shape) for value in graph.inputs if value.name in met)
+    return samples, [v for v, shape in shapes if shape is not None and shape[:1] == (samples,)]
 
 
 def _arrive(model: ir.Model, plan: Plan, beside: Sequence[ir.Value], symbol: str) -> bool:
     """Whether the samples of these inputs are those of whatever meets features of the images."""
-    images = {image.value.name for image in plan.inputs}
     trial = model.clone()
     forget_shapes(trial)
     for value, own in zip(trial.graph.inputs, model.graph.inputs, strict=True):
         if own in beside and value.shape is not None:
             value.shape = ir.Shape([symbol, *value.shape[1:]])
     infer_shapes(trial)
-    made_of = {value: {value.name} for value in trial.graph.inputs}
-    for node in trial.graph:
+    meetings = _meetings(trial.graph, {image.value.name for image in plan.inputs})
+    return all(value.shape is not None and value.shape[0] == symbol for value, _ in meetings)
+
+
+def _meetings(
+    graph: ir.Graph, images: Collection[str | None]
+) -> Iterator[tuple[ir.Value, set[str | None]]]:
+    """Tensors made of other inputs that meet features of an image, with these inputs' names."""
+    made_of = {value: {value.name} for value in model_inputs(graph)}
+    for node in graph:
         sources = {v: made_of[v] for v in node.inputs if v is not None and v in made_of}
         mixed = set().union(*sources.values())
         made_of.update(dict.fromkeys(node.outputs, mixed))
-        if mixed & images:
-            others = [v for v, names in sources.items() if not names & images]
-            if any(v.shape is None or v.shape[0] != symbol for v in others):
-                return False
-    return True
+        if not mixed.isdisjoint(images):
+            yield from ((v, names) for v, names in sources.items() if names.isdisjoint(images))
 
 
 def _is_free(graph: ir.Graph) -> bool:

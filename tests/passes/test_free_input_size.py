@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
+from onnx_fc2conv.equivalence.check import check
 from onnx_fc2conv.errors import ArgumentError, RefusedError
 from onnx_fc2conv.passes import FcToConv, FreeInputSize
 from onnx_fc2conv.pipeline import convert
-from tests.nets import Net, Tensor, session
+from tests.nets import Net, Tensor, i64, session
 
 
 def convolutional(batch: int | str = 1, image: tuple[int | str, ...] = (2, 8, 10)) -> ir.Model:
@@ -124,6 +128,43 @@ def test_a_side_input_keeps_its_shape() -> None:
     after = convert(model).after
     assert after is not None
     assert after.inputs == {"x": ("N", 2, "H", "W"), "table": (1, 6)}
+
+
+def beside(batch: int, pre: Callable[[Net, Tensor], Tensor]) -> onnx.ModelProto:
+    """A vector [batch, 6], and what is done with it, beside the features of as many images."""
+    net = Net(batch=batch)
+    flat = net.flat(net.trunk())
+    side = pre(net, Tensor(net.input("side", (batch, 6)).value, (6,)))
+    size = flat.size + side.size
+    return net.model(net.fc(net.op("Concat", flat, side, axis=1, shape=(size,))))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("layers", ["none", "Relu", "Gemm"])
+def test_a_side_input_has_as_many_samples_as_the_image(batch: int, layers: str) -> None:
+    def pre(net: Net, side: Tensor) -> Tensor:
+        match layers:
+            case "Relu":
+                return net.op("Relu", side, shape=(6,))
+            case "Gemm":
+                return net.fc(side, 3)
+        return side
+
+    conversion = convert(beside(batch, pre))
+    assert conversion.after is not None
+    assert conversion.after.inputs == {"x": ("N", 2, "H", "W"), "side": ("N", 6)}
+
+
+def test_the_batch_stays_where_that_of_a_side_input_is_written_in() -> None:
+    def pre(net: Net, side: Tensor) -> Tensor:
+        return net.op("Reshape", side, i64(2, 6), shape=(6,))
+
+    model = beside(2, pre)
+    conversion = convert(model)
+    assert conversion.model is not None
+    assert conversion.after is not None
+    assert conversion.after.inputs == {"x": (2, 2, "H", "W"), "side": (2, 6)}
+    assert check(model, conversion.model)
 
 
 def test_a_native_size_that_is_missing() -> None:

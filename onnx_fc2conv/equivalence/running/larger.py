@@ -132,6 +132,8 @@ def enlarged(
     first = next(iter(images))
     options = _sizes(pair, strides)
     batches = (1,) if pair.unbatched else _BATCHES
+    if pair.keeps_batch:
+        batches = (pair.fixed_batch or 1,)
     for number in range(min(map(len, options.values()))):
         kind, batch = kinds[number % len(kinds)], batches[number % len(batches)]
         shapes = pair.batched(batch)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_fc2conv import convert
-from tests.nets import Net, Tensor, conv, i64, op_types, session
+from tests.nets import Net, Tensor, conv, i64, op_types
 from tests.oracle import assert_refused, assert_slides, converted_model
 
 
@@ -129,26 +128,23 @@ def test_a_layer_joined_with_the_map_that_it_read() -> None:
     assert_slides(net.model(net.fc(y)))
 
 
-def test_a_pooled_image_joined_with_a_layer() -> None:
-    """The pooled features are the same for every window."""
+def test_a_pooling_beside_features_that_slide_pools_each_window() -> None:
     net = Net()
     trunk = net.trunk()
     means = net.flat(net.op("GlobalAveragePool", trunk, shape=(3, 1, 1)))
-    flat, weight = net.flat(trunk), net.random(4, 39)
-    y = net.op("Concat", flat, means, axis=1, shape=(39,))
-    model = net.model(net.op("Gemm", y, weight, transB=1), trunk)
-    conversion = convert(model)
-    image = net.rng.normal(size=(2, 2, 13, 11)).astype(np.float32)
-    actual = session(converted_model(conversion))({"x": image})
-    maps = actual["y2"]
-    windows = np.lib.stride_tricks.sliding_window_view(maps, (3, 4), axis=(2, 3))
-    expected = np.einsum("ncijhw,kchw->nkij", windows, weight[:, :36].reshape(4, 3, 3, 4))
-    expected += (maps.mean(axis=(2, 3)) @ weight[:, 36:].T)[:, :, None, None]
-    np.testing.assert_allclose(actual["y"], expected, rtol=1e-4, atol=1e-5)
-    geometry = conversion.geometry["y"]
-    assert geometry.stride == (2, 2)
-    assert not geometry.windows_exact
-    assert "GlobalAveragePool" in geometry.why
+    y = net.op("Concat", net.flat(trunk), means, axis=1, shape=(39,))
+    model = net.model(net.fc(y))
+    conversion = assert_slides(model)
+    assert conversion.geometry["y"].windows_exact
+    assert [p.node for p in conversion.poolings] == ["node_GlobalAveragePool_3"]
+
+
+def test_a_pooling_without_a_sliding_operator_beside_features_is_refused() -> None:
+    net = Net()
+    trunk = net.trunk()
+    product = net.op("ReduceProd", trunk, name="product", axes=[2, 3], keepdims=0, shape=(3,))
+    y = net.op("Concat", net.flat(trunk), product, axis=1, shape=(39,))
+    assert_refused(net.model(net.fc(y)), "window-pooling", "ReduceProd product", "in each window")
 
 
 def test_maps_that_grow_apart_are_refused() -> None:
